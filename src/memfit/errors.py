@@ -1,0 +1,117 @@
+"""Everything memfit raises on purpose.
+
+::
+
+    MemfitError                    exit code 1
+    ├── UsageError                 2   the question itself is wrong
+    │   └── UnknownName            2   a name that does not exist, with the nearest ones
+    ├── ModelError                 1   the model could not be built
+    │   └── UserCodeError          1   the user's own file raised, with file and line
+    ├── StepError                  1   the training step could not be traced
+    │   ├── InputShapeError        1   the model does not accept the input
+    │   └── NotTraceable           1   a value that only a real run knows was asked for
+    └── DoesNotFit                 3   not even the smallest batch fits
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from enum import IntEnum
+
+__all__ = [
+    "DoesNotFit",
+    "ExitCode",
+    "InputShapeError",
+    "MemfitError",
+    "ModelError",
+    "NotTraceable",
+    "StepError",
+    "UnknownName",
+    "UsageError",
+    "UserCodeError",
+]
+
+
+class ExitCode(IntEnum):
+    """What a command tells the shell."""
+
+    OK = 0
+    ERROR = 1
+    USAGE = 2
+    DOES_NOT_FIT = 3
+    INCOMPLETE = 4
+
+
+class MemfitError(Exception):
+    """Base of all errors that are the caller's to see: a message and an exit code.
+
+    Args:
+        message: what went wrong and where.
+        hint: what to try, in one sentence; printed on a line of its own.
+    """
+
+    exit_code: ExitCode = ExitCode.ERROR
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class UsageError(MemfitError, ValueError):
+    """The question itself is wrong: a zero batch, a shape that is no shape."""
+
+    exit_code = ExitCode.USAGE
+
+
+class UnknownName(UsageError):
+    """A name that does not exist, with the nearest ones that do.
+
+    Args:
+        kind: what was looked for, such as ``"GPU"`` or ``"optimizer"``.
+        name: what was given.
+        known: the names that exist.
+        hint: replaces the suggestion when given.
+    """
+
+    def __init__(
+        self, kind: str, name: str, known: Iterable[str], *, hint: str | None = None
+    ) -> None:
+        choices = sorted(set(known))
+        self.nearest = difflib.get_close_matches(name.lower(), choices, n=4, cutoff=0.5)
+        if hint is None:
+            if self.nearest:
+                hint = f"Did you mean {' or '.join(self.nearest)}?"
+            elif 0 < len(choices) <= 12:
+                hint = f"Known: {', '.join(choices)}."
+        super().__init__(f"Unknown {kind} {name!r}.", hint=hint)
+
+
+class ModelError(MemfitError):
+    """The model could not be built."""
+
+
+class UserCodeError(ModelError):
+    """The user's own file raised; the message carries its error, file and line."""
+
+
+class StepError(MemfitError):
+    """The training step could not be traced."""
+
+
+class InputShapeError(StepError):
+    """The model does not accept the input: names the module, the expected and the given shape."""
+
+
+class NotTraceable(StepError):
+    """The step asks for a value that only a real run knows, such as ``loss.item()``."""
+
+
+class DoesNotFit(MemfitError):
+    """Not even the smallest batch fits the device."""
+
+    exit_code = ExitCode.DOES_NOT_FIT
