@@ -1,0 +1,1 @@
+"""Tape, allocator, timeline, and the virtual GPU that records them."""

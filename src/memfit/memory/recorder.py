@@ -1,0 +1,272 @@
+"""Record every allocation of a running step: a dispatch mode that writes the tape.
+
+The recorder sees each ATen operator below autograd, with the storages that it returns. A storage
+seen for the first time is an allocation; when the last tensor that shares it dies, it is freed.
+What a byte is *for* is decided by what happens to it: allocated in forward and alive when
+backward starts is an activation, alive in ``parameter.grad`` is a gradient, made by the
+optimizer's step and still there after it is optimizer state.
+"""
+
+from __future__ import annotations
+
+import weakref
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from memfit.memory.tape import Allocation, Mark, Part, Phase, Tape
+
+__all__ = ["Recorder", "TransientRule"]
+
+#: Bytes that an operator's kernel allocates and frees while it runs, from its arguments and result.
+TransientRule = Callable[[Any, tuple[Any, ...], Any, Phase], Iterable[tuple[int, Part, bool]]]
+
+
+class _Record:
+    """One allocation while its part is still open."""
+
+    __slots__ = ("dtype", "module", "operator", "part", "phase", "shape", "size_bytes", "step")
+
+    def __init__(
+        self,
+        size_bytes: int,
+        part: Part | None,
+        phase: Phase,
+        operator: str,
+        module: str,
+        shape: tuple[int, ...],
+        dtype: str,
+        step: int,
+    ) -> None:
+        self.size_bytes = size_bytes
+        self.part = part
+        self.phase = phase
+        self.operator = operator
+        self.module = module
+        self.shape = shape
+        self.dtype = dtype
+        self.step = step
+
+    def frozen(self) -> Allocation:
+        return Allocation(
+            self.size_bytes,
+            self.part or Part.TEMPORARIES,
+            self.phase,
+            self.operator,
+            self.module,
+            self.shape,
+            self.dtype,
+            self.step,
+        )
+
+
+class Recorder(TorchDispatchMode):
+    """Write the tape of whatever runs inside ``with recorder:``.
+
+    Args:
+        device_type: only tensors on this device count (``"meta"`` for the virtual GPU, ``"cuda"``
+            for a real one, ``"cpu"`` for accounting real values).
+        transients: what kernels allocate beside their outputs.
+    """
+
+    def __init__(self, device_type: str = "meta", transients: TransientRule | None = None) -> None:
+        super().__init__()
+        self.step = 0
+        self.phase = Phase.DATA
+        self.last_operator = ""
+        self.last_module = ""
+        self.modules: list[str] = []  # the path of each module that is running, outermost first
+        self._device_type = device_type
+        self._transients = transients
+        self._records: list[_Record] = []
+        self._events: list[int] = []
+        self._marks: list[Mark] = [Mark(0, 0, Phase.DATA)]
+        self._live: dict[int, tuple[weakref.ref[Any], int]] = {}
+        self._span_starts: list[int] = []  # autograd sequence numbers at which a module began
+        self._span_modules: list[str] = []
+        self._names: dict[int, str] = {}  # parameter paths by id
+        self._makes_storage: dict[Any, bool] = {}
+
+    # -- what runs ---------------------------------------------------------------------------
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run the operator and record the storages it made."""
+        self.last_operator = str(func)
+        result = func(*args, **kwargs) if kwargs else func(*args)
+        makes_storage = self._makes_storage.get(func)
+        if makes_storage is None:
+            makes_storage = self._makes_storage[func] = _makes_storage(func)
+        made = False
+        if makes_storage:
+            for tensor in _tensors(result):
+                made |= self._record(tensor, self.last_operator)
+        if self._transients is not None:
+            for size_bytes, part, stays in self._transients(func, args, result, self.phase):
+                self._transient(size_bytes, part, stays=stays)
+        return result
+
+    def adopt(self, tensor: Tensor, part: Part, module: str = "", operator: str = "") -> None:
+        """Say what a tensor is for; allocate it now when it is not on the tape yet."""
+        found = self._live.get(_address(tensor))
+        if found is None:
+            self._record(tensor, operator or "aten._to_copy.default")
+            found = self._live.get(_address(tensor))
+        if found is not None:
+            record = self._records[found[1]]
+            record.part = part
+            record.module = module or record.module
+
+    def adopt_module(self, module: nn.Module) -> None:
+        """Tag a model's parameters and buffers, and learn their names."""
+        for name, parameter in module.named_parameters():
+            self._names[id(parameter)] = name.rpartition(".")[0]
+            self.adopt(parameter, Part.PARAMETERS, name.rpartition(".")[0])
+        for name, buffer in module.named_buffers():
+            self.adopt(buffer, Part.PARAMETERS, name.rpartition(".")[0])
+
+    def tag_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Tag what the parameters hold as gradients."""
+        for parameter in parameters:
+            if parameter.grad is not None:
+                self.adopt(parameter.grad, Part.GRADIENTS, self._names.get(id(parameter), ""))
+
+    def tag_survivors(self, phase: Phase, part: Part) -> None:
+        """Tag what was made in a phase, is still alive and has no part yet."""
+        for _, number in self._live.values():
+            record = self._records[number]
+            if record.part is None and record.phase is phase:
+                record.part = part
+
+    # -- where we are ------------------------------------------------------------------------
+
+    def enter_phase(self, phase: Phase) -> None:
+        """Note where a phase begins; entering backward settles what forward kept."""
+        if phase is self.phase:
+            return
+        if phase is Phase.BACKWARD:
+            self.tag_survivors(Phase.FORWARD, Part.ACTIVATIONS)
+        self.phase = phase
+        self._marks.append(Mark(len(self._events), self.step, phase))
+
+    def begin_step(self) -> None:
+        """The next training step starts here."""
+        self.step += 1
+        self.phase = Phase.DATA
+        self._span_starts.clear()
+        self._span_modules.clear()
+        self._marks.append(Mark(len(self._events), self.step, Phase.DATA))
+
+    def enter_module(self, path: str) -> None:
+        """A module's forward begins (also when a checkpoint runs it again in backward)."""
+        self.modules.append(path)
+        self._begin_span(path)
+
+    def leave_module(self) -> None:
+        """The innermost module's forward ended."""
+        self.modules.pop()
+        if self.modules:
+            self._begin_span(self.modules[-1])
+        elif in_backward():
+            self.tag_survivors(Phase.BACKWARD, Part.ACTIVATIONS)
+
+    def _begin_span(self, path: str) -> None:
+        self._span_starts.append(torch._C._autograd._get_sequence_nr())  # type: ignore[attr-defined]
+        self._span_modules.append(path)
+
+    def _settle_phase(self) -> None:
+        """Backward announces itself by the engine's graph task; nobody has to tell us."""
+        if in_backward():
+            if self.phase is not Phase.BACKWARD:
+                self.enter_phase(Phase.BACKWARD)
+        elif self.phase is Phase.BACKWARD:
+            self.enter_phase(Phase.OPTIMIZER)
+
+    def _module_now(self) -> str:
+        if self.modules:
+            return self.modules[-1]
+        if self.phase is not Phase.BACKWARD:
+            return ""
+        node = torch._C._current_autograd_node()
+        if node is None:
+            return ""
+        variable = getattr(node, "variable", None)
+        if variable is not None:  # AccumulateGrad
+            return self._names.get(id(variable), "")
+        index = bisect_right(self._span_starts, node._sequence_nr()) - 1
+        return self._span_modules[index] if index >= 0 else ""
+
+    # -- the tape ----------------------------------------------------------------------------
+
+    def tape(self) -> Tape:
+        """What was recorded so far."""
+        return Tape(
+            tuple(record.frozen() for record in self._records),
+            tuple(self._events),
+            tuple(self._marks),
+        )
+
+    def _record(self, tensor: Tensor, operator: str) -> bool:
+        if tensor.device.type != self._device_type:
+            return False
+        storage = tensor.untyped_storage()
+        address = storage._cdata
+        if address in self._live:
+            return False
+        self._settle_phase()
+        number = self._append(
+            storage.nbytes(), None, operator, tuple(tensor.shape), str(tensor.dtype)[6:]
+        )
+        events, live = self._events, self._live
+
+        def freed(_: Any, number: int = number, address: int = address) -> None:
+            events.append(~number)
+            live.pop(address, None)
+
+        live[address] = (weakref.ref(storage, freed), number)
+        return True
+
+    def _append(
+        self, size: int, part: Part | None, operator: str, shape: tuple[int, ...], dtype: str
+    ) -> int:
+        number = len(self._records)
+        self.last_module = self._module_now()
+        self._records.append(
+            _Record(size, part, self.phase, operator, self.last_module, shape, dtype, self.step)
+        )
+        self._events.append(number)
+        return number
+
+    def _transient(self, size_bytes: int, part: Part, *, stays: bool) -> None:
+        self._settle_phase()
+        number = self._append(size_bytes, part, self.last_operator, (), "")
+        if not stays:
+            self._events.append(~number)
+
+
+def in_backward() -> bool:
+    """Whether the autograd engine is running on this thread."""
+    return torch._C._current_graph_task_id() >= 0
+
+
+def _makes_storage(func: Any) -> bool:
+    """Whether an operator can return memory of its own: not a view, not in place."""
+    returns = func._schema.returns
+    return any(r.alias_info is None for r in returns)
+
+
+def _tensors(result: Any) -> Iterator[Tensor]:
+    if isinstance(result, Tensor):
+        yield result
+    elif isinstance(result, (tuple, list)):
+        for item in result:
+            yield from _tensors(item)
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata

@@ -1,0 +1,179 @@
+"""The tape: what was allocated and freed, in order, while training steps ran.
+
+Integers in, integers out: nothing here knows of torch. An *event* is one integer: ``i`` makes
+allocation ``i``, ``~i`` (that is ``-i - 1``) frees it.
+
+A tape is affine in the batch size: traced at two micro-batches, the events match one to one and
+every size is ``constant + per_sample * micro_batch``. :class:`AffineTape` holds that form and
+answers for any micro-batch without another trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = ["AffineTape", "Allocation", "Mark", "NotAffine", "Part", "Phase", "Tape"]
+
+
+class Part(StrEnum):
+    """What a byte of GPU memory is used for, in the order that people are shown.
+
+    The first five are the four parts everyone is taught (parameters and gradients are one of
+    them); the rest are named apart so that everything adds up.
+    """
+
+    PARAMETERS = "parameters"  # with buffers such as BatchNorm statistics
+    GRADIENTS = "gradients"
+    OPTIMIZER = "optimizer"
+    BATCH = "batch"
+    ACTIVATIONS = "activations"  # what forward keeps for backward
+    TEMPORARIES = "temporaries"
+    WORKSPACES = "workspaces"  # cuBLAS, cuDNN
+    CACHE = "cache"  # reserved by the allocator, holding nothing; with the rounding to 512 B
+    CONTEXT = "context"  # outside the allocator
+
+
+class Phase(StrEnum):
+    """What a training loop is doing."""
+
+    DATA = "data"  # everything before forward: moving the model, making the batch
+    FORWARD = "forward"
+    BACKWARD = "backward"
+    OPTIMIZER = "optimizer"  # everything after backward: unscale, clip, step, average
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """One block of memory that a training step asked for.
+
+    Args:
+        size_bytes: requested bytes, before the allocator's rounding.
+        part: what it is used for.
+        phase: when it was made.
+        operator: the ATen operator that made it, such as ``"aten.convolution.default"``.
+        module: path of the module it belongs to, such as ``"layer1.0.conv2"``; empty at the root.
+        shape: of the tensor; empty for raw workspaces.
+        dtype: such as ``"float32"``; empty for raw workspaces.
+        step: the training step that made it, counted from 0.
+    """
+
+    size_bytes: int
+    part: Part
+    phase: Phase
+    operator: str
+    module: str = ""
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+    step: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A named instant: ``position`` is the number of events before it."""
+
+    position: int
+    step: int
+    phase: Phase
+
+
+@dataclass(frozen=True, slots=True)
+class Tape:
+    """What was allocated and freed, in order.
+
+    Args:
+        allocations: by number.
+        events: ``i`` allocates, ``~i`` frees allocation ``i``.
+        marks: where each phase of each step begins.
+    """
+
+    allocations: tuple[Allocation, ...]
+    events: tuple[int, ...]
+    marks: tuple[Mark, ...] = ()
+
+    @property
+    def sizes_bytes(self) -> list[int]:
+        """Requested bytes of every allocation, by number."""
+        return [allocation.size_bytes for allocation in self.allocations]
+
+    @property
+    def peak_requested_bytes(self) -> int:
+        """The most requested bytes alive at once, before rounding and caching."""
+        return max_live_bytes(self.sizes_bytes, self.events)
+
+
+class NotAffine(ValueError):  # noqa: N818 - a finding, not a failure
+    """Two traces do not have the same events, or a size is not affine in the batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class AffineTape:
+    """A tape for every micro-batch: sizes are ``constants + per_sample * micro_batch``.
+
+    Args:
+        tape: the trace at ``micro_batch``; parts, operators and modules hold for every batch.
+        micro_batch: the batch of that trace.
+        constant_bytes: by allocation number.
+        per_sample_bytes: by allocation number.
+    """
+
+    tape: Tape
+    micro_batch: int
+    constant_bytes: tuple[int, ...]
+    per_sample_bytes: tuple[int, ...]
+
+    @classmethod
+    def fit(cls, first: Tape, first_batch: int, second: Tape, second_batch: int) -> AffineTape:
+        """Join two traces of the same step.
+
+        Raises:
+            NotAffine: the traces differ in their events, or a size has no whole-byte slope.
+        """
+        if first.events != second.events:
+            raise NotAffine(_first_difference(first, second))
+        width = second_batch - first_batch
+        constants, slopes = [], []
+        for number, (a, b) in enumerate(zip(first.allocations, second.allocations, strict=True)):
+            if (a.operator, a.part, a.phase, a.module) != (b.operator, b.part, b.phase, b.module):
+                raise NotAffine(_first_difference(first, second))
+            slope, rest = divmod(b.size_bytes - a.size_bytes, width)
+            if rest:
+                raise NotAffine(f"allocation {number} of {a.operator} in {a.module or 'the step'}")
+            slopes.append(slope)
+            constants.append(a.size_bytes - slope * first_batch)
+        return cls(first, first_batch, tuple(constants), tuple(slopes))
+
+    def sizes_bytes(self, micro_batch: int) -> list[int]:
+        """Requested bytes of every allocation at a micro-batch, by number."""
+        return [
+            constant + slope * micro_batch
+            for constant, slope in zip(self.constant_bytes, self.per_sample_bytes, strict=True)
+        ]
+
+    def matches(self, tape: Tape, micro_batch: int) -> bool:
+        """Whether a direct trace at ``micro_batch`` is what the affine form says, to the byte."""
+        return (
+            tape.events == self.tape.events and self.sizes_bytes(micro_batch) == tape.sizes_bytes
+        )
+
+
+def max_live_bytes(sizes_bytes: Sequence[int], events: Sequence[int]) -> int:
+    """The most bytes alive at once."""
+    live = peak = 0
+    for event in events:
+        if event >= 0:
+            live += sizes_bytes[event]
+            peak = max(peak, live)
+        else:
+            live -= sizes_bytes[~event]
+    return peak
+
+
+def _first_difference(first: Tape, second: Tape) -> str:
+    """Which operator of two traces is the first that differs."""
+    for a, b in zip(first.events, second.events, strict=False):
+        if a != b or (a >= 0 and first.allocations[a].operator != second.allocations[b].operator):
+            at = first.allocations[a if a >= 0 else ~a]
+            return f"{at.operator} in {at.module or 'the step'}"
+    return f"{len(first.events)} events against {len(second.events)}"

@@ -1,0 +1,213 @@
+"""A GPU that is not there: any training step, recorded, without a GPU and without memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as module_hooks
+from torch.optim import optimizer as optimizer_hooks
+from torch.overrides import TorchFunctionMode
+
+from memfit.gpus import GPU, gpu as find_gpu
+from memfit.memory.allocator import AllocatorSettings
+from memfit.memory.cuda_rules import AttentionPreference, CudaSemantics, semantics
+from memfit.memory.recorder import Recorder, in_backward
+from memfit.memory.tape import Part, Phase, Tape
+from memfit.memory.timeline import Timeline, replay
+from memfit.memory.transients import DeviceFacts, Transients
+
+__all__ = ["VirtualGPU"]
+
+
+class VirtualGPU:
+    """Play a CUDA GPU for the code inside ``with``: nothing is computed, everything is counted.
+
+    Args:
+        gpu: name in the catalogue, a size such as ``"11GiB"``, or a :class:`~memfit.gpus.GPU`.
+        attention: which kernel ``scaled_dot_product_attention`` may use.
+        cudnn_benchmark: as ``torch.backends.cudnn.benchmark``.
+        settings: options of the caching allocator.
+
+    Example:
+        >>> import torch, memfit
+        >>> with memfit.VirtualGPU("rtx-3060") as gpu:
+        ...     model = torch.nn.Linear(784, 10).to(gpu.device)
+        ...     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        ...     model(torch.empty(64, 784, device=gpu.device)).sum().backward()
+        ...     optimizer.step()
+        >>> gpu.timeline.peak_allocated_bytes > 0
+        True
+    """
+
+    def __init__(
+        self,
+        gpu: str | GPU = "rtx-3060",
+        *,
+        attention: AttentionPreference = "auto",
+        cudnn_benchmark: bool = False,
+        settings: AllocatorSettings | None = None,
+    ) -> None:
+        self.gpu = find_gpu(gpu) if isinstance(gpu, str) else gpu
+        self.device = torch.device("meta")
+        self.settings = settings or AllocatorSettings()
+        self._semantics = CudaSemantics(self.gpu.compute_capability, attention)
+        facts = DeviceFacts(
+            compute_capability=self.gpu.compute_capability,
+            multiprocessors=self.gpu.multiprocessors,
+            cudnn_benchmark=cudnn_benchmark,
+        )
+        self.recorder = Recorder("meta", Transients(facts))
+        self._roots: dict[int, nn.Module] = {}
+        self._paths: dict[int, str] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> VirtualGPU:
+        with ExitStack() as stack:
+            stack.enter_context(_stand_ins(self._semantics.casts.clear))
+            stack.enter_context(semantics(self._semantics))
+            stack.enter_context(self._hooks())
+            stack.enter_context(_CudaMeansMeta())
+            stack.enter_context(self.recorder)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+        self._tag_gradients()
+
+    @property
+    def tape(self) -> Tape:
+        """What was recorded so far."""
+        return self.recorder.tape()
+
+    @property
+    def timeline(self) -> Timeline:
+        """The tape replayed through the caching allocator, with no limit."""
+        return replay(self.tape, settings=self.settings)
+
+    def adopt(self, model: nn.Module) -> None:
+        """Put a model that was built elsewhere on the tape, as ``model.to(device)`` would."""
+        self._roots[id(model)] = model
+        for name, module in model.named_modules():
+            self._paths.setdefault(id(module), name)
+        self.recorder.adopt_module(model)
+
+    # -- hooks: which module, which phase ------------------------------------------------------
+
+    @contextmanager
+    def _hooks(self) -> Iterator[None]:
+        handles = [
+            module_hooks.register_module_forward_pre_hook(self._before_module),
+            module_hooks.register_module_forward_hook(self._after_module, always_call=True),
+            optimizer_hooks.register_optimizer_step_pre_hook(self._before_optimizer),
+            optimizer_hooks.register_optimizer_step_post_hook(self._after_optimizer),
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _before_module(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        recorder = self.recorder
+        if not recorder.modules and not in_backward():
+            self._before_root(module, inputs)
+        recorder.enter_module(self._paths.get(id(module), ""))
+
+    def _before_root(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if id(module) not in self._paths:
+            self.adopt(module)
+        self._tag_gradients()
+        for value in inputs:
+            if isinstance(value, Tensor) and value.is_leaf and not value.requires_grad:
+                self.recorder.adopt(value, Part.BATCH)
+        self.recorder.tag_survivors(Phase.DATA, Part.BATCH)
+        self.recorder.enter_phase(Phase.FORWARD)
+
+    def _after_module(self, _module: nn.Module, _inputs: Any, _output: Any) -> None:
+        if self.recorder.modules:
+            self.recorder.leave_module()
+
+    def _before_optimizer(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
+        for group in optimizer.param_groups:
+            self.recorder.tag_gradients(group["params"])
+        self.recorder.enter_phase(Phase.OPTIMIZER)
+
+    def _after_optimizer(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
+        for state in optimizer.state.values():
+            for value in state.values():
+                if isinstance(value, Tensor):
+                    self.recorder.adopt(value, Part.OPTIMIZER)
+        self.recorder.begin_step()
+
+    def _tag_gradients(self) -> None:
+        for model in self._roots.values():
+            self.recorder.tag_gradients(model.parameters())
+
+
+class _CudaMeansMeta(TorchFunctionMode):
+    """``device="cuda"`` and ``.cuda()`` in the user's code mean the virtual GPU."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is Tensor.cuda:
+            return args[0].to("meta")
+        if func is Tensor.to:
+            args = tuple(_meta_for_cuda(a) for a in args)
+        if "device" in kwargs:
+            kwargs = kwargs | {"device": _meta_for_cuda(kwargs["device"])}
+        return func(*args, **kwargs)
+
+
+def _meta_for_cuda(value: Any) -> Any:
+    is_cuda = (isinstance(value, torch.device) and value.type == "cuda") or (
+        isinstance(value, str) and value.partition(":")[0] == "cuda"
+    )
+    return torch.device("meta") if is_cuda else value
+
+
+@contextmanager
+def _stand_ins(clear_casts: Callable[[], None]) -> Iterator[None]:
+    """Replace the Python entry points at which torch asks whether CUDA is there."""
+    import torch.utils.checkpoint as checkpoint
+    from torch.amp import autocast_mode
+    from torch.cuda.amp import common
+
+    infer, init = checkpoint._infer_device_type, autocast_mode.autocast.__init__
+    foreach = optimizer_hooks._get_foreach_kernels_supported_devices()
+    fused = optimizer_hooks._get_fused_kernels_supported_devices()
+    clear = torch.clear_autocast_cache
+
+    def init_autocast(self: Any, device_type: str, *args: Any, **kwargs: Any) -> None:
+        init(self, "cuda" if device_type == "meta" else device_type, *args, **kwargs)
+
+    def infer_device_type(*args: Any) -> str:
+        return "cuda" if (device := infer(*args)) == "meta" else device
+
+    def clear_cache() -> None:
+        clear_casts()
+        clear()
+
+    replaced = [
+        (common, "amp_definitely_not_available", lambda: False),
+        (torch.cuda, "is_bf16_supported", lambda *_, **__: True),
+        (autocast_mode.autocast, "__init__", init_autocast),
+        (checkpoint, "_infer_device_type", infer_device_type),
+        (torch, "clear_autocast_cache", clear_cache),
+        (optimizer_hooks, "_get_foreach_kernels_supported_devices", lambda: [*foreach, "meta"]),
+        (optimizer_hooks, "_get_fused_kernels_supported_devices", lambda: [*fused, "meta"]),
+    ]
+    originals = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced]
+    for owner, name, stand_in in replaced:
+        setattr(owner, name, stand_in)
+    try:
+        yield
+    finally:
+        for owner, name, original in originals:
+            setattr(owner, name, original)

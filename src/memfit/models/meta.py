@@ -1,0 +1,213 @@
+"""Models whose parameters and buffers have shapes but no memory (the meta device).
+
+Construction runs as usual; only the parameters are redirected to meta, at the moment a module
+registers them. Everything else a constructor computes (drop-path rates read with ``.item()``,
+window masks, position indices) stays real, so it works where ``with torch.device("meta")`` does
+not. An operator that meets a meta operand runs on meta altogether, which lets a constructor feed
+a dummy image through its layers to learn a shape. Counts are in ``docs/decisions.md``.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.parameter import (
+    UninitializedBuffer,
+    UninitializedParameter,
+    UninitializedTensorMixin,
+    is_lazy,
+)
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter, tree_map_only
+from torch.utils.weak import WeakIdKeyDictionary
+
+from memfit.errors import InputShapeError, MemfitError, ModelError
+
+__all__ = ["construct_on_meta", "materialise_lazy", "meta_twin"]
+
+
+def construct_on_meta(factory: Callable[[], object]) -> object:
+    """Call ``factory`` with parameters redirected to meta; torch's random state stays as it was.
+
+    A factory that needs the values of its own parameters fails that way and is called once more
+    in the ordinary way, so an error that reaches the caller is the factory's own.
+
+    Args:
+        factory: takes nothing; normally returns an ``nn.Module``.
+
+    Returns:
+        What ``factory`` returned. Its parameters are on meta, its buffers where they were made.
+    """
+    with _random_state_kept():
+        try:
+            with _parameters_on_meta():
+                return factory()
+        except MemfitError:
+            raise
+        except Exception:
+            return factory()
+
+
+def meta_twin(module: nn.Module) -> nn.Module:
+    """A copy of ``module`` with every parameter and buffer on meta; ``module`` is left untouched.
+
+    Names, classes, tying, ``requires_grad``, strides, dtypes and training flags are kept. A
+    ``torch.compile`` or data-parallel wrapper is taken off first: what it wraps is copied.
+
+    Raises:
+        ModelError: the module holds something that Python cannot copy, such as an open file.
+    """
+    module = _unwrapped(module)
+    twins: dict[int, Any] = {}
+    for part in module.modules():
+        for parameter in part._parameters.values():
+            if parameter is not None and id(parameter) not in twins:
+                twins[id(parameter)] = _parameter_twin(parameter)
+        for tensor in (*part._buffers.values(), *vars(part).values()):
+            if _belongs_on_meta(part, tensor) and id(tensor) not in twins:
+                twins[id(tensor)] = _buffer_twin(tensor)
+    try:
+        return copy.deepcopy(module, twins)
+    except Exception as error:
+        raise ModelError(
+            f"{type(module).__name__} cannot be copied: {type(error).__name__}: {error}",
+            hint="Pass a function that builds the model instead of the model itself.",
+        ) from error
+
+
+def materialise_lazy(module: nn.Module, input_shape: tuple[int, ...] | None) -> None:
+    """Give lazy layers (``nn.LazyLinear``) their shapes by one pass of two images on meta.
+
+    Args:
+        module: on meta; changed in place when it has lazy parameters.
+        input_shape: ``(C, H, W)`` of one image.
+
+    Raises:
+        ModelError: the model is lazy and ``input_shape`` is None.
+        InputShapeError: the model does not accept the input.
+    """
+    lazy = [name for name, tensor in module.named_parameters() if is_lazy(tensor)]
+    if not lazy:
+        return
+    if input_shape is None:
+        raise ModelError(
+            f"{type(module).__name__} has lazy layers ({lazy[0]}): their size follows the input.",
+            hint="Say the input shape, for example --input-shape 3x224x224.",
+        )
+    try:
+        with _random_state_kept(), torch.no_grad():
+            module(torch.empty(2, *input_shape, device="meta"))
+    except Exception as error:
+        shape = "x".join(map(str, input_shape))
+        raise InputShapeError(
+            f"{type(module).__name__} does not accept a {shape} input: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """Restore torch's generators; those of CUDA only where CUDA is already in use."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=list(devices)):
+        yield
+
+
+@contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """Replace each parameter by its meta twin when it is registered in this thread."""
+    owner = threading.get_ident()
+    twins = WeakIdKeyDictionary()  # type: ignore[no-untyped-call]
+
+    def redirect(_: nn.Module, __: str, parameter: nn.Parameter) -> nn.Parameter | None:
+        if threading.get_ident() != owner or parameter.is_meta or is_lazy(parameter):
+            return None
+        twin: nn.Parameter | None = twins.get(parameter)  # tied: registered a second time
+        if twin is None:
+            twin = twins[parameter] = _parameter_twin(parameter)
+        return twin
+
+    handle = register_module_parameter_registration_hook(redirect)
+    try:
+        with warnings.catch_warnings(), _MetaOperands():
+            # A factory that loads a checkpoint: the copy into meta does nothing, as it should.
+            warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter")
+            yield
+    finally:
+        handle.remove()
+
+
+class _MetaOperands(TorchDispatchMode):
+    """An operator with one meta operand runs with all its operands on meta."""
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        tensors = [leaf for leaf in tree_iter((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        if not any(tensor.is_meta for tensor in tensors):
+            return func(*args, **kwargs)
+        if func is torch.ops.aten._to_copy.default:  # module.to("cpu"): there is nothing to move
+            kwargs = {**kwargs, "device": torch.device("meta")}
+        if all(tensor.is_meta for tensor in tensors):
+            return func(*args, **kwargs)
+        meta_args, meta_kwargs = tree_map_only(torch.Tensor, _to_meta, (args, kwargs))
+        result = func(*meta_args, **meta_kwargs)
+        writes_a_real_tensor = func._schema.is_mutable and not args[0].is_meta
+        return args[0] if writes_a_real_tensor else result
+
+
+def _to_meta(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if tensor.is_meta else tensor.to("meta")
+
+
+def _parameter_twin(parameter: nn.Parameter) -> nn.Parameter:
+    if is_lazy(parameter):
+        twin: nn.Parameter = UninitializedParameter(
+            requires_grad=parameter.requires_grad, device="meta", dtype=parameter.dtype
+        )
+        twin.cls_to_become = parameter.cls_to_become  # type: ignore[attr-defined]
+    else:
+        empty = torch.empty_like(parameter, device="meta", requires_grad=False)
+        twin = nn.Parameter(empty, requires_grad=parameter.requires_grad)
+        twin.__class__ = parameter.__class__
+    twin.__dict__.update(vars(parameter))
+    return twin
+
+
+def _buffer_twin(tensor: torch.Tensor) -> torch.Tensor:
+    if isinstance(tensor, UninitializedTensorMixin):
+        return UninitializedBuffer(requires_grad=False, device="meta", dtype=tensor.dtype)
+    return torch.empty_like(tensor, device="meta", requires_grad=tensor.requires_grad)
+
+
+def _belongs_on_meta(module: nn.Module, value: object) -> bool:
+    """Buffers do, and plain tensor attributes that are on a GPU or that cannot be deep-copied."""
+    if not isinstance(value, torch.Tensor):
+        return False
+    is_buffer = any(value is buffer for buffer in module._buffers.values())
+    return is_buffer or value.device.type != "cpu" or not value.is_leaf
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    while True:
+        compiled = vars(module).get("_modules", {}).get("_orig_mod")
+        if isinstance(compiled, nn.Module):
+            module = compiled
+        elif isinstance(module, DataParallel | DistributedDataParallel):
+            module = module.module
+        else:
+            return module
