@@ -17,10 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
 
 from memfit.memory.tape import Allocation, Mark, Part, Phase, Tape
 
 __all__ = ["Recorder", "TransientRule"]
+
+_LOCAL_SCALAR = torch.ops.aten._local_scalar_dense.default
 
 #: Bytes that an operator's kernel allocates and frees while it runs, from its arguments and result.
 TransientRule = Callable[[Any, tuple[Any, ...], Any, Phase], Iterable[tuple[int, Part, bool]]]
@@ -90,6 +93,7 @@ class Recorder(TorchDispatchMode):
         self._span_modules: list[str] = []
         self._names: dict[int, str] = {}  # parameter paths by id
         self._makes_storage: dict[Any, bool] = {}
+        self.unsupported: dict[str, str] = {}
 
     # -- what runs ---------------------------------------------------------------------------
 
@@ -98,7 +102,12 @@ class Recorder(TorchDispatchMode):
     ) -> Any:
         """Run the operator and record the storages it made."""
         self.last_operator = str(func)
-        result = func(*args, **kwargs) if kwargs else func(*args)
+        if func is _LOCAL_SCALAR and self.phase is Phase.OPTIMIZER:
+            return 1.0  # Adafactor reads norms: no memory depends on their value
+        try:
+            result = func(*args, **kwargs) if kwargs else func(*args)
+        except NotImplementedError as error:
+            result = self._run_on_cpu(func, args, kwargs or {}, error)
         makes_storage = self._makes_storage.get(func)
         if makes_storage is None:
             makes_storage = self._makes_storage[func] = _makes_storage(func)
@@ -110,6 +119,18 @@ class Recorder(TorchDispatchMode):
             for size_bytes, part, stays in self._transients(func, args, result, self.phase):
                 self._transient(size_bytes, part, stays=stays)
         return result
+
+    def _run_on_cpu(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: NotImplementedError
+    ) -> Any:
+        """Learn the result's shapes on CPU when an operator has no meta kernel, and say so."""
+        if "'Meta' backend" not in str(error):
+            raise error
+        result = func(*tree_map(_on_cpu, args), **tree_map(_on_cpu, kwargs))
+        self.unsupported[str(func)] = (
+            "has no meta kernel: its outputs are counted, what its kernel needs inside is not"
+        )
+        return tree_map(lambda x: x.to("meta") if isinstance(x, Tensor) else x, result)
 
     def adopt(self, tensor: Tensor, part: Part, module: str = "", operator: str = "") -> None:
         """Say what a tensor is for; allocate it now when it is not on the tape yet."""
@@ -258,6 +279,12 @@ def _makes_storage(func: Any) -> bool:
     """Whether an operator can return memory of its own: not a view, not in place."""
     returns = func._schema.returns
     return any(r.alias_info is None for r in returns)
+
+
+def _on_cpu(value: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype).zero_()
 
 
 def _tensors(result: Any) -> Iterator[Tensor]:

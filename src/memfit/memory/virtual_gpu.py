@@ -12,7 +12,7 @@ from torch.nn.modules import module as module_hooks
 from torch.optim import optimizer as optimizer_hooks
 from torch.overrides import TorchFunctionMode
 
-from memfit.gpus import GPU, gpu as find_gpu
+from memfit.catalogue import GPU, gpu as find_gpu
 from memfit.memory.allocator import AllocatorSettings
 from memfit.memory.cuda_rules import AttentionPreference, CudaSemantics, semantics
 from memfit.memory.recorder import Recorder, in_backward
@@ -60,9 +60,11 @@ class VirtualGPU:
             multiprocessors=self.gpu.multiprocessors,
             cudnn_benchmark=cudnn_benchmark,
         )
-        self.recorder = Recorder("meta", Transients(facts))
+        self._transients = Transients(facts)
+        self.recorder = Recorder("meta", self._transients)
         self._roots: dict[int, nn.Module] = {}
         self._paths: dict[int, str] = {}
+        self._inputs: dict[str, tuple[int, ...]] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> VirtualGPU:
@@ -96,6 +98,28 @@ class VirtualGPU:
             self._paths.setdefault(id(module), name)
         self.recorder.adopt_module(model)
 
+    @property
+    def unsupported(self) -> dict[str, str]:
+        """Operators that could not be accounted for, with the reason."""
+        return dict(self.recorder.unsupported)
+
+    @property
+    def unknown_temporaries(self) -> set[str]:
+        """Operators for which it is not known what their kernels allocate inside."""
+        return set(self._transients.unknown)
+
+    def module_at(self, path: str) -> nn.Module | None:
+        """The module of that path, of the models seen so far."""
+        for model in self._roots.values():
+            for name, module in model.named_modules():
+                if name == path:
+                    return module
+        return None
+
+    def input_shape_at(self, path: str) -> tuple[int, ...] | None:
+        """The shape of the first input that the module of that path was last given."""
+        return self._inputs.get(path)
+
     # -- hooks: which module, which phase ------------------------------------------------------
 
     @contextmanager
@@ -116,7 +140,10 @@ class VirtualGPU:
         recorder = self.recorder
         if not recorder.modules and not in_backward():
             self._before_root(module, inputs)
-        recorder.enter_module(self._paths.get(id(module), ""))
+        path = self._paths.get(id(module), "")
+        if inputs and isinstance(inputs[0], Tensor):
+            self._inputs[path] = tuple(inputs[0].shape)
+        recorder.enter_module(path)
 
     def _before_root(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         if id(module) not in self._paths:

@@ -1,0 +1,291 @@
+"""A usual training loop on the virtual GPU: with the lifetimes that its variables really have."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from memfit.errors import InputShapeError, MemfitError, NotTraceable, StepError, UsageError
+from memfit.catalogue import GPU
+from memfit.memory.allocator import AllocatorSettings
+from memfit.memory.tape import Part, Phase, Tape
+from memfit.memory.virtual_gpu import VirtualGPU
+from memfit.models import BuiltModel, enable_gradient_checkpointing
+from memfit.planner.batch import (
+    BatchSpec,
+    TensorSpec,
+    call_model,
+    default_loss,
+    input_spec,
+    target_of,
+)
+from memfit.planner.optimizers import build_optimizer
+from memfit.recipe import Recipe
+
+__all__ = ["TrainingStep"]
+
+_META = torch.device("meta")
+_PURE = {"fp16": torch.float16, "bf16": torch.bfloat16}
+_AMP = {"amp-fp16": torch.float16, "amp-bf16": torch.bfloat16}
+
+
+class TrainingStep:
+    """The training step of a recipe, ready to be traced at any micro-batch.
+
+    Args:
+        recipe: what decides memory.
+        built: the model on the meta device; it is prepared in place (precision, memory format,
+            frozen parameters, checkpointing).
+        gpu: the card to play.
+
+    Raises:
+        StepError: the model does not run on the input.
+    """
+
+    def __init__(self, recipe: Recipe, built: BuiltModel, gpu: GPU) -> None:
+        self.recipe = recipe
+        self.gpu = gpu
+        self.model = built.module
+        self.unsupported: dict[str, str] = {}
+        self.unknown_temporaries: set[str] = set()
+        self.checkpointed_blocks = 0
+        self._is_tokens = recipe.input_ids is not None or built.kind == "token"
+        self._prepare_model()
+        self.batch = self._batch_spec(built)
+
+    # -- preparation ---------------------------------------------------------------------------
+
+    def _prepare_model(self) -> None:
+        recipe, model = self.recipe, self.model
+        model.train()
+        if dtype := _PURE.get(recipe.precision):
+            model.to(dtype)
+        if recipe.memory_format == "nhwc":
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        _freeze(model, recipe.frozen)
+        if recipe.gradient_checkpointing:
+            reentrant = recipe.gradient_checkpointing == "reentrant"
+            self.checkpointed_blocks = enable_gradient_checkpointing(model, reentrant=reentrant)
+            if not self.checkpointed_blocks:
+                raise UsageError(
+                    "gradient_checkpointing found no repeated blocks in this model.",
+                    hint="Use torch.utils.checkpoint in your own forward and leave it off here.",
+                )
+
+    def _batch_spec(self, built: BuiltModel) -> BatchSpec:
+        recipe = self.recipe
+        shape = recipe.input_shape or built.default_input_shape
+        dtype = _PURE.get(recipe.precision, torch.float32)
+        length = recipe.input_ids
+        if self._is_tokens and length is None:
+            if shape is None or len(shape) != 1:
+                raise UsageError("This model reads tokens.", hint="Pass input_ids=LENGTH.")
+            length = shape[0]
+        inputs = input_spec(None if length else shape, length, dtype)
+        spec = BatchSpec(
+            inputs,
+            TensorSpec((), torch.int64),
+            is_tokens=self._is_tokens,
+            channels_last=recipe.memory_format == "nhwc",
+        )
+        if recipe.loss is not None or recipe.step is not None:
+            return spec
+        return BatchSpec(spec.inputs, self._probe_target(spec), spec.is_tokens, spec.channels_last)
+
+    def _probe_target(self, spec: BatchSpec) -> TensorSpec:
+        """Run forward once, unrecorded, to see what the labels must look like."""
+        gpu = VirtualGPU(self.gpu, attention=self.recipe.attention)
+        with gpu, torch.no_grad(), self._named_errors(gpu):
+            gpu.adopt(self.model)
+            inputs, _ = spec.make(2, _META)
+            with self._autocast():
+                return target_of(call_model(self.model, inputs, is_tokens=self._is_tokens))
+
+    # -- the trace -----------------------------------------------------------------------------
+
+    def trace(self, micro_batch: int, steps: int = 2) -> Tape:
+        """The tape of some optimizer steps at a micro-batch.
+
+        Raises:
+            InputShapeError: a module does not accept what it is given.
+            NotTraceable: a value that only a real run knows was asked for.
+            StepError: the step raised.
+        """
+        recipe = self.recipe
+        settings = AllocatorSettings.parse(recipe.allocator)
+        gpu = VirtualGPU(
+            self.gpu,
+            attention=recipe.attention,
+            cudnn_benchmark=recipe.cudnn_benchmark,
+            settings=settings,
+        )
+        try:
+            with gpu, self._named_errors(gpu):
+                gpu.adopt(self.model)
+                self._loop(gpu, micro_batch, steps)
+                tape = gpu.tape
+        finally:
+            self.model.zero_grad(set_to_none=True)
+        self.unsupported |= gpu.unsupported
+        self.unknown_temporaries |= gpu.unknown_temporaries
+        return tape
+
+    def _loop(self, gpu: VirtualGPU, micro_batch: int, steps: int) -> None:
+        """The loop of every tutorial; its variables live exactly as long as they do there."""
+        recipe, model, recorder = self.recipe, self.model, gpu.recorder
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        if not trainable:
+            raise UsageError("Every parameter is frozen: there is nothing to train.")
+        optimizer = build_optimizer(recipe.optimizer, trainable)
+        _adopt_state(gpu, optimizer)
+        average = _average(gpu, model) if recipe.ema else None
+        scaler = _Scaler(gpu) if recipe.precision == "amp-fp16" else None
+        forward = recipe.step or self._forward
+        for _ in range(steps):
+            for part_of_step in range(recipe.accumulation):
+                recorder.enter_phase(Phase.DATA)
+                inputs, target = self.batch.make(micro_batch, _META)
+                recorder.adopt(inputs, Part.BATCH)
+                recorder.adopt(target, Part.BATCH)
+                if part_of_step == 0:
+                    optimizer.zero_grad(set_to_none=recipe.zero_grad == "none")
+                loss, output = self._run_forward(forward, inputs, target)
+                (loss if scaler is None else scaler.scale(loss)).backward()
+                recorder.enter_phase(Phase.OPTIMIZER)
+                recorder.tag_gradients(trainable)
+            if scaler is not None:
+                scaler.unscale()
+            if recipe.clip_grad_norm is not None:
+                nn.utils.clip_grad_norm_(trainable, recipe.clip_grad_norm)
+            optimizer.step()
+            if average is not None:
+                average.update_parameters(model)
+        del inputs, target, loss, output
+
+    def _run_forward(
+        self, forward: Callable[..., Any], inputs: Tensor, target: Tensor
+    ) -> tuple[Tensor, Any]:
+        """Forward and loss under autocast; the output lives on in the loop, as it does there."""
+        with self._autocast():
+            result = forward(self.model, inputs, target)
+        loss, output = result if isinstance(result, tuple) else (result, None)
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            raise StepError(f"The loss must be one number; it is {shape}.")
+        if self.recipe.accumulation > 1:
+            loss = loss / self.recipe.accumulation
+        return loss, output
+
+    def _forward(self, model: nn.Module, inputs: Tensor, target: Tensor) -> tuple[Tensor, Any]:
+        output = call_model(model, inputs, is_tokens=self._is_tokens)
+        loss = self.recipe.loss or default_loss
+        return loss(output, target), output
+
+    def _autocast(self) -> Any:
+        dtype = _AMP.get(self.recipe.precision)
+        return torch.autocast("cuda", dtype=dtype) if dtype else nullcontext()
+
+    @contextmanager
+    def _named_errors(self, gpu: VirtualGPU) -> Iterator[None]:
+        """Say which module and operator an error of torch belongs to."""
+        try:
+            yield
+        except MemfitError:
+            raise
+        except Exception as error:  # whatever the model's own code raises
+            raise explain(error, gpu) from error
+
+
+def explain(error: Exception, gpu: VirtualGPU) -> StepError:
+    """The error of a traced step as one of ours, naming module and operator."""
+    recorder = gpu.recorder
+    path = recorder.modules[-1] if recorder.modules else ""
+    module = gpu.module_at(path)
+    where = f"{path or 'the model'} ({type(module).__name__})" if module else "the training step"
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if _is_data_dependent(error):
+        return NotTraceable(
+            f"{where} asks for a value during the trace ({recorder.last_operator}): {text}",
+            hint="Values are not known without running. Replace .item(), boolean masks and "
+            "branches on values, or pass step= with a forward pass that avoids them.",
+        )
+    given = gpu.input_shape_at(path)
+    if isinstance(error, RuntimeError) and given is not None:
+        return InputShapeError(
+            f"{where} does not accept input of shape {given}: {text}",
+            hint=_expected(module),
+        )
+    return StepError(f"{where} raised {type(error).__name__}: {text}")
+
+
+def _is_data_dependent(error: Exception) -> bool:
+    text = str(error)
+    return (
+        isinstance(error, NotImplementedError) and ("meta" in text or "data-dep" in text)
+    ) or "cannot be called on meta tensors" in text
+
+
+def _expected(module: nn.Module | None) -> str:
+    """What a layer wants to be given, from its own attributes."""
+    for name, words in (
+        ("in_channels", "channels in dimension 1"),
+        ("in_features", "features in the last dimension"),
+        ("num_features", "channels in dimension 1"),
+        ("normalized_shape", "as its last dimensions"),
+    ):
+        value = getattr(module, name, None)
+        if isinstance(value, (int, tuple)):
+            return f"It expects {value} {words}: check --input-shape."
+    return "Check --input-shape."
+
+
+def _freeze(model: nn.Module, patterns: tuple[str, ...]) -> None:
+    for pattern in patterns:
+        matched = [
+            p for name, p in model.named_parameters()
+            if fnmatch.fnmatch(name, pattern) or name.startswith(f"{pattern}.")
+        ]  # fmt: skip
+        if not matched:
+            raise UsageError(f"frozen: no parameter matches {pattern!r}.")
+        for parameter in matched:
+            parameter.requires_grad_(False)
+
+
+def _adopt_state(gpu: VirtualGPU, optimizer: torch.optim.Optimizer) -> None:
+    """Some optimizers (Adagrad) make their state before the first step."""
+    for state in optimizer.state.values():
+        for value in state.values():
+            if isinstance(value, Tensor) and value.device == _META:
+                gpu.recorder.adopt(value, Part.OPTIMIZER)
+
+
+def _average(gpu: VirtualGPU, model: nn.Module) -> AveragedModel:
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.999))  # type: ignore[no-untyped-call]
+    for tensor in (*average.parameters(), *average.buffers()):
+        gpu.recorder.adopt(tensor, Part.OPTIMIZER)
+    return average
+
+
+class _Scaler:
+    """The device tensors of ``torch.amp.GradScaler`` (torch/amp/grad_scaler.py, 2.11 to 2.15)."""
+
+    def __init__(self, gpu: VirtualGPU) -> None:
+        self._scale = torch.empty((), device=_META)
+        self._growth_tracker = torch.empty((), dtype=torch.int32, device=_META)
+        for tensor in (self._scale, self._growth_tracker):
+            gpu.recorder.adopt(tensor, Part.OPTIMIZER)
+
+    def scale(self, loss: Tensor) -> Tensor:
+        """The scaled loss; the loss itself lives on in the loop."""
+        return loss * self._scale
+
+    def unscale(self) -> None:
+        """The inverse scale and the flag for infinities; gradients are scaled in place."""
+        self._inverse = self._scale.double().reciprocal().float()
+        self._found_inf = torch.empty((), device=_META)

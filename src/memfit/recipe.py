@@ -1,0 +1,208 @@
+"""A recipe: everything that decides what a training step needs in memory.
+
+``plan`` and all later commands take the same recipe, as a Python object, a TOML file or flags.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from memfit.errors import UnknownName, UsageError
+
+__all__ = [
+    "Attention",
+    "Checkpointing",
+    "MemoryFormat",
+    "Precision",
+    "Recipe",
+    "ZeroGrad",
+    "load_recipe",
+    "parse_shape",
+]
+
+Precision = Literal["fp32", "tf32", "amp-fp16", "amp-bf16", "fp16", "bf16"]
+MemoryFormat = Literal["nchw", "nhwc"]
+Attention = Literal["auto", "flash", "efficient", "math"]
+ZeroGrad = Literal["none", "zero"]
+Checkpointing = Literal[False, True, "non-reentrant", "reentrant"]
+
+#: More samples than any step on one device has; larger numbers are typing errors.
+MAX_BATCH = 1 << 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What decides memory: the model, its input, and how it is trained.
+
+    Args:
+        model: a spec (``"torchvision:resnet50"``, ``"path/to/file.py:build"``), an ``nn.Module``
+            or a callable without arguments that makes one.
+        input_shape: of one sample, ``(C, H, W)`` for images; the model's own when omitted.
+        input_ids: tokens in one sample, for language models; replaces ``input_shape``.
+        num_classes: the model's own when omitted.
+        batch_size: the micro-batch to ask about: one forward and backward on one device.
+        global_batch: samples for one optimizer step, reached by accumulation.
+        optimizer: a name, ``{"name": "sgd", "momentum": 0.9, "foreach": False}``, or a callable
+            that takes the parameters.
+        precision: ``tf32`` is float32 in memory.
+        memory_format: ``nhwc`` is ``torch.channels_last``.
+        attention: the kernel that ``scaled_dot_product_attention`` may use.
+        zero_grad: ``none`` frees gradients before each step, ``zero`` keeps and fills them.
+        cudnn_benchmark: as ``torch.backends.cudnn.benchmark``.
+        gradient_checkpointing: recompute blocks in backward; ``True`` is ``"non-reentrant"``.
+        accumulation: micro-batches for one optimizer step.
+        clip_grad_norm: clip gradients to this norm.
+        ema: keep an exponential moving average of the weights on the device.
+        frozen: path patterns of parameters that do not train, such as ``"layer1.*"``.
+        loss: ``(output, target) -> scalar``; cross-entropy that fits the output when omitted.
+        step: ``(model, inputs, targets) -> loss``, for a forward pass of your own.
+        allocator: options as in ``PYTORCH_ALLOC_CONF``.
+        base_lr: a learning rate known to work...
+        base_batch_size: ...at this global batch.
+        safety: share of the card that the recommended batch may use.
+
+    Raises:
+        UsageError: a value is impossible.
+        UnknownName: a value is none of the known words.
+    """
+
+    model: Any
+    input_shape: tuple[int, ...] | None = None
+    input_ids: int | None = None
+    num_classes: int | None = None
+    batch_size: int | None = None
+    global_batch: int | None = None
+    optimizer: str | Mapping[str, Any] | Callable[..., Any] = "sgd"
+    precision: Precision = "fp32"
+    memory_format: MemoryFormat = "nchw"
+    attention: Attention = "auto"
+    zero_grad: ZeroGrad = "none"
+    cudnn_benchmark: bool = False
+    gradient_checkpointing: Checkpointing = False
+    accumulation: int = 1
+    clip_grad_norm: float | None = None
+    ema: bool = False
+    frozen: tuple[str, ...] = ()
+    loss: Callable[..., Any] | None = None
+    step: Callable[..., Any] | None = None
+    allocator: str = ""
+    base_lr: float | None = None
+    base_batch_size: int = 256
+    safety: float = 0.8
+
+    def __post_init__(self) -> None:
+        if self.input_shape is not None:
+            object.__setattr__(self, "input_shape", tuple(self.input_shape))
+        object.__setattr__(self, "frozen", tuple(self.frozen))
+        for name, choices in _CHOICES.items():
+            _check_choice(name, getattr(self, name), choices)
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        for name in ("batch_size", "global_batch", "accumulation", "base_batch_size"):
+            _check_count(name, getattr(self, name), MAX_BATCH)
+        _check_count("num_classes", self.num_classes, 10_000_000)
+        _check_count("input_ids", self.input_ids, 10_000_000)
+        if self.input_shape is not None and self.input_ids is not None:
+            raise UsageError("input_shape and input_ids exclude each other.")
+        for size in self.input_shape or ():
+            _check_count("every size in input_shape", size, 1_000_000)
+        if self.input_shape == ():
+            raise UsageError("input_shape is empty.", hint="For colour images: 3x224x224.")
+        if not 0 < self.safety <= 1:
+            raise UsageError(f"safety is {self.safety}; it is a share: above 0, at most 1.")
+        for name in ("base_lr", "clip_grad_norm"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise UsageError(f"{name} is {value}; it must be positive.")
+        if self.global_batch and self.batch_size and self.global_batch % self.batch_size:
+            raise UsageError(
+                f"global_batch {self.global_batch} is no multiple of batch_size {self.batch_size}."
+            )
+
+    def but(self, **changes: Any) -> Recipe:
+        """The same recipe with some values changed."""
+        return replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON and TOML; code is named, not serialised."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: _plain(value) for name, value in values.items()}
+
+
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "precision": get_args(Precision),
+    "memory_format": get_args(MemoryFormat),
+    "attention": get_args(Attention),
+    "zero_grad": get_args(ZeroGrad),
+    "gradient_checkpointing": get_args(Checkpointing),
+}
+
+
+def load_recipe(path: str | Path, **changes: Any) -> Recipe:
+    """Read a recipe from a TOML file; ``changes`` that are not None win over the file.
+
+    Raises:
+        UsageError: no such file, no TOML, or a value is impossible.
+        UnknownName: a key that no recipe has.
+    """
+    try:
+        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"Cannot read the recipe {path}: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not a TOML file: {error}.") from None
+    names = {f.name for f in fields(Recipe)}
+    for key in content:
+        if key not in names:
+            raise UnknownName(f"key in {path}:", key, names)
+    if isinstance(content.get("input_shape"), str):
+        content["input_shape"] = parse_shape(content["input_shape"])
+    content |= {name: value for name, value in changes.items() if value is not None}
+    if "model" not in content:
+        raise UsageError(f"{path} names no model.", hint='Add: model = "torchvision:resnet50"')
+    try:
+        return Recipe(**content)
+    except TypeError as error:
+        raise UsageError(f"{path}: {error}.") from None
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """``"3x224x224"`` (or with commas) as ``(3, 224, 224)``.
+
+    Raises:
+        UsageError: it is no shape.
+    """
+    parts = text.lower().replace(",", "x").replace("×", "x").split("x")
+    if not all(part.strip().isdigit() for part in parts):
+        raise UsageError(f"{text!r} is not a shape.", hint="Write it like 3x224x224.")
+    return tuple(int(part) for part in parts)
+
+
+def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
+    if not any(value is choice or (value == choice and type(value) is type(choice)) for choice in choices):
+        words = [choice for choice in choices if isinstance(choice, str)]
+        raise UnknownName(name.replace("_", " "), str(value), words)
+
+
+def _check_count(name: str, value: Any, largest: int) -> None:
+    if value is None:
+        return
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise UsageError(f"{name} is {value!r}; it must be a whole number.")
+    if not 1 <= value <= largest:
+        raise UsageError(f"{name} is {value}; it must be between 1 and {largest:,}.")
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return getattr(value, "__qualname__", type(value).__qualname__)
