@@ -1,0 +1,248 @@
+"""The pieces of the caching allocator: blocks, free lists, and the device that gives memory.
+
+Sources are named by function; all are in ``c10/cuda/CUDACachingAllocator.cpp`` and
+``c10/core/AllocatorConfig.h`` of PyTorch, read for 2.11 to 2.15.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from enum import Enum
+from operator import attrgetter
+from typing import Literal
+
+from memfit.units import KIB, MIB
+
+__all__ = ["Block", "BlockState", "DeviceMemory", "FreeList", "PoolName"]
+
+# AllocatorConfig.h
+MIN_BLOCK_BYTES = 512  # kMinBlockSize
+SMALL_BYTES = MIB  # kSmallSize: the largest request of the small pool
+SMALL_SEGMENT_BYTES = 2 * MIB  # kSmallBuffer
+MIN_LARGE_BYTES = 10 * MIB  # kMinLargeAlloc: from here a segment is for one request
+ROUND_LARGE_BYTES = 2 * MIB  # kRoundLarge
+
+UNLIMITED = 1 << 62  # bytes; stands for "no limit" wherever torch has SIZE_MAX or no check
+KEY_SHIFT = 56  # a free list's key is size << KEY_SHIFT | address
+
+# Assumption: the driver gives the lowest free address that fits. Real addresses differ, but
+# the allocator uses them only to break ties between free blocks of equal size.
+FIRST_ADDRESS = 128 * 1024 * 1024 * KIB
+
+PoolName = Literal["small", "large"]
+
+
+class BlockState(Enum):
+    """What a block is; the first two values are the words of ``torch.cuda.memory_snapshot``."""
+
+    LIVE = "active_allocated"
+    FREE = "inactive"
+    UNMAPPED = "unmapped"  # address space of an expandable segment without memory behind it
+    GONE = "gone"  # merged into a neighbour: no handle may use it
+
+
+FREE, UNMAPPED, GONE = BlockState.FREE, BlockState.UNMAPPED, BlockState.GONE
+
+
+class Block:
+    """A stretch of a segment; what `CachingAllocator.allocate` hands out.
+
+    Attributes:
+        address: first byte; 0 for a request of zero bytes.
+        size_bytes: the whole stretch, at least the rounded request.
+        requested_bytes: what was asked for; stale unless the block is live.
+        state: live, free, unmapped or gone.
+    """
+
+    __slots__ = (
+        "address",
+        "following",
+        "freed_at",
+        "home",
+        "key",
+        "preceding",
+        "requested_bytes",
+        "size_bytes",
+        "state",
+    )
+
+    def __init__(
+        self,
+        address: int,
+        size_bytes: int,
+        state: BlockState,
+        home: FreeList,
+        preceding: Block | None = None,
+        following: Block | None = None,
+    ) -> None:
+        self.address = address
+        self.size_bytes = size_bytes
+        self.requested_bytes = 0
+        self.state = state
+        self.home = home
+        self.preceding = preceding
+        self.following = following
+        self.key = 0
+        self.freed_at = 0
+
+    def __repr__(self) -> str:
+        return f"Block({self.address:#x}, {self.size_bytes} B, {self.state.value})"
+
+    def cut(self, size_bytes: int, state: BlockState) -> Block:
+        """Keep the first ``size_bytes``; the rest becomes a block of its own, in no list."""
+        rest = Block(
+            self.address + size_bytes,
+            self.size_bytes - size_bytes,
+            state,
+            self.home,
+            self,
+            self.following,
+        )
+        if self.following is not None:
+            self.following.preceding = rest
+        self.following = rest
+        self.size_bytes = size_bytes
+        return rest
+
+    def absorb_following(self) -> None:
+        """Take over the next block, which must be out of every list."""
+        gone = self.following
+        assert gone is not None
+        self.size_bytes += gone.size_bytes
+        self.following = gone.following
+        if gone.following is not None:
+            gone.following.preceding = self
+        gone.state = GONE
+
+
+_by_address = attrgetter("address")
+
+
+class FreeList:
+    """The free and the unmapped blocks of one pool on one stream (``BlockPool``).
+
+    Torch keeps one set a pool, ordered by (stream, size, address); a block serves its own
+    stream only, so a list for each stream gives the same order.
+
+    Attributes:
+        name: the small or the large pool.
+        stream: the stream its blocks serve.
+        min_remainder_bytes: a block is split when at least this much remains ...
+        split_below_bytes: ... and the request is smaller than this (``should_split``).
+        keys: sorted ``size << KEY_SHIFT | address`` of the free blocks.
+        by_key: the free block of each key.
+        unmapped: in order of addresses; expandable segments only.
+    """
+
+    __slots__ = (
+        "by_key",
+        "keys",
+        "min_remainder_bytes",
+        "name",
+        "split_below_bytes",
+        "stream",
+        "unmapped",
+    )
+
+    def __init__(
+        self, name: PoolName, stream: int, min_remainder_bytes: int, split_below_bytes: int
+    ) -> None:
+        self.name: PoolName = name
+        self.stream = stream
+        self.min_remainder_bytes = min_remainder_bytes
+        self.split_below_bytes = split_below_bytes
+        self.keys: list[int] = []
+        self.by_key: dict[int, Block] = {}
+        self.unmapped: list[Block] = []
+
+    def add(self, block: Block) -> None:
+        """Enter a free block."""
+        block.key = key = block.size_bytes << KEY_SHIFT | block.address
+        insort(self.keys, key)
+        self.by_key[key] = block
+
+    def remove(self, block: Block) -> None:
+        """Take a free block out."""
+        key = block.key
+        del self.keys[bisect_left(self.keys, key)]
+        del self.by_key[key]
+
+    def add_unmapped(self, block: Block) -> None:
+        """Enter an unmapped block."""
+        insort(self.unmapped, block, key=_by_address)
+
+    def free_blocks(self) -> list[Block]:
+        """The free blocks, smallest first."""
+        return [self.by_key[key] for key in self.keys]
+
+
+class AddressSpace:
+    """Hands out addresses, lowest first."""
+
+    __slots__ = ("_end", "_gaps")
+
+    def __init__(self, first_address: int = FIRST_ADDRESS) -> None:
+        self._end = first_address
+        self._gaps: list[tuple[int, int]] = []  # (address, size) given back below _end
+
+    def place(self, size_bytes: int) -> int:
+        """The lowest address with ``size_bytes`` free from there on; now taken."""
+        for index, (address, gap_bytes) in enumerate(self._gaps):
+            if gap_bytes >= size_bytes:
+                rest = (address + size_bytes, gap_bytes - size_bytes)
+                self._gaps[index : index + 1] = [rest] if rest[1] else []
+                return address
+        address = self._end
+        self._end += size_bytes
+        return address
+
+    def give_back(self, address: int, size_bytes: int) -> None:
+        """Make a placed range free again, joined with the gaps beside it."""
+        gaps = self._gaps
+        index = bisect_left(gaps, (address, 0))
+        if index < len(gaps) and gaps[index][0] == address + size_bytes:
+            size_bytes += gaps.pop(index)[1]
+        if index and sum(gaps[index - 1]) == address:
+            index -= 1
+            address, joined_bytes = gaps.pop(index)
+            size_bytes += joined_bytes
+        if address + size_bytes == self._end:
+            self._end = address
+        else:
+            gaps.insert(index, (address, size_bytes))
+
+
+class DeviceMemory:
+    """What ``cudaMalloc`` and ``cuMemCreate`` can give this process.
+
+    Assumption: the device gives exactly ``capacity_bytes``, whatever the pieces; physical
+    memory does not fragment, because the driver maps pages.
+
+    Attributes:
+        capacity_bytes: the most that can be taken.
+        taken_bytes: what the allocator has reserved (``reserved_bytes`` of the statistics).
+        peak_taken_bytes: the highest ``taken_bytes`` so far.
+        release_count: how often a range was given back (``num_device_free``).
+    """
+
+    __slots__ = ("capacity_bytes", "peak_taken_bytes", "release_count", "taken_bytes")
+
+    def __init__(self, capacity_bytes: int) -> None:
+        self.capacity_bytes = capacity_bytes
+        self.taken_bytes = 0
+        self.peak_taken_bytes = 0
+        self.release_count = 0
+
+    def take(self, size_bytes: int) -> bool:
+        """Whether the device had ``size_bytes`` left; they are taken then."""
+        taken_bytes = self.taken_bytes + size_bytes
+        if taken_bytes > self.capacity_bytes:
+            return False
+        self.taken_bytes = taken_bytes
+        self.peak_taken_bytes = max(self.peak_taken_bytes, taken_bytes)
+        return True
+
+    def give_back(self, size_bytes: int) -> None:
+        """Return a range to the device."""
+        self.taken_bytes -= size_bytes
+        self.release_count += 1

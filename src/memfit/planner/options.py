@@ -1,0 +1,167 @@
+"""Ways to fit more, each one planned again: what it buys is measured, not promised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from memfit.errors import MemfitError
+from memfit.models import build
+from memfit.planner.optimizers import optimizer_name
+from memfit.planner.plan import Plan
+from memfit.planner.step import TrainingStep
+from memfit.recipe import Recipe
+
+__all__ = ["Option", "ways_to_fit_more"]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One change of the recipe and what it buys.
+
+    Args:
+        name: in words.
+        flag: as typed on the command line.
+        max_batch_size: the largest micro-batch that would fit; None without a card.
+        total_bytes: at the batch size of the plan it is compared with.
+        saved_bytes: less than that plan's total; negative when it costs memory.
+        note: what it costs or changes besides memory.
+    """
+
+    name: str
+    flag: str
+    max_batch_size: int | None
+    total_bytes: int
+    saved_bytes: int
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    name: str
+    flag: str
+    values: dict[str, Any]
+    note: str
+
+
+def ways_to_fit_more(plan: Plan) -> list[Option]:
+    """Every change that saves memory for this plan, the one that saves most first."""
+    before = plan.at(None)
+    options = []
+    for change in _changes(plan):
+        try:
+            after = _replan(plan, change)
+        except MemfitError:
+            continue  # the model has no blocks to checkpoint: not a way for it
+        total = after.at(before.batch_size).total_bytes
+        options.append(
+            Option(
+                change.name,
+                change.flag,
+                after.max_batch_size,
+                total,
+                before.total_bytes - total,
+                change.note,
+            )
+        )
+    useful = [option for option in options if option.saved_bytes > 0]
+    useful += _accumulate(plan)
+    return sorted(useful, key=lambda option: -option.saved_bytes)
+
+
+def _replan(plan: Plan, change: _Change) -> Plan:
+    recipe = plan.recipe.but(**change.values)
+    built = build(recipe.model, input_shape=recipe.input_shape, num_classes=recipe.num_classes)
+    return Plan(recipe, TrainingStep(recipe, built, plan.step.gpu), plan.model_name, plan.gpu)
+
+
+def _changes(plan: Plan) -> Iterator[_Change]:
+    recipe = plan.recipe
+    yield from _precision(recipe, plan.step.gpu.compute_capability)
+    if not recipe.gradient_checkpointing:
+        yield _Change(
+            "gradient checkpointing",
+            "--gradient-checkpointing",
+            {"gradient_checkpointing": True},
+            "runs forward twice: about a third more time",
+        )
+    yield from _optimizer(recipe)
+    if recipe.memory_format == "nchw" and recipe.input_ids is None:
+        yield _Change(
+            "channels last", "--memory-format nhwc", {"memory_format": "nhwc"},
+            "often faster on tensor cores too",
+        )  # fmt: skip
+    if recipe.zero_grad == "zero":
+        yield _Change(
+            "free gradients before each step", "--zero-grad none", {"zero_grad": "none"},
+            "PyTorch's default since 2.0",
+        )  # fmt: skip
+    if recipe.ema:
+        yield _Change("no moving average", "--no-ema", {"ema": False}, "or keep it on the CPU")
+
+
+def _precision(recipe: Recipe, capability: tuple[int, int]) -> Iterator[_Change]:
+    if recipe.precision not in ("fp32", "tf32"):
+        return
+    precision = "amp-bf16" if capability >= (8, 0) else "amp-fp16"
+    note = "activations halve, weights and optimizer state do not; faster on tensor cores"
+    yield _Change(
+        f"mixed precision ({precision[4:]})", f"--precision {precision}",
+        {"precision": precision}, note,
+    )  # fmt: skip
+
+
+def _optimizer(recipe: Recipe) -> Iterator[_Change]:
+    name = optimizer_name(recipe.optimizer)
+    if name in ("adam", "adamw"):
+        yield _Change(
+            "8-bit optimizer state", f"--optimizer {name}8bit", {"optimizer": f"{name}8bit"},
+            "needs bitsandbytes",
+        )  # fmt: skip
+        yield _Change(
+            "one state instead of two (Lion)", "--optimizer lion", {"optimizer": "lion"},
+            "needs a smaller learning rate",
+        )  # fmt: skip
+        options = dict(recipe.optimizer) if isinstance(recipe.optimizer, dict) else {}
+        if not options.get("fused") and options.get("foreach") is not False:
+            yield _Change(
+                "fused optimizer step", f"--optimizer {name},fused=true",
+                {"optimizer": {**options, "name": name, "fused": True}},
+                "same numbers, no temporaries during the step, faster",
+            )  # fmt: skip
+    if name not in ("sgd", "sgd8bit"):
+        yield _Change(
+            "no optimizer state (plain SGD)", "--optimizer sgd", {"optimizer": "sgd"},
+            "trains differently: the learning rate must be found again",
+        )  # fmt: skip
+
+
+def _accumulate(plan: Plan) -> list[Option]:
+    """Smaller micro-batches for the same global batch: any global batch fits that way."""
+    before = plan.at(None)
+    largest = plan.max_batch_size
+    if before.batch_size < 2 or largest is None:
+        return []
+    micro_batch = next(
+        (d for d in range(min(largest, before.batch_size - 1), 0, -1) if before.batch_size % d == 0),
+        None,
+    )
+    if micro_batch is None:
+        return []
+    steps = before.batch_size // micro_batch
+    after = _replan(
+        plan,
+        _Change("", "", {"accumulation": steps, "batch_size": micro_batch, "global_batch": None}, ""),
+    )
+    total = after.at(micro_batch).total_bytes
+    return [
+        Option(
+            f"accumulate {steps} micro-batches of {micro_batch}",
+            f"--batch-size {micro_batch} --accumulation {steps}",
+            None,
+            total,
+            before.total_bytes - total,
+            f"same global batch of {before.batch_size}; BatchNorm sees only {micro_batch}",
+        )
+    ]
