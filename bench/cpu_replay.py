@@ -72,9 +72,9 @@ def replay(static: Iterable[int], events: Iterable[tuple[int, int]]) -> int:
         events: (address, bytes), negative for a free; frees of unknown addresses are of tensors
             older than the profile and are left out.
     """
-    from memfit.memory.allocator import AllocatorSettings, CachingAllocator
+    from memfit.memory.allocator import CachingAllocator
 
-    allocator = CachingAllocator(AllocatorSettings(), capacity_bytes=None)
+    allocator = CachingAllocator()
     for size in static:
         allocator.allocate(size)
     live = {}

@@ -64,7 +64,10 @@ def input_shape(model: str) -> tuple[int, int, int]:
     """(channels, height, width) that timm's configuration names for this model."""
     import timm
 
-    channels, height, width = timm.get_pretrained_cfg(model).input_size
+    config = timm.get_pretrained_cfg(model)
+    if config is None:
+        raise ValueError(f"timm has no configuration for {model}")
+    channels, height, width = config.input_size
     return channels, height, width
 
 

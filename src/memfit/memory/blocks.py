@@ -11,7 +11,7 @@ from enum import Enum
 from operator import attrgetter
 from typing import Literal
 
-from memfit.units import KIB, MIB
+from memfit.units import MIB
 
 __all__ = ["Block", "BlockState", "DeviceMemory", "FreeList", "PoolName"]
 
@@ -23,11 +23,7 @@ MIN_LARGE_BYTES = 10 * MIB  # kMinLargeAlloc: from here a segment is for one req
 ROUND_LARGE_BYTES = 2 * MIB  # kRoundLarge
 
 UNLIMITED = 1 << 62  # bytes; stands for "no limit" wherever torch has SIZE_MAX or no check
-KEY_SHIFT = 56  # a free list's key is size << KEY_SHIFT | address
-
-# Assumption: the driver gives the lowest free address that fits. Real addresses differ, but
-# the allocator uses them only to break ties between free blocks of equal size.
-FIRST_ADDRESS = 128 * 1024 * 1024 * KIB
+KEY_SHIFT = 64  # a free list's key is size << KEY_SHIFT | address
 
 PoolName = Literal["small", "large"]
 
@@ -176,47 +172,16 @@ class FreeList:
         return [self.by_key[key] for key in self.keys]
 
 
-class AddressSpace:
-    """Hands out addresses, lowest first."""
-
-    __slots__ = ("_end", "_gaps")
-
-    def __init__(self, first_address: int = FIRST_ADDRESS) -> None:
-        self._end = first_address
-        self._gaps: list[tuple[int, int]] = []  # (address, size) given back below _end
-
-    def place(self, size_bytes: int) -> int:
-        """The lowest address with ``size_bytes`` free from there on; now taken."""
-        for index, (address, gap_bytes) in enumerate(self._gaps):
-            if gap_bytes >= size_bytes:
-                rest = (address + size_bytes, gap_bytes - size_bytes)
-                self._gaps[index : index + 1] = [rest] if rest[1] else []
-                return address
-        address = self._end
-        self._end += size_bytes
-        return address
-
-    def give_back(self, address: int, size_bytes: int) -> None:
-        """Make a placed range free again, joined with the gaps beside it."""
-        gaps = self._gaps
-        index = bisect_left(gaps, (address, 0))
-        if index < len(gaps) and gaps[index][0] == address + size_bytes:
-            size_bytes += gaps.pop(index)[1]
-        if index and sum(gaps[index - 1]) == address:
-            index -= 1
-            address, joined_bytes = gaps.pop(index)
-            size_bytes += joined_bytes
-        if address + size_bytes == self._end:
-            self._end = address
-        else:
-            gaps.insert(index, (address, size_bytes))
-
-
 class DeviceMemory:
     """What ``cudaMalloc`` and ``cuMemCreate`` can give this process.
 
     Assumption: the device gives exactly ``capacity_bytes``, whatever the pieces; physical
     memory does not fragment, because the driver maps pages.
+
+    Addresses only ascend and are not used twice. So blocks of equal size are ordered by the
+    age of their segment and then by their place in it, which is torch's order since pull
+    request 183591 (``BlockComparatorSizeCounterAddress``, in 2.15, not yet in 2.11). Before,
+    real addresses decided, which nobody can know beforehand.
 
     Attributes:
         capacity_bytes: the most that can be taken.
@@ -225,13 +190,20 @@ class DeviceMemory:
         release_count: how often a range was given back (``num_device_free``).
     """
 
-    __slots__ = ("capacity_bytes", "peak_taken_bytes", "release_count", "taken_bytes")
+    __slots__ = (
+        "_next_address",
+        "capacity_bytes",
+        "peak_taken_bytes",
+        "release_count",
+        "taken_bytes",
+    )
 
     def __init__(self, capacity_bytes: int) -> None:
         self.capacity_bytes = capacity_bytes
         self.taken_bytes = 0
         self.peak_taken_bytes = 0
         self.release_count = 0
+        self._next_address = ROUND_LARGE_BYTES  # not 0, which is no address
 
     def take(self, size_bytes: int) -> bool:
         """Whether the device had ``size_bytes`` left; they are taken then."""
@@ -246,3 +218,14 @@ class DeviceMemory:
         """Return a range to the device."""
         self.taken_bytes -= size_bytes
         self.release_count += 1
+
+    def place(self, size_bytes: int, alignment_bytes: int = 1) -> int:
+        """An address with ``size_bytes`` from there on that no segment ever had."""
+        address = round_up(self._next_address, alignment_bytes)
+        self._next_address = address + size_bytes
+        return address
+
+
+def round_up(size_bytes: int, unit_bytes: int) -> int:
+    """The least multiple of the unit that is not less."""
+    return -(-size_bytes // unit_bytes) * unit_bytes

@@ -8,16 +8,15 @@ The rules are those of ``ExpandableSegment``, ``find_expandable_block``, ``map_b
 from __future__ import annotations
 
 from memfit.memory.blocks import (
-    FIRST_ADDRESS,
     FREE,
     SMALL_SEGMENT_BYTES,
     UNMAPPED,
-    AddressSpace,
     Block,
     BlockState,
     DeviceMemory,
     FreeList,
     PoolName,
+    round_up,
 )
 
 __all__ = ["ExpandableSegments"]
@@ -47,11 +46,6 @@ class ExpandableSegments:
         self._page_bytes: dict[PoolName, int] = {
             "small": SMALL_SEGMENT_BYTES,
             "large": large_page_bytes,
-        }
-        # Every segment spans whole pages, so from an aligned start all stay aligned.
-        self._addresses = {
-            name: AddressSpace(_round_up(FIRST_ADDRESS, page))
-            for name, page in self._page_bytes.items()
         }
         self._heads = heads
 
@@ -96,7 +90,6 @@ class ExpandableSegments:
             if unmapped and unmapped.preceding is None and unmapped.following is None:
                 free.unmapped.remove(unmapped)
                 del self._heads[unmapped.address]
-                self._addresses[free.name].give_back(unmapped.address, unmapped.size_bytes)
 
     def _lowest_room(self, free: FreeList, size_bytes: int) -> Block:
         """The lowest run of free and unmapped blocks with room for the request."""
@@ -106,8 +99,9 @@ class ExpandableSegments:
                 first = unmapped.preceding
             if _has_room(first, size_bytes):
                 return first
-        span_bytes = _round_up(self._span_bytes, self._page_bytes[free.name])
-        segment = Block(self._addresses[free.name].place(span_bytes), span_bytes, UNMAPPED, free)
+        page_bytes = self._page_bytes[free.name]
+        span_bytes = round_up(self._span_bytes, page_bytes)
+        segment = Block(self._device.place(span_bytes, page_bytes), span_bytes, UNMAPPED, free)
         self._heads[segment.address] = segment
         free.add_unmapped(segment)
         return segment
@@ -115,7 +109,7 @@ class ExpandableSegments:
     def _map(self, block: Block, size_bytes: int) -> Block | None:
         """Put pages behind the start of an unmapped block; the free block they end up in."""
         free = block.home
-        mapped_bytes = _round_up(size_bytes, self._page_bytes[free.name])
+        mapped_bytes = round_up(size_bytes, self._page_bytes[free.name])
         if not self._device.take(mapped_bytes):
             return None
         free.unmapped.remove(block)
@@ -137,7 +131,7 @@ class ExpandableSegments:
         """Take the whole pages of a free block away; the unmapped block they end up in."""
         free = block.home
         page_bytes = self._page_bytes[free.name]
-        begin = _round_up(block.address, page_bytes)
+        begin = round_up(block.address, page_bytes)
         end = (block.address + block.size_bytes) // page_bytes * page_bytes
         if begin >= end:
             return None
@@ -180,6 +174,3 @@ def _growable_bytes(block: Block) -> int:
         return block.size_bytes + following.size_bytes
     return block.size_bytes
 
-
-def _round_up(size_bytes: int, unit_bytes: int) -> int:
-    return -(-size_bytes // unit_bytes) * unit_bytes

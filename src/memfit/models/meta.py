@@ -20,19 +20,14 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.nn.parallel import DataParallel, DistributedDataParallel
-from torch.nn.parameter import (
-    UninitializedBuffer,
-    UninitializedParameter,
-    UninitializedTensorMixin,
-    is_lazy,
-)
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter, is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
 from memfit.errors import InputShapeError, MemfitError, ModelError
 
-__all__ = ["construct_on_meta", "materialise_lazy", "meta_twin"]
+__all__ = ["construct_library_model", "construct_on_meta", "materialise_lazy", "meta_twin"]
 
 
 def construct_on_meta(factory: Callable[[], object]) -> object:
@@ -55,6 +50,32 @@ def construct_on_meta(factory: Callable[[], object]) -> object:
             raise
         except Exception:
             return factory()
+
+
+def construct_library_model(
+    spec: str, factory: Callable[[], object], input_shape: tuple[int, ...] | None
+) -> nn.Module:
+    """The meta twin of what a library's ``factory`` builds; its errors told as ours.
+
+    Args:
+        spec: named in the error.
+        factory: returns an ``nn.Module``.
+        input_shape: the shape asked for, where it is not the model's own: it is then to blame.
+
+    Raises:
+        InputShapeError: the factory failed and a shape was asked for.
+        ModelError: the factory failed otherwise.
+    """
+    try:
+        module = construct_on_meta(factory)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        if input_shape is not None:
+            size = "x".join(map(str, input_shape))
+            raise InputShapeError(f"{spec} cannot be built for {size}: {reason}") from error
+        raise ModelError(f"{spec} could not be built: {reason}") from error
+    assert isinstance(module, nn.Module)
+    return meta_twin(module)
 
 
 def meta_twin(module: nn.Module) -> nn.Module:
@@ -117,7 +138,8 @@ def materialise_lazy(module: nn.Module, input_shape: tuple[int, ...] | None) -> 
 @contextmanager
 def _random_state_kept() -> Iterator[None]:
     """Restore torch's generators; those of CUDA only where CUDA is already in use."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    in_use: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if in_use else ()
     with torch.random.fork_rng(devices=list(devices)):
         yield
 
@@ -126,19 +148,19 @@ def _random_state_kept() -> Iterator[None]:
 def _parameters_on_meta() -> Iterator[None]:
     """Replace each parameter by its meta twin when it is registered in this thread."""
     owner = threading.get_ident()
-    twins = WeakIdKeyDictionary()  # type: ignore[no-untyped-call]
+    twins: Any = WeakIdKeyDictionary()
 
-    def redirect(_: nn.Module, __: str, parameter: nn.Parameter) -> nn.Parameter | None:
+    def redirect(_: nn.Module, __: str, parameter: nn.Parameter) -> torch.Tensor | None:
         if threading.get_ident() != owner or parameter.is_meta or is_lazy(parameter):
             return None
-        twin: nn.Parameter | None = twins.get(parameter)  # tied: registered a second time
+        twin: torch.Tensor | None = twins.get(parameter)  # tied: registered a second time
         if twin is None:
             twin = twins[parameter] = _parameter_twin(parameter)
         return twin
 
-    handle = register_module_parameter_registration_hook(redirect)
+    handle = register_module_parameter_registration_hook(redirect)  # type: ignore[arg-type]
     try:
-        with warnings.catch_warnings(), _MetaOperands():
+        with warnings.catch_warnings(), _MetaOperands():  # type: ignore[no-untyped-call]
             # A factory that loads a checkpoint: the copy into meta does nothing, as it should.
             warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter")
             yield
@@ -146,7 +168,7 @@ def _parameters_on_meta() -> Iterator[None]:
         handle.remove()
 
 
-class _MetaOperands(TorchDispatchMode):
+class _MetaOperands(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """An operator with one meta operand runs with all its operands on meta."""
 
     def __torch_dispatch__(
@@ -174,12 +196,10 @@ def _to_meta(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if tensor.is_meta else tensor.to("meta")
 
 
-def _parameter_twin(parameter: nn.Parameter) -> nn.Parameter:
+def _parameter_twin(parameter: nn.Parameter) -> torch.Tensor:
+    twin: torch.Tensor
     if is_lazy(parameter):
-        twin: nn.Parameter = UninitializedParameter(
-            requires_grad=parameter.requires_grad, device="meta", dtype=parameter.dtype
-        )
-        twin.cls_to_become = parameter.cls_to_become  # type: ignore[attr-defined]
+        twin = _lazy_twin(UninitializedParameter, parameter)
     else:
         empty = torch.empty_like(parameter, device="meta", requires_grad=False)
         twin = nn.Parameter(empty, requires_grad=parameter.requires_grad)
@@ -188,10 +208,17 @@ def _parameter_twin(parameter: nn.Parameter) -> nn.Parameter:
     return twin
 
 
-def _buffer_twin(tensor: torch.Tensor) -> torch.Tensor:
-    if isinstance(tensor, UninitializedTensorMixin):
-        return UninitializedBuffer(requires_grad=False, device="meta", dtype=tensor.dtype)
-    return torch.empty_like(tensor, device="meta", requires_grad=tensor.requires_grad)
+def _buffer_twin(buffer: torch.Tensor) -> torch.Tensor:
+    if is_lazy(buffer):
+        return _lazy_twin(UninitializedBuffer, buffer)
+    twin = torch.empty_like(buffer, device="meta", requires_grad=buffer.requires_grad)
+    twin.__dict__.update(vars(buffer))
+    return twin
+
+
+def _lazy_twin(cls: Any, lazy: torch.Tensor) -> torch.Tensor:
+    twin: torch.Tensor = cls(requires_grad=lazy.requires_grad, device="meta", dtype=lazy.dtype)
+    return twin
 
 
 def _belongs_on_meta(module: nn.Module, value: object) -> bool:
@@ -204,7 +231,7 @@ def _belongs_on_meta(module: nn.Module, value: object) -> bool:
 
 def _unwrapped(module: nn.Module) -> nn.Module:
     while True:
-        compiled = vars(module).get("_modules", {}).get("_orig_mod")
+        compiled = getattr(module, "_orig_mod", None)
         if isinstance(compiled, nn.Module):
             module = compiled
         elif isinstance(module, DataParallel | DistributedDataParallel):

@@ -1,0 +1,158 @@
+"""Gradient checkpointing: keep a block's input, and run the block again in the backward pass."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from memfit.models.optional import optional_package
+
+__all__ = ["enable_gradient_checkpointing"]
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList)
+
+
+def enable_gradient_checkpointing(module: nn.Module, *, reentrant: bool = False) -> int:
+    """Checkpoint the repeated blocks of ``module``, in place.
+
+    transformers and timm models use their own switches (``gradient_checkpointing_enable``,
+    ``set_grad_checkpointing``); elsewhere the ``forward`` of each repeated block is wrapped in
+    ``torch.utils.checkpoint.checkpoint``. Blocks are checkpointed in training mode only. Batch norm
+    inside a block updates its running statistics twice per step, as it always does under
+    checkpointing.
+
+    Args:
+        module: on any device; changed in place.
+        reentrant: ``use_reentrant`` of ``torch.utils.checkpoint``. timm keeps this as one setting
+            for the whole process.
+
+    Returns:
+        How many blocks are checkpointed; 0 when no repeated blocks were found.
+    """
+    own_switch = _transformers_switch(module) or _timm_switch(module)
+    if own_switch is not None:
+        try:
+            return own_switch(reentrant)
+        except (AssertionError, NotImplementedError, ValueError):
+            pass  # the library says that this architecture has no such switch
+    blocks = list(repeated_blocks(module))
+    for block in blocks:
+        if not _is_checkpointed(block):
+            block.forward = partial(_checkpointed, block.forward, block, reentrant)
+    return len(blocks)
+
+
+def repeated_blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """The outermost modules that occur at least twice side by side: Bottlenecks, encoder blocks.
+
+    Side by side means: children of one module, or of the stages below it. A ``Sequential`` counts
+    as a block itself when it holds layers only (convolution, norm, ReLU) and another with the same
+    layers stands beside it.
+    """
+    alike: dict[object, list[nn.Module]] = defaultdict(list)
+    for child in _composite_children(module):
+        alike[_kind(child)].append(child)
+    for group in alike.values():
+        if len(group) > 1:
+            yield from group
+        else:
+            yield from repeated_blocks(group[0])
+
+
+def _composite_children(module: nn.Module) -> Iterator[nn.Module]:
+    """Children made of several layers; stages of such children are looked through."""
+    for child in module.children():
+        if not _is_composite(child):
+            continue
+        inner = list(_composite_children(child)) if _is_stage(child) else []
+        yield from inner or [child]
+
+
+def _is_composite(module: nn.Module) -> bool:
+    return any(module.children()) and any(True for _ in module.parameters())
+
+
+def _is_stage(module: nn.Module) -> bool:
+    """A plain container, or a module of nothing but alike blocks and the way down to them."""
+    if type(module) in _CONTAINERS:
+        return True
+    parts = [
+        part
+        for name, child in module.named_children()
+        for part in (child.children() if type(child) in _CONTAINERS else [child])
+        if name != "downsample" and any(True for _ in part.parameters())
+    ]
+    return (
+        len(parts) > 1
+        and all(_is_composite(part) and _weight_matrices(part) > 1 for part in parts)
+        and len({_kind(part) for part in parts}) == 1
+    )
+
+
+def _weight_matrices(module: nn.Module) -> int:
+    """Convolutions and linear layers: one such with its norm is a layer, two make a block."""
+    return sum(parameter.dim() > 1 for parameter in module.parameters())
+
+
+def _kind(module: nn.Module) -> object:
+    """The class; for a plain ``Sequential`` the classes of its layers."""
+    if type(module) is nn.Sequential:
+        return tuple(type(child) for child in module)
+    return type(module)
+
+
+def _checkpointed(
+    forward: Callable[..., Any], block: nn.Module, reentrant: bool, *args: Any, **kwargs: Any
+) -> Any:
+    # The reentrant variant sees only tensors passed by position: where none of them needs a
+    # gradient (the first block, a list of features) it would give the block's parameters none.
+    needs_gradient = not reentrant or any(
+        isinstance(value, torch.Tensor) and value.requires_grad for value in args
+    )
+    if not (block.training and torch.is_grad_enabled() and needs_gradient):
+        return forward(*args, **kwargs)
+    return checkpoint(partial(forward, **kwargs), *args, use_reentrant=reentrant)
+
+
+def _is_checkpointed(block: nn.Module) -> bool:
+    forward = block.forward
+    return isinstance(forward, partial) and forward.func is _checkpointed
+
+
+def _transformers_switch(module: nn.Module) -> Callable[[bool], int] | None:
+    # transformers 5 renamed the method; the old name warns there.
+    enable = getattr(module, "activation_checkpointing_enable", None) or getattr(
+        module, "gradient_checkpointing_enable", None
+    )
+    if enable is None:
+        return None
+
+    def switch(reentrant: bool) -> int:
+        enable({"use_reentrant": reentrant})
+        flagged = [part for part in module.modules() if getattr(part, "gradient_checkpointing", 0)]
+        layers = [part for part in flagged if "GradientCheckpointingLayer" in _base_names(part)]
+        return len(layers) or len(flagged)
+
+    return switch
+
+
+def _base_names(module: nn.Module) -> set[str]:
+    return {base.__name__ for base in type(module).__mro__}
+
+
+def _timm_switch(module: nn.Module) -> Callable[[bool], int] | None:
+    if not hasattr(module, "set_grad_checkpointing"):
+        return None
+
+    def switch(reentrant: bool) -> int:
+        module.set_grad_checkpointing(True)  # type: ignore[operator]
+        optional_package("timm").layers.set_reentrant_ckpt(reentrant)
+        return len(list(repeated_blocks(module))) or 1
+
+    return switch

@@ -1,0 +1,84 @@
+"""Models of timm, without weights."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from torch import nn
+
+from memfit.models.built import BuiltModel
+from memfit.models.meta import construct_library_model
+from memfit.models.optional import optional_package
+
+__all__ = ["build_timm", "is_timm_name", "timm_names"]
+
+# For architectures whose own default has no classifier (DINOv2, CLIP image towers): ImageNet-1k.
+_NUM_CLASSES = 1000
+
+
+def timm_names() -> list[str]:
+    """Sorted, without the source's prefix and without pretrained tags."""
+    return sorted(optional_package("timm").list_models())
+
+
+def is_timm_name(name: str) -> bool:
+    """Also true with a pretrained tag, as in ``resnet50.a1_in1k``."""
+    return bool(optional_package("timm").is_model(name))
+
+
+def build_timm(
+    name: str, input_shape: tuple[int, ...] | None, num_classes: int | None
+) -> BuiltModel:
+    """Build a timm model for the channels and, where it fixes one, the image size asked for.
+
+    Raises:
+        InputShapeError: this architecture cannot be built for the shape.
+        ModelError: timm is missing, or its own constructor failed.
+    """
+    spec = f"timm:{name}"
+    module = _create(spec, None, num_classes)
+    default_shape = _own_input_shape(module)
+    if input_shape is not None and input_shape != default_shape:
+        module = _create(spec, input_shape, num_classes, _size_option(module, input_shape))
+    return BuiltModel(
+        module,
+        spec,
+        input_shape or default_shape,
+        getattr(module, "num_classes", None),
+        "image",
+        task="classification",
+    )
+
+
+def _create(
+    spec: str,
+    input_shape: tuple[int, ...] | None,
+    num_classes: int | None,
+    size_option: dict[str, Any] | None = None,
+) -> nn.Module:
+    timm = optional_package("timm")
+    name = spec.removeprefix("timm:")
+    options: dict[str, Any] = dict(size_option or {})
+    if input_shape is not None and input_shape[0] != 3:
+        options["in_chans"] = input_shape[0]
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if num_classes is not None:
+        options["num_classes"] = num_classes
+    elif config is not None and not config.num_classes:
+        options["num_classes"] = _NUM_CLASSES
+    return construct_library_model(
+        spec, lambda: timm.create_model(name, pretrained=False, **options), input_shape
+    )
+
+
+def _own_input_shape(module: nn.Module) -> tuple[int, ...] | None:
+    config = getattr(module, "pretrained_cfg", None) or {}
+    shape = config.get("input_size")
+    return tuple(shape) if shape else None
+
+
+def _size_option(module: nn.Module, input_shape: tuple[int, ...]) -> dict[str, Any]:
+    """``img_size``, where the architecture fixes its image size when it is built."""
+    takes_size = "img_size" in inspect.signature(type(module).__init__).parameters
+    return {"img_size": input_shape[1:]} if takes_size else {}
