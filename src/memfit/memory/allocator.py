@@ -50,7 +50,7 @@ _UNKNOWN_DEVICE_BYTES = 1 << 44
 _NOWHERE = FreeList("small", 0, UNLIMITED, UNLIMITED)
 
 
-class OutOfDeviceMemory(Exception):  # noqa: N818  (internal to the allocator; named for what it is)
+class OutOfDeviceMemory(Exception):
     """The device has no room for a request, even after all cached memory was given back.
 
     Args:

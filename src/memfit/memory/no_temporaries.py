@@ -14,23 +14,23 @@ abs acos add addcdiv addcmul alias_copy angle asin atan atan2 bitwise_and bitwis
 bitwise_xor ceil celu clamp clamp_max clamp_min copysign cos cosh deg2rad digamma div elu
 elu_backward eq erf erfc erfinv exp exp2 expm1 floor floor_divide fmax fmin fmod frac ge gelu
 gelu_backward glu glu_backward gt hardshrink hardshrink_backward hardsigmoid hardsigmoid_backward
-hardswish hardswish_backward hardtanh hardtanh_backward heaviside huber_loss huber_loss_backward
-hypot isfinite isinf isnan le leaky_relu leaky_relu_backward lerp lgamma log log10 log1p log2
+hardswish hardswish_backward hardtanh hardtanh_backward heaviside huber_loss_backward hypot
+isfinite isinf isnan le leaky_relu leaky_relu_backward lerp lgamma log log10 log1p log2
 log_sigmoid_backward log_sigmoid_forward logaddexp logaddexp2 logical_and logical_not logical_or
-logical_xor logit logit_backward lt masked_fill maximum minimum mish mish_backward mse_loss
-mse_loss_backward mul mvlgamma nan_to_num ne neg nextafter _prelu_kernel _prelu_kernel_backward pow
-reciprocal relu relu6 remainder round rsqrt rsub selu sgn sigmoid sigmoid_backward sign signbit
-silu silu_backward sin sinc sinh smooth_l1_loss smooth_l1_loss_backward softplus softplus_backward
+logical_xor logit logit_backward lt masked_fill maximum minimum mish mish_backward
+mse_loss_backward mul mvlgamma nan_to_num ne neg nextafter _prelu_kernel _prelu_kernel_backward
+pow reciprocal relu relu6 remainder round rsqrt rsub selu sgn sigmoid sigmoid_backward sign
+signbit silu silu_backward sin sinc sinh smooth_l1_loss_backward softplus softplus_backward
 softshrink softshrink_backward special_entr sqrt square sub tan tanh tanh_backward threshold
-threshold_backward tril triu trunc where xlogy native_dropout native_dropout_backward _fused_dropout
-masked_scale binary_cross_entropy binary_cross_entropy_backward binary_cross_entropy_with_logits
+threshold_backward tril triu trunc where xlogy native_dropout native_dropout_backward
+_fused_dropout _local_scalar_dense masked_scale binary_cross_entropy_backward
 """
 _FILL_AND_COPY = """
-arange bernoulli bernoulli_ cat clone constant_pad_nd contiguous copy copy_ detach empty empty_like
-empty_permuted empty_strided exponential_ eye fill fill_ flip full full_like lift_fresh linspace
-new_empty new_empty_strided new_full new_ones new_zeros normal_ ones ones_like rand rand_like randint
-randn randn_like random_ repeat resize_ scalar_tensor set_ stack _to_copy uniform_ zero zero_ zeros
-zeros_like reflection_pad2d replication_pad2d
+arange bernoulli bernoulli_ cat clone constant_pad_nd contiguous copy copy_ detach empty
+empty_like empty_permuted empty_strided exponential_ eye fill fill_ flip full full_like lift_fresh
+linspace new_empty new_empty_strided new_full new_ones new_zeros normal_ ones ones_like rand
+rand_like randint randn randn_like random_ repeat resize_ scalar_tensor set_ stack _to_copy
+uniform_ zero zero_ zeros zeros_like reflection_pad2d replication_pad2d
 """
 _VIEWS = """
 _reshape_alias _unsafe_view alias as_strided diagonal expand movedim permute pixel_shuffle
@@ -39,12 +39,9 @@ unfold unsafe_chunk unsafe_split unsqueeze view view_as_complex view_as_real sel
 slice_backward select_scatter slice_scatter as_strided_scatter
 """
 _INDEXING = """
-embedding gather index index_add index_fill index_select masked_select_backward scatter scatter_add
-scatter_reduce take_along_dim _unsafe_index grid_sampler_2d im2col col2im
-nll_loss_forward nll_loss_backward nll_loss2d_forward nll_loss2d_backward
-"""
-_STATISTICS = """
-batch_norm_elemt batch_norm_update_stats im2col_backward
+embedding gather index index_add index_fill index_select scatter scatter_add scatter_reduce
+_unsafe_index grid_sampler_2d nll_loss_forward nll_loss_backward nll_loss2d_forward
+nll_loss2d_backward
 """
 _ATTENTION = """
 _scaled_dot_product_flash_attention _scaled_dot_product_efficient_attention
@@ -57,7 +54,7 @@ _foreach_clamp_max _foreach_clamp_min _foreach_copy_ _foreach_div _foreach_exp _
 _foreach_maximum _foreach_minimum _foreach_mul _foreach_neg _foreach_pow _foreach_reciprocal
 _foreach_rsqrt _foreach_sign _foreach_sqrt _foreach_sub _foreach_zero_
 """
-_LISTS = (_POINTWISE, _FILL_AND_COPY, _VIEWS, _INDEXING, _STATISTICS, _ATTENTION, _OPTIMIZERS)
+_LISTS = (_POINTWISE, _FILL_AND_COPY, _VIEWS, _INDEXING, _ATTENTION, _OPTIMIZERS)
 
 
 def _with_in_place(name: str) -> tuple[str, ...]:

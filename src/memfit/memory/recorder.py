@@ -19,20 +19,22 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from memfit.memory.tape import Allocation, Mark, Part, Phase, Tape
+from memfit.memory.tape import Allocation, Mark, Part, Phase, SizeRule, Tape
 
 __all__ = ["Recorder", "TransientRule"]
 
 _LOCAL_SCALAR = torch.ops.aten._local_scalar_dense.default
 
 #: Bytes that an operator's kernel allocates and frees while it runs, from its arguments and result.
-TransientRule = Callable[[Any, tuple[Any, ...], Any, Phase], Iterable[tuple[int, Part, bool]]]
+TransientRule = Callable[
+    [Any, tuple[Any, ...], Any, Phase], Iterable[tuple[int, Part, bool, SizeRule | None]]
+]
 
 
 class _Record:
     """One allocation while its part is still open."""
 
-    __slots__ = ("dtype", "module", "operator", "part", "phase", "shape", "size_bytes", "step")
+    __slots__ = ("dtype", "module", "operator", "part", "phase", "rule", "shape", "size_bytes", "step")
 
     def __init__(
         self,
@@ -53,6 +55,7 @@ class _Record:
         self.shape = shape
         self.dtype = dtype
         self.step = step
+        self.rule: SizeRule | None = None
 
     def frozen(self) -> Allocation:
         return Allocation(
@@ -64,6 +67,7 @@ class _Record:
             self.shape,
             self.dtype,
             self.step,
+            self.rule,
         )
 
 
@@ -116,8 +120,9 @@ class Recorder(TorchDispatchMode):
             for tensor in _tensors(result):
                 made |= self._record(tensor, self.last_operator)
         if self._transients is not None:
-            for size_bytes, part, stays in self._transients(func, args, result, self.phase):
-                self._transient(size_bytes, part, stays=stays)
+            self._settle_phase()
+            for size_bytes, part, stays, rule in self._transients(func, args, result, self.phase):
+                self._transient(size_bytes, part, rule, stays=stays)
         return result
 
     def _run_on_cpu(
@@ -263,9 +268,11 @@ class Recorder(TorchDispatchMode):
         self._events.append(number)
         return number
 
-    def _transient(self, size_bytes: int, part: Part, *, stays: bool) -> None:
-        self._settle_phase()
+    def _transient(
+        self, size_bytes: int, part: Part, rule: SizeRule | None, *, stays: bool
+    ) -> None:
         number = self._append(size_bytes, part, self.last_operator, (), "")
+        self._records[number].rule = rule
         if not stays:
             self._events.append(~number)
 

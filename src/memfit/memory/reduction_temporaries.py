@@ -2,8 +2,11 @@
 
 ``gpu_reduce_kernel`` allocates partial results and semaphores when it splits one output over
 several blocks; how it splits is ``setReduceConfig`` in ``aten/src/ATen/native/cuda/Reduce.cuh``
-(torch 2.11 to 2.15). The buffer is bounded by what fills the GPU once, about 1 MiB, so it is not
-affine in the batch; being that small it never decides a peak.
+(torch 2.11 to 2.15). ``global_memory_size`` multiplies the block width and the *number of outputs*
+where the number of blocks would do, so a sum that keeps the fastest dimension, such as the
+gradient of a bias, takes up to 128 times what it writes: 108 MiB on an A100 for ``[N, 768]`` and
+any large N. The number of blocks is the smaller of what fills the GPU and of what leaves every
+thread 16 values: the buffer grows with the batch until it fills the GPU, then it is constant.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Integers in, integers out: nothing here knows of torch. An *event* is one intege
 allocation ``i``, ``~i`` (that is ``-i - 1``) frees it.
 
 A tape is affine in the batch size: traced at two micro-batches, the events match one to one and
-every size is ``constant + per_sample * micro_batch``. :class:`AffineTape` holds that form and
-answers for any micro-batch without another trace.
+every size is ``constant + slope * micro_batch``, or follows from shapes that are.
+:class:`AffineTape` holds that form and answers for any micro-batch without another trace.
 """
 
 from __future__ import annotations
@@ -13,8 +13,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
-__all__ = ["AffineTape", "Allocation", "Mark", "NotAffine", "Part", "Phase", "Tape"]
+__all__ = [
+    "AffineTape",
+    "Allocation",
+    "Mark",
+    "NotAffine",
+    "Part",
+    "Phase",
+    "SizeRule",
+    "Tape",
+    "max_live_bytes",
+]
 
 
 class Part(StrEnum):
@@ -44,6 +55,20 @@ class Phase(StrEnum):
     OPTIMIZER = "optimizer"  # everything after backward: unscale, clip, step, average
 
 
+class SizeRule(Protocol):
+    """A size that is no straight line in the batch, but a function of numbers that are.
+
+    cuDNN, for one, picks a plan by the batch; its workspace is asked again for every batch.
+    """
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Shapes, strides and integers that decide the size; each is affine in the batch."""
+
+    def size_bytes(self, numbers: Sequence[int]) -> int:
+        """Bytes for other numbers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Allocation:
     """One block of memory that a training step asked for.
@@ -57,6 +82,7 @@ class Allocation:
         shape: of the tensor; empty for raw workspaces.
         dtype: such as ``"float32"``; empty for raw workspaces.
         step: the training step that made it, counted from 0.
+        rule: how to ask for the size at another batch, where it is no straight line.
     """
 
     size_bytes: int
@@ -67,6 +93,7 @@ class Allocation:
     shape: tuple[int, ...] = ()
     dtype: str = ""
     step: int = 0
+    rule: SizeRule | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,25 +130,57 @@ class Tape:
         return max_live_bytes(self.sizes_bytes, self.events)
 
 
-class NotAffine(ValueError):  # noqa: N818 - a finding, not a failure
+class NotAffine(ValueError):
     """Two traces do not have the same events, or a size is not affine in the batch."""
 
 
 @dataclass(frozen=True, slots=True)
+class Line:
+    """Integers that are ``constant + slope * micro_batch`` each."""
+
+    constants: tuple[int, ...]
+    slopes: tuple[int, ...]
+
+    @classmethod
+    def through(
+        cls, first: Sequence[int], first_batch: int, second: Sequence[int], second_batch: int
+    ) -> Line:
+        """The line through the values at two batches.
+
+        Raises:
+            NotAffine: the numbers of values differ, or a slope is no whole number.
+        """
+        if len(first) != len(second):
+            raise NotAffine(f"{len(first)} values against {len(second)}")
+        slopes = []
+        for index, (a, b) in enumerate(zip(first, second, strict=True)):
+            slope, rest = divmod(b - a, second_batch - first_batch)
+            if rest:
+                raise NotAffine(f"value {index}: {a} at {first_batch}, {b} at {second_batch}")
+            slopes.append(slope)
+        constants = [a - slope * first_batch for a, slope in zip(first, slopes, strict=True)]
+        return cls(tuple(constants), tuple(slopes))
+
+    def at(self, micro_batch: int) -> list[int]:
+        """The values at a micro-batch."""
+        return [a + c * micro_batch for a, c in zip(self.constants, self.slopes, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
 class AffineTape:
-    """A tape for every micro-batch: sizes are ``constants + per_sample * micro_batch``.
+    """A tape for every micro-batch.
 
     Args:
         tape: the trace at ``micro_batch``; parts, operators and modules hold for every batch.
         micro_batch: the batch of that trace.
-        constant_bytes: by allocation number.
-        per_sample_bytes: by allocation number.
+        sizes: requested bytes by allocation number.
+        ruled: numbers of the allocations whose size is asked of their rule, with its numbers.
     """
 
     tape: Tape
     micro_batch: int
-    constant_bytes: tuple[int, ...]
-    per_sample_bytes: tuple[int, ...]
+    sizes: Line
+    ruled: tuple[tuple[int, SizeRule, Line], ...]
 
     @classmethod
     def fit(cls, first: Tape, first_batch: int, second: Tape, second_batch: int) -> AffineTape:
@@ -132,27 +191,33 @@ class AffineTape:
         """
         if first.events != second.events:
             raise NotAffine(_first_difference(first, second))
-        width = second_batch - first_batch
-        constants, slopes = [], []
+        sizes: tuple[list[int], list[int]] = ([], [])
+        ruled = []
         for number, (a, b) in enumerate(zip(first.allocations, second.allocations, strict=True)):
             if (a.operator, a.part, a.phase, a.module) != (b.operator, b.part, b.phase, b.module):
                 raise NotAffine(_first_difference(first, second))
-            slope, rest = divmod(b.size_bytes - a.size_bytes, width)
-            if rest:
-                raise NotAffine(f"allocation {number} of {a.operator} in {a.module or 'the step'}")
-            slopes.append(slope)
-            constants.append(a.size_bytes - slope * first_batch)
-        return cls(first, first_batch, tuple(constants), tuple(slopes))
+            if a.rule is not None and b.rule is not None:
+                line = Line.through(a.rule.numbers, first_batch, b.rule.numbers, second_batch)
+                ruled.append((number, a.rule, line))
+            is_ruled = a.rule is not None
+            sizes[0].append(0 if is_ruled else a.size_bytes)
+            sizes[1].append(0 if is_ruled else b.size_bytes)
+        line = Line.through(sizes[0], first_batch, sizes[1], second_batch)
+        return cls(first, first_batch, line, tuple(ruled))
 
     def sizes_bytes(self, micro_batch: int) -> list[int]:
         """Requested bytes of every allocation at a micro-batch, by number."""
-        return [
-            constant + slope * micro_batch
-            for constant, slope in zip(self.constant_bytes, self.per_sample_bytes, strict=True)
-        ]
+        sizes = self.sizes.at(micro_batch)
+        for number, rule, numbers in self.ruled:
+            sizes[number] = rule.size_bytes(numbers.at(micro_batch))
+        return sizes
+
+    def least_sizes_bytes(self, micro_batch: int) -> list[int]:
+        """The same without what rules would add: quicker, and never more."""
+        return self.sizes.at(micro_batch)
 
     def matches(self, tape: Tape, micro_batch: int) -> bool:
-        """Whether a direct trace at ``micro_batch`` is what the affine form says, to the byte."""
+        """Whether a direct trace at ``micro_batch`` is what this form says, to the byte."""
         return (
             tape.events == self.tape.events and self.sizes_bytes(micro_batch) == tape.sizes_bytes
         )

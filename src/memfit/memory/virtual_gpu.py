@@ -14,11 +14,12 @@ from torch.overrides import TorchFunctionMode
 
 from memfit.catalogue import GPU, gpu as find_gpu
 from memfit.memory.allocator import AllocatorSettings
+from memfit.memory.kernel_facts import DeviceFacts
 from memfit.memory.cuda_rules import AttentionPreference, CudaSemantics, semantics
 from memfit.memory.recorder import Recorder, in_backward
 from memfit.memory.tape import Part, Phase, Tape
 from memfit.memory.timeline import Timeline, replay
-from memfit.memory.transients import DeviceFacts, Transients
+from memfit.memory.transients import Transients, installed_torch_version
 
 __all__ = ["VirtualGPU"]
 
@@ -27,7 +28,7 @@ class VirtualGPU:
     """Play a CUDA GPU for the code inside ``with``: nothing is computed, everything is counted.
 
     Args:
-        gpu: name in the catalogue, a size such as ``"11GiB"``, or a :class:`~memfit.gpus.GPU`.
+        gpu: name in the catalogue, a size such as ``"11GiB"``, or a :class:`~memfit.catalogue.GPU`.
         attention: which kernel ``scaled_dot_product_attention`` may use.
         cudnn_benchmark: as ``torch.backends.cudnn.benchmark``.
         settings: options of the caching allocator.
@@ -59,6 +60,7 @@ class VirtualGPU:
             compute_capability=self.gpu.compute_capability,
             multiprocessors=self.gpu.multiprocessors,
             cudnn_benchmark=cudnn_benchmark,
+            torch_version=installed_torch_version(),
         )
         self._transients = Transients(facts)
         self.recorder = Recorder("meta", self._transients)

@@ -86,7 +86,7 @@ def _is_stage(module: nn.Module) -> bool:
         part
         for name, child in module.named_children()
         for part in (child.children() if type(child) in _CONTAINERS else [child])
-        if name != "downsample" and any(True for _ in part.parameters())
+        if not name.startswith("downsampl") and any(True for _ in part.parameters())
     ]
     return (
         len(parts) > 1
@@ -117,6 +117,8 @@ def _checkpointed(
     )
     if not (block.training and torch.is_grad_enabled() and needs_gradient):
         return forward(*args, **kwargs)
+    # A list of features may grow after this call (DenseNet); the second run must see today's.
+    args = tuple(list(value) if isinstance(value, list) else value for value in args)
     return checkpoint(partial(forward, **kwargs), *args, use_reentrant=reentrant)
 
 

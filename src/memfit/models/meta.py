@@ -196,14 +196,14 @@ def _to_meta(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if tensor.is_meta else tensor.to("meta")
 
 
-def _parameter_twin(parameter: nn.Parameter) -> torch.Tensor:
+def _parameter_twin(parameter: torch.Tensor) -> torch.Tensor:
     twin: torch.Tensor
     if is_lazy(parameter):
         twin = _lazy_twin(UninitializedParameter, parameter)
     else:
         empty = torch.empty_like(parameter, device="meta", requires_grad=False)
         twin = nn.Parameter(empty, requires_grad=parameter.requires_grad)
-        twin.__class__ = parameter.__class__
+        twin.__class__ = parameter.__class__  # type: ignore[assignment]  # a subclass stays one
     twin.__dict__.update(vars(parameter))
     return twin
 

@@ -246,8 +246,10 @@ class Plan:
 
     def _live_bytes(self, batch_size: int) -> int:
         """The most requested bytes alive at once: less than any allocator can do with."""
-        tape, sizes = self.tape_at(batch_size)
-        return max_live_bytes(sizes, tape.events)
+        if self._affine is not None:
+            sizes = self._affine.least_sizes_bytes(batch_size)
+            return max_live_bytes(sizes, self._affine.tape.events)
+        return self.tape_at(batch_size)[0].peak_requested_bytes
 
     # -- what to train with --------------------------------------------------------------------
 

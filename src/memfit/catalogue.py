@@ -12,7 +12,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -38,8 +38,8 @@ EAGER_KERNELS_BEFORE_VOLTA_BYTES = 420 * MIB
 IDLE_BYTES = 8 * MIB
 
 # nvidia-smi's total less CUDA's total_memory: what the driver keeps. Fitted to the cards of
-# gpus.toml that have a reading, most of them from drivers 550 and newer; used only for cards without
-# one. From Turing on the driver runs firmware on the card and keeps more.
+# gpus.toml that have a reading, most of them from drivers 550 and newer; used for the others only.
+# From Turing on the driver runs firmware on the card and keeps more.
 RESERVED_BYTES, RESERVED_BYTES_PER_GIB = 390 * MIB, 5 * MIB // 2
 RESERVED_BEFORE_TURING_BYTES, RESERVED_BEFORE_TURING_BYTES_PER_GIB = 10 * MIB, 8 * MIB
 
@@ -98,6 +98,10 @@ class GPU:
         tensor_cores = self.compute_capability >= (7, 0)
         kernels = EAGER_KERNELS_BYTES if tensor_cores else EAGER_KERNELS_BEFORE_VOLTA_BYTES
         return self.context_bytes + kernels
+
+    def with_free_bytes(self, free_bytes: int) -> GPU:
+        """The same card, of which only so much is free."""
+        return replace(self, usable_bytes=free_bytes, is_custom=True)
 
 
 class UnknownGPU(UnknownName, KeyError):

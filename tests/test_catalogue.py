@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import memfit.gpus as catalogue
+import memfit.catalogue as catalogue
 from memfit.errors import UnknownName, UsageError
-from memfit.gpus import GPU, context_bytes, gpu, gpus, local_gpu
+from memfit.catalogue import GPU, context_bytes, gpu, gpus, local_gpu
 from memfit.units import GIB, MIB
 
 TABLES = tomllib.loads(Path(catalogue.__file__).with_name("gpus.toml").read_text("utf-8"))
@@ -353,5 +353,5 @@ def test_no_pynvml_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_catalogue_needs_no_torch() -> None:
-    code = "import sys, memfit.gpus as g; g.gpu('3060'); sys.exit('torch' in sys.modules)"
+    code = "import sys, memfit.catalogue as g; g.gpu('3060'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
