@@ -16,7 +16,9 @@ __all__ = ["plan", "plan_recipe"]
 DEFAULT_CARD = "rtx-3060"
 
 
-def plan(model: Any, *, gpu: str | GPU | None = None, **options: Any) -> Plan:
+def plan(
+    model: Any, *, gpu: str | GPU | None = None, verify: bool = True, **options: Any
+) -> Plan:
     """Where every byte of GPU memory goes, and the batch that fits.
 
     Args:
@@ -24,6 +26,7 @@ def plan(model: Any, *, gpu: str | GPU | None = None, **options: Any) -> Plan:
             makes one; or a :class:`~memfit.Recipe`.
         gpu: a name in the catalogue, a size such as ``"11GiB"``, or a :class:`~memfit.GPU`; the
             local GPU with its free memory when there is one and none is named.
+        verify: hold the arithmetic against a third trace at the recommended batch.
         **options: fields of :class:`~memfit.Recipe`: ``input_shape``, ``num_classes``,
             ``batch_size``, ``optimizer``, ``precision``, and so on.
 
@@ -40,7 +43,7 @@ def plan(model: Any, *, gpu: str | GPU | None = None, **options: Any) -> Plan:
         201216
     """
     recipe = model.but(**options) if isinstance(model, Recipe) else Recipe(model=model, **options)
-    return plan_recipe(recipe, _card(gpu))
+    return plan_recipe(recipe, _card(gpu), verify=verify)
 
 
 def plan_recipe(recipe: Recipe, gpu: GPU | None, *, verify: bool = True) -> Plan:

@@ -7,8 +7,7 @@ memory pools and ``record_stream`` (a freed block can be used again at once).
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from dataclasses import dataclass
+from bisect import bisect_left
 
 from memfit.memory.allocator_settings import AllocatorSettings
 from memfit.memory.blocks import (
@@ -21,13 +20,15 @@ from memfit.memory.blocks import (
     SMALL_BYTES,
     SMALL_SEGMENT_BYTES,
     UNLIMITED,
-    UNMAPPED,
     Block,
     BlockState,
     DeviceMemory,
     FreeList,
     PoolName,
+    Segment,
+    SegmentBlock,
     round_up,
+    snapshot,
 )
 from memfit.memory.expandable import ExpandableSegments
 
@@ -81,28 +82,6 @@ class OutOfDeviceMemory(Exception):
         self.largest_free_block_bytes = largest_free_block_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentBlock:
-    """A block as a snapshot shows it; ``requested_bytes`` is 0 when it is free."""
-
-    address: int
-    size_bytes: int
-    requested_bytes: int
-    state: BlockState
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """Memory taken from the device in one piece (of an expandable segment: a mapped range)."""
-
-    address: int
-    total_bytes: int
-    pool: PoolName
-    stream: int
-    expandable: bool
-    blocks: tuple[SegmentBlock, ...]
-
-
 class CachingAllocator:
     """A device's caching allocator.
 
@@ -149,36 +128,25 @@ class CachingAllocator:
         capacity_bytes: int | None = None,
         device_total_bytes: int | None = None,
     ) -> None:
-        self.settings = settings
         total_bytes = capacity_bytes if device_total_bytes is None else device_total_bytes
-        self._device = DeviceMemory(UNLIMITED if capacity_bytes is None else capacity_bytes)
-        self._heads: dict[int, Block] = {}  # first block of each segment by address
-        self._small: dict[int, FreeList] = {}  # by stream
-        self._large: dict[int, FreeList] = {}
-        self._divisions = settings.divisions_by_interval()
-        self._max_split_bytes = settings.max_split_size_bytes or UNLIMITED
-        # A fraction of 1 sets no limit, and without one there is no garbage collection.
-        self._limit_bytes = self._collect_above_bytes = UNLIMITED
-        if settings.per_process_memory_fraction < 1.0 and total_bytes is not None:
-            self._limit_bytes = int(settings.per_process_memory_fraction * total_bytes)
-            if settings.garbage_collection_threshold > 0.0:
-                threshold = settings.garbage_collection_threshold
-                self._collect_above_bytes = int(threshold * self._limit_bytes)
-        self._expandable = (
-            ExpandableSegments(
-                self._device,
-                _UNKNOWN_DEVICE_BYTES if total_bytes is None else total_bytes,
-                settings.large_segment_size_bytes,
-                self._heads,
-            )
-            if settings.expandable_segments
-            else None
-        )
-        self._large_searches = 0  # get_free_blocks_call_count of the large pool
+        self.settings = settings
         self.allocated_bytes = 0
         self.requested_bytes = 0
         self.peak_allocated_bytes = 0
         self.retry_count = 0
+        self._device = DeviceMemory(UNLIMITED if capacity_bytes is None else capacity_bytes)
+        self._heads: dict[int, Block] = {}  # first block of each segment by address
+        self._small: dict[int, FreeList] = {}  # by stream
+        self._large: dict[int, FreeList] = {}
+        self._large_searches = 0  # get_free_blocks_call_count of the large pool
+        self._divisions = settings.divisions_by_interval()
+        self._max_split_bytes = settings.max_split_size_bytes or UNLIMITED
+        self._limit_bytes, self._collect_above_bytes = _limits(settings, total_bytes)
+        self._expandable: ExpandableSegments | None = None
+        if settings.expandable_segments:
+            span_bytes = _UNKNOWN_DEVICE_BYTES if total_bytes is None else total_bytes
+            page_bytes = settings.large_segment_size_bytes
+            self._expandable = ExpandableSegments(self._device, span_bytes, page_bytes, self._heads)
 
     @property
     def reserved_bytes(self) -> int:
@@ -205,7 +173,8 @@ class CachingAllocator:
         Raises:
             OutOfDeviceMemory: there is no room even with all cached memory released.
         """
-        if size_bytes == 0:
+        if size_bytes <= 0:
+            assert size_bytes == 0, f"{size_bytes} bytes requested"
             return Block(0, 0, LIVE, _NOWHERE)
         if self._divisions is None:
             size = (size_bytes + 511) & -512  # round_size
@@ -217,22 +186,12 @@ class CachingAllocator:
         block = self._take_free(free, size) or self._take_new(free, size, size_bytes)
         remaining = block.size_bytes - size
         if remaining >= free.min_remainder_bytes and size < free.split_below_bytes:
-            # Block.cut and FreeList.add, written out: this is half of a replay's time.
-            address, following = block.address + size, block.following
-            rest = Block(address, remaining, FREE, free, block, following)
-            if following is not None:
-                following.preceding = rest
-            block.following = rest
-            block.size_bytes = size
-            rest.key = key = remaining << KEY_SHIFT | address
-            insort(free.keys, key)
-            free.by_key[key] = rest
+            free.add(block.cut(size, FREE))
         block.state = LIVE
         block.requested_bytes = size_bytes
         self.requested_bytes += size_bytes
-        self.allocated_bytes = allocated_bytes = self.allocated_bytes + block.size_bytes
-        if allocated_bytes > self.peak_allocated_bytes:
-            self.peak_allocated_bytes = allocated_bytes
+        self.allocated_bytes += block.size_bytes
+        self.peak_allocated_bytes = max(self.peak_allocated_bytes, self.allocated_bytes)
         return block
 
     def free(self, block: Block) -> None:
@@ -245,50 +204,30 @@ class CachingAllocator:
         self.allocated_bytes -= size
         self.requested_bytes -= block.requested_bytes
         free = block.home
-        keys, by_key = free.keys, free.by_key
         preceding, following = block.preceding, block.following
         if following is not None and following.state is FREE:
-            key = following.key
-            del keys[bisect_left(keys, key)]
-            del by_key[key]
+            free.remove(following)
             block.absorb_following()
         if preceding is not None and preceding.state is FREE:
-            key = preceding.key
-            del keys[bisect_left(keys, key)]
-            del by_key[key]
+            free.remove(preceding)
             preceding.absorb_following()
             block = preceding
         block.state = FREE
         block.freed_at = self._large_searches
-        block.key = key = block.size_bytes << KEY_SHIFT | block.address
-        insort(keys, key)
-        by_key[key] = block
+        free.add(block)
 
     def empty_cache(self) -> None:
         """Give back all segments and pages without a live block (``release_cached_blocks``)."""
-        for pool in (self._large, self._small):
-            for stream in sorted(pool):
-                if self._expandable is not None:
-                    self._expandable.release(pool[stream])
-                    continue
-                for block in pool[stream].free_blocks():
-                    if block.preceding is None and block.following is None:
-                        self._release(block)
+        for free in (*self._large.values(), *self._small.values()):
+            if self._expandable is not None:
+                self._expandable.release(free)
+            else:
+                for block in free.whole_segments():
+                    self._release(block)
 
     def segments(self) -> list[Segment]:
         """Every segment with its blocks, in order of addresses (``snapshot``)."""
-        found = []
-        for head in self._heads.values():
-            blocks: list[Block] = []
-            block: Block | None = head
-            while block is not None:
-                if block.state is not UNMAPPED:
-                    blocks.append(block)
-                block = block.following
-                if blocks and (block is None or block.state is UNMAPPED):
-                    found.append(_segment(blocks, self._expandable is not None))
-                    blocks = []
-        return sorted(found, key=lambda segment: segment.address)
+        return snapshot(self._heads.values(), self._expandable is not None)
 
     def _open(self, size: int, stream: int) -> FreeList:
         """The free list for a pool that the stream has not used before (``should_split``)."""
@@ -391,9 +330,8 @@ class CachingAllocator:
         target_bytes = self._device.taken_bytes - self._collect_above_bytes
         ages = {
             block: self._large_searches - block.freed_at
-            for stream in self._large
-            for block in self._large[stream].free_blocks()
-            if block.preceding is None and block.following is None
+            for free in self._large.values()
+            for block in free.whole_segments()
         }
         while ages and target_bytes > 0:
             mean_age = sum(ages.values()) / len(ages)
@@ -415,6 +353,19 @@ class CachingAllocator:
         )
 
 
+def _limits(settings: AllocatorSettings, total_bytes: int | None) -> tuple[int, int]:
+    """What may be reserved, and above how much old segments are released.
+
+    As ``setMemoryFraction`` and ``garbage_collect_cached_blocks``. A fraction of 1 sets no
+    limit, and without a limit torch collects nothing.
+    """
+    if settings.per_process_memory_fraction == 1.0 or total_bytes is None:
+        return UNLIMITED, UNLIMITED
+    limit_bytes = int(settings.per_process_memory_fraction * total_bytes)
+    threshold = settings.garbage_collection_threshold
+    return limit_bytes, int(threshold * limit_bytes) if threshold > 0.0 else UNLIMITED
+
+
 def _round_to_divisions(size_bytes: int, divisions: tuple[int, ...]) -> int:
     """Round up to the next of ``divisions`` steps between powers of two (``round_size``)."""
     interval = min(max(size_bytes.bit_length() - 21, 0), len(divisions) - 1)
@@ -424,23 +375,3 @@ def _round_to_divisions(size_bytes: int, divisions: tuple[int, ...]) -> int:
     else:
         unit = MIN_BLOCK_BYTES
     return round_up(size_bytes, unit)
-
-
-def _segment(blocks: list[Block], expandable: bool) -> Segment:
-    shown = tuple(
-        SegmentBlock(
-            block.address,
-            block.size_bytes,
-            block.requested_bytes if block.state is LIVE else 0,
-            block.state,
-        )
-        for block in blocks
-    )
-    return Segment(
-        address=blocks[0].address,
-        total_bytes=sum(block.size_bytes for block in blocks),
-        pool=blocks[0].home.name,
-        stream=blocks[0].home.stream,
-        expandable=expandable,
-        blocks=shown,
-    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 from memfit.errors import UnknownName, UsageError
 from memfit.memory.blocks import MIN_LARGE_BYTES
@@ -36,12 +35,25 @@ WITHOUT_EFFECT = frozenset(
 
 # Options of torch that do change device memory and that the model does not follow, with the
 # only value that means the same as leaving them out.
-NOT_MODELLED = {
+NOT_MODELLED: dict[str, str | None] = {
     "backend": "native",
     "throw_on_cudamalloc_oom": "False",
     "expandable_segments_reserve": None,
     "expandable_segments_reserve_by_class": None,
 }
+
+
+_SIZE_HINT = "Write a whole number of MiB, such as 128."
+_DIVISIONS_HINT = "Write a power of two such as 4, or a list such as [256:1,512:2,>:4]."
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """How an option's value is read, into which field."""
+
+    field: str
+    read: Callable[[str], object]
+    hint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +119,13 @@ class AllocatorSettings:
         """
         values: dict[str, object] = {}
         for name, value in _pairs(text):
-            if name in _FIELDS:
-                field, read = _FIELDS[name]
-                values[field] = _read(name, value, read)
+            if name in _OPTIONS:
+                option = _OPTIONS[name]
+                values[option.field] = _read(name, value, option)
             elif name in NOT_MODELLED:
                 _refuse_unless_default(name, value)
             elif name not in WITHOUT_EFFECT:
-                known = [*_FIELDS, *NOT_MODELLED, *WITHOUT_EFFECT]
+                known = [*_OPTIONS, *NOT_MODELLED, *WITHOUT_EFFECT]
                 raise UnknownName("allocator option", name, known)
         return cls(**values)  # type: ignore[arg-type]  # each field has its own reader
 
@@ -155,17 +167,12 @@ def _pairs(text: str) -> list[tuple[str, str]]:
     return pairs
 
 
-_T = TypeVar("_T")
-
-
-def _read(name: str, value: str, read: Callable[[str], _T]) -> _T:
+def _read(name: str, value: str, option: _Option) -> object:
     try:
-        return read(value)
-    except UsageError:
-        raise
+        return option.read(value)
     except (ValueError, KeyError) as error:
         raise UsageError(
-            f"Allocator option {name}: {value!r} is not a value it takes.", hint=_HINTS[read]
+            f"Allocator option {name}: {value!r} is not a value it takes.", hint=option.hint
         ) from error
 
 
@@ -181,10 +188,6 @@ def _whole(value: str) -> int:
     if not value.isascii() or not value.isdigit():
         raise ValueError(value)
     return int(value)
-
-
-def _share(value: str) -> float:
-    return float(value)
 
 
 def _threshold(value: str) -> float:
@@ -217,7 +220,7 @@ def _check_divisions(given: int | tuple[tuple[int | None, int], ...]) -> None:
             if number < 1 or number & (number - 1):
                 raise UsageError(
                     f"roundup_power2_divisions: {number} is not a power of two.",
-                    hint=_HINTS[_divisions],
+                    hint=_DIVISIONS_HINT,
                 )
 
 
@@ -230,20 +233,16 @@ def _refuse_unless_default(name: str, value: str) -> None:
         )
 
 
-_FIELDS: dict[str, tuple[str, Callable[[str], object]]] = {
-    "expandable_segments": ("expandable_segments", _flag),
-    "max_split_size_mb": ("max_split_size_bytes", _mebibytes),
-    "roundup_power2_divisions": ("roundup_power2_divisions", _divisions),
-    "garbage_collection_threshold": ("garbage_collection_threshold", _threshold),
-    "large_segment_size_mb": ("large_segment_size_bytes", _mebibytes),
-    "per_process_memory_fraction": ("per_process_memory_fraction", _share),
-    "max_non_split_rounding_mb": ("max_non_split_rounding_bytes", _mebibytes),
-}
-
-_HINTS: dict[Callable[[str], object], str] = {
-    _flag: "Write True or False.",
-    _mebibytes: "Write a whole number of MiB, such as 128.",
-    _threshold: "Write a number between 0 and 1, such as 0.8.",
-    _share: "Write a number from 0 to 1, such as 0.9.",
-    _divisions: "Write a power of two such as 4, or a list such as [256:1,512:2,>:4].",
+_OPTIONS = {
+    "expandable_segments": _Option("expandable_segments", _flag, "Write True or False."),
+    "max_split_size_mb": _Option("max_split_size_bytes", _mebibytes, _SIZE_HINT),
+    "max_non_split_rounding_mb": _Option("max_non_split_rounding_bytes", _mebibytes, _SIZE_HINT),
+    "large_segment_size_mb": _Option("large_segment_size_bytes", _mebibytes, _SIZE_HINT),
+    "roundup_power2_divisions": _Option("roundup_power2_divisions", _divisions, _DIVISIONS_HINT),
+    "garbage_collection_threshold": _Option(
+        "garbage_collection_threshold", _threshold, "Write a number between 0 and 1, such as 0.8."
+    ),
+    "per_process_memory_fraction": _Option(
+        "per_process_memory_fraction", float, "Write a number from 0 to 1, such as 0.9."
+    ),
 }

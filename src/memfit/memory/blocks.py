@@ -7,13 +7,25 @@ Sources are named by function; all are in ``c10/cuda/CUDACachingAllocator.cpp`` 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import Enum
 from operator import attrgetter
 from typing import Literal
 
 from memfit.units import MIB
 
-__all__ = ["Block", "BlockState", "DeviceMemory", "FreeList", "PoolName"]
+__all__ = [
+    "Block",
+    "BlockState",
+    "DeviceMemory",
+    "FreeList",
+    "PoolName",
+    "Segment",
+    "SegmentBlock",
+    "round_up",
+    "snapshot",
+]
 
 # AllocatorConfig.h
 MIN_BLOCK_BYTES = 512  # kMinBlockSize
@@ -69,7 +81,6 @@ class Block:
         state: BlockState,
         home: FreeList,
         preceding: Block | None = None,
-        following: Block | None = None,
     ) -> None:
         self.address = address
         self.size_bytes = size_bytes
@@ -77,7 +88,7 @@ class Block:
         self.state = state
         self.home = home
         self.preceding = preceding
-        self.following = following
+        self.following: Block | None = None
         self.key = 0
         self.freed_at = 0
 
@@ -86,16 +97,11 @@ class Block:
 
     def cut(self, size_bytes: int, state: BlockState) -> Block:
         """Keep the first ``size_bytes``; the rest becomes a block of its own, in no list."""
-        rest = Block(
-            self.address + size_bytes,
-            self.size_bytes - size_bytes,
-            state,
-            self.home,
-            self,
-            self.following,
-        )
-        if self.following is not None:
-            self.following.preceding = rest
+        rest_bytes = self.size_bytes - size_bytes
+        rest = Block(self.address + size_bytes, rest_bytes, state, self.home, self)
+        rest.following = following = self.following
+        if following is not None:
+            following.preceding = rest
         self.following = rest
         self.size_bytes = size_bytes
         return rest
@@ -167,6 +173,10 @@ class FreeList:
         """Enter an unmapped block."""
         insort(self.unmapped, block, key=_by_address)
 
+    def whole_segments(self) -> list[Block]:
+        """The free blocks that are a whole segment: only these can go back to the device."""
+        return [b for b in self.free_blocks() if b.preceding is None and b.following is None]
+
     def free_blocks(self) -> list[Block]:
         """The free blocks, smallest first."""
         return [self.by_key[key] for key in self.keys]
@@ -229,3 +239,64 @@ class DeviceMemory:
 def round_up(size_bytes: int, unit_bytes: int) -> int:
     """The least multiple of the unit that is not less."""
     return -(-size_bytes // unit_bytes) * unit_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentBlock:
+    """A block as a snapshot shows it; ``requested_bytes`` is 0 when it is free."""
+
+    address: int
+    size_bytes: int
+    requested_bytes: int
+    state: BlockState
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Memory taken from the device in one piece (of an expandable segment: a mapped range)."""
+
+    address: int
+    total_bytes: int
+    pool: PoolName
+    stream: int
+    expandable: bool
+    blocks: tuple[SegmentBlock, ...]
+
+
+def snapshot(heads: Iterable[Block], expandable: bool) -> list[Segment]:
+    """The segments that start with the given blocks, in order of addresses.
+
+    Of an expandable segment each mapped range is one, as in ``torch.cuda.memory_snapshot``.
+    """
+    found = []
+    for head in heads:
+        mapped: list[Block] = []
+        block: Block | None = head
+        while block is not None:
+            if block.state is not UNMAPPED:
+                mapped.append(block)
+            block = block.following
+            if mapped and (block is None or block.state is UNMAPPED):
+                found.append(_segment(mapped, expandable))
+                mapped = []
+    return sorted(found, key=lambda segment: segment.address)
+
+
+def _segment(blocks: list[Block], expandable: bool) -> Segment:
+    shown = tuple(
+        SegmentBlock(
+            block.address,
+            block.size_bytes,
+            block.requested_bytes if block.state is BlockState.LIVE else 0,
+            block.state,
+        )
+        for block in blocks
+    )
+    return Segment(
+        address=blocks[0].address,
+        total_bytes=sum(block.size_bytes for block in blocks),
+        pool=blocks[0].home.name,
+        stream=blocks[0].home.stream,
+        expandable=expandable,
+        blocks=shown,
+    )

@@ -173,4 +173,3 @@ def _growable_bytes(block: Block) -> int:
     if following is not None and following.state is UNMAPPED:
         return block.size_bytes + following.size_bytes
     return block.size_bytes
-

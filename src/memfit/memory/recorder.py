@@ -12,6 +12,7 @@ from __future__ import annotations
 import weakref
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
+from enum import Enum
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
+from memfit.memory.in_place import in_place_twin
 from memfit.memory.tape import Allocation, Mark, Part, Phase, SizeRule, Tape
 
 __all__ = ["Recorder", "TransientRule"]
@@ -96,7 +98,7 @@ class Recorder(TorchDispatchMode):
         self._span_starts: list[int] = []  # autograd sequence numbers at which a module began
         self._span_modules: list[str] = []
         self._names: dict[int, str] = {}  # parameter paths by id
-        self._makes_storage: dict[Any, bool] = {}
+        self._effects: dict[Any, _Effect] = {}
         self.unsupported: dict[str, str] = {}
 
     # -- what runs ---------------------------------------------------------------------------
@@ -105,20 +107,23 @@ class Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Run the operator and record the storages it made."""
+        if in_backward():
+            func = in_place_twin(func, args)
         self.last_operator = str(func)
         if func is _LOCAL_SCALAR and self.phase is Phase.OPTIMIZER:
             return 1.0  # Adafactor reads norms: no memory depends on their value
+        effect = self._effects.get(func)
+        if effect is None:
+            effect = self._effects[func] = _effect(func)
+        if effect is _Effect.UPDATES_LISTS and self._device_type == "meta":
+            return None  # nothing to do on meta, and slow at it
         try:
             result = func(*args, **kwargs) if kwargs else func(*args)
         except NotImplementedError as error:
             result = self._run_on_cpu(func, args, kwargs or {}, error)
-        makes_storage = self._makes_storage.get(func)
-        if makes_storage is None:
-            makes_storage = self._makes_storage[func] = _makes_storage(func)
-        made = False
-        if makes_storage:
+        if effect is _Effect.MAKES_STORAGE:
             for tensor in _tensors(result):
-                made |= self._record(tensor, self.last_operator)
+                self._record(tensor, self.last_operator)
         if self._transients is not None:
             self._settle_phase()
             for size_bytes, part, stays, rule in self._transients(func, args, result, self.phase):
@@ -237,13 +242,13 @@ class Recorder(TorchDispatchMode):
             tuple(self._marks),
         )
 
-    def _record(self, tensor: Tensor, operator: str) -> bool:
+    def _record(self, tensor: Tensor, operator: str) -> None:
         if tensor.device.type != self._device_type:
-            return False
+            return
         storage = tensor.untyped_storage()
         address = storage._cdata
         if address in self._live:
-            return False
+            return
         self._settle_phase()
         number = self._append(
             storage.nbytes(), None, operator, tuple(tensor.shape), str(tensor.dtype)[6:]
@@ -255,7 +260,6 @@ class Recorder(TorchDispatchMode):
             live.pop(address, None)
 
         live[address] = (weakref.ref(storage, freed), number)
-        return True
 
     def _append(
         self, size: int, part: Part | None, operator: str, shape: tuple[int, ...], dtype: str
@@ -282,10 +286,21 @@ def in_backward() -> bool:
     return torch._C._current_graph_task_id() >= 0
 
 
-def _makes_storage(func: Any) -> bool:
-    """Whether an operator can return memory of its own: not a view, not in place."""
-    returns = func._schema.returns
-    return any(r.alias_info is None for r in returns)
+class _Effect(Enum):
+    """What an operator can do to memory."""
+
+    MAKES_STORAGE = "returns memory of its own"
+    ALIASES = "a view, or in place"
+    UPDATES_LISTS = "torch._foreach_*_ and fused optimizer steps: in place, on lists"
+
+
+def _effect(func: Any) -> _Effect:
+    schema = func._schema
+    if not schema.returns and schema.name.startswith(("aten::_foreach_", "aten::_fused_")):
+        return _Effect.UPDATES_LISTS
+    if any(r.alias_info is None for r in schema.returns):
+        return _Effect.MAKES_STORAGE
+    return _Effect.ALIASES
 
 
 def _on_cpu(value: Any) -> Any:

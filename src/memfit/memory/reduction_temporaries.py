@@ -4,9 +4,9 @@
 several blocks; how it splits is ``setReduceConfig`` in ``aten/src/ATen/native/cuda/Reduce.cuh``
 (torch 2.11 to 2.15). ``global_memory_size`` multiplies the block width and the *number of outputs*
 where the number of blocks would do, so a sum that keeps the fastest dimension, such as the
-gradient of a bias, takes up to 128 times what it writes: 108 MiB on an A100 for ``[N, 768]`` and
-any large N. The number of blocks is the smaller of what fills the GPU and of what leaves every
-thread 16 values: the buffer grows with the batch until it fills the GPU, then it is constant.
+gradient of a bias, takes up to 128 times what it writes: 108 MiB on an A100 for ``[65536, 768]``.
+The number of blocks is what fills the GPU, held between 16 and 256 values for a thread: the size
+is piecewise affine in the batch, constant where the GPU is just filled.
 """
 
 from __future__ import annotations

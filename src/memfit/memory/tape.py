@@ -174,13 +174,13 @@ class AffineTape:
         tape: the trace at ``micro_batch``; parts, operators and modules hold for every batch.
         micro_batch: the batch of that trace.
         sizes: requested bytes by allocation number.
-        ruled: numbers of the allocations whose size is asked of their rule, with its numbers.
+        ruled: sizes that are asked of a rule: the rule, its numbers, the allocations they hold for.
     """
 
     tape: Tape
     micro_batch: int
     sizes: Line
-    ruled: tuple[tuple[int, SizeRule, Line], ...]
+    ruled: tuple[tuple[SizeRule, Line, tuple[int, ...]], ...]
 
     @classmethod
     def fit(cls, first: Tape, first_batch: int, second: Tape, second_batch: int) -> AffineTape:
@@ -192,24 +192,27 @@ class AffineTape:
         if first.events != second.events:
             raise NotAffine(_first_difference(first, second))
         sizes: tuple[list[int], list[int]] = ([], [])
-        ruled = []
+        ruled: dict[tuple[SizeRule, Line], list[int]] = {}
         for number, (a, b) in enumerate(zip(first.allocations, second.allocations, strict=True)):
             if (a.operator, a.part, a.phase, a.module) != (b.operator, b.part, b.phase, b.module):
                 raise NotAffine(_first_difference(first, second))
             if a.rule is not None and b.rule is not None:
                 line = Line.through(a.rule.numbers, first_batch, b.rule.numbers, second_batch)
-                ruled.append((number, a.rule, line))
+                ruled.setdefault((a.rule, line), []).append(number)
             is_ruled = a.rule is not None
             sizes[0].append(0 if is_ruled else a.size_bytes)
             sizes[1].append(0 if is_ruled else b.size_bytes)
         line = Line.through(sizes[0], first_batch, sizes[1], second_batch)
-        return cls(first, first_batch, line, tuple(ruled))
+        rules = tuple((rule, line, tuple(numbers)) for (rule, line), numbers in ruled.items())
+        return cls(first, first_batch, line, rules)
 
     def sizes_bytes(self, micro_batch: int) -> list[int]:
         """Requested bytes of every allocation at a micro-batch, by number."""
         sizes = self.sizes.at(micro_batch)
-        for number, rule, numbers in self.ruled:
-            sizes[number] = rule.size_bytes(numbers.at(micro_batch))
+        for rule, numbers, allocations in self.ruled:
+            size_bytes = rule.size_bytes(numbers.at(micro_batch))
+            for number in allocations:
+                sizes[number] = size_bytes
         return sizes
 
     def least_sizes_bytes(self, micro_batch: int) -> list[int]:

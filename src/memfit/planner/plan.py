@@ -199,8 +199,13 @@ class Plan:
 
     def fits_on(self, gpu: GPU, batch_size: int) -> bool:
         """Whether a micro-batch runs on a card, releasing cached blocks where torch would."""
+        capacity = gpu.usable_bytes - gpu.context_bytes
+        if self._least_bytes(batch_size) > capacity:
+            return False
+        if self.at(batch_size).peak_reserved_bytes <= capacity:
+            return True
         tape, sizes = self.tape_at(batch_size)
-        return fits(tape, sizes, gpu.usable_bytes - gpu.context_bytes, self._settings)
+        return fits(tape, sizes, capacity, self._settings)
 
     @property
     def fits(self) -> bool | None:
@@ -238,13 +243,21 @@ class Plan:
         key = (kind, capacity_bytes)
         if key not in self._largest:
             bound = largest_batch(
-                lambda batch: self._live_bytes(batch) <= capacity_bytes,
+                lambda batch: self._least_bytes(batch) <= capacity_bytes,
                 MAX_BATCH if self.is_affine else 4096,
             )
-            self._largest[key] = largest_batch(holds, bound, near_bound=True)
+            self._largest[key] = largest_batch(holds, bound, self._guess(capacity_bytes, bound))
         return self._largest[key]
 
-    def _live_bytes(self, batch_size: int) -> int:
+    def _guess(self, capacity_bytes: int, bound: int) -> int:
+        """Where reserved memory would reach the capacity if it grew evenly."""
+        if bound < 2:
+            return bound
+        at_half, at_bound = (self.at(b).peak_reserved_bytes for b in (bound // 2, bound))
+        slope = (at_bound - at_half) / (bound - bound // 2)
+        return bound - int((at_bound - capacity_bytes) / slope) if slope > 0 else bound
+
+    def _least_bytes(self, batch_size: int) -> int:
         """The most requested bytes alive at once: less than any allocator can do with."""
         if self._affine is not None:
             sizes = self._affine.least_sizes_bytes(batch_size)

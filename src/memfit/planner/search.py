@@ -7,20 +7,20 @@ from collections.abc import Callable
 __all__ = ["largest_batch"]
 
 
-def largest_batch(holds: Callable[[int], bool], bound: int, *, near_bound: bool = False) -> int:
+def largest_batch(holds: Callable[[int], bool], bound: int, guess: int = 1) -> int:
     """The largest number from 1 to ``bound`` that holds; 0 when not even 1 does.
 
     Args:
-        holds: true up to some number and false after it.
+        holds: true up to some number and false after it; each question may be dear.
         bound: never asked beyond it.
-        near_bound: look downward from ``bound``, where the answer is close to it.
+        guess: where to look first; the better, the fewer questions.
 
     >>> largest_batch(lambda batch: batch * 7 <= 100, bound=1000)
     14
     """
-    if bound < 1 or not holds(1):
+    if bound < 1:
         return 0
-    low, high = (_from_above if near_bound else _from_below)(holds, bound)
+    low, high = _bracket(holds, bound, min(max(guess, 1), bound))
     while high - low > 1:
         middle = (low + high) // 2
         if holds(middle):
@@ -30,16 +30,21 @@ def largest_batch(holds: Callable[[int], bool], bound: int, *, near_bound: bool 
     return low
 
 
-def _from_below(holds: Callable[[int], bool], bound: int) -> tuple[int, int]:
-    low = 1
-    while low * 2 <= bound and holds(low * 2):
-        low *= 2
-    return low, min(low * 2, bound + 1)
-
-
-def _from_above(holds: Callable[[int], bool], bound: int) -> tuple[int, int]:
-    high, width = bound + 1, max(1, bound // 64)
-    while high - width > 1 and not holds(high - width):
+def _bracket(holds: Callable[[int], bool], bound: int, guess: int) -> tuple[int, int]:
+    """A number that holds (or 0) and a larger one that does not (or ``bound + 1``)."""
+    width = 1
+    if holds(guess):
+        low = guess
+        while low + width <= bound:
+            if not holds(low + width):
+                return low, low + width
+            low += width
+            width *= 2
+        return low, bound + 1
+    high = guess
+    while high - width >= 1:
+        if holds(high - width):
+            return high - width, high
         high -= width
         width *= 2
-    return max(1, high - width), high
+    return 0, high
