@@ -120,7 +120,9 @@ class PlainAllocator:
         if not fitting:
             return None
         found, age, place = min(fitting)
-        if size < self.max_split <= found or (size >= self.max_split and found >= size + self.slack):
+        if size < self.max_split <= found or (
+            size >= self.max_split and found >= size + self.slack
+        ):
             return None
         return self.segments[age], self.segments[age].blocks[place]
 
@@ -160,7 +162,8 @@ class PlainAllocator:
             self.segments.remove(min(enough, key=lambda segment: segment.size))
             return True
         released = 0
-        for segment in sorted(reversed(oversize), key=lambda segment: -segment.size):
+        oversize.sort(key=lambda segment: segment.size)
+        for segment in reversed(oversize):
             if released < wanted:
                 self.segments.remove(segment)
                 released += segment.size

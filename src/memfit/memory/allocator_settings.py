@@ -91,16 +91,10 @@ class AllocatorSettings:
         """Refuse what torch refuses (``AllocatorConfig.cpp``)."""
         if self.large_segment_size_bytes <= MIN_LARGE_BYTES:
             raise UsageError("large_segment_size_mb must be more than 10.")
-        for name, size_bytes in (
-            ("max_split_size_mb", self.max_split_size_bytes),
-            ("max_non_split_rounding_mb", self.max_non_split_rounding_bytes),
-        ):
-            if size_bytes is not None and size_bytes < self.large_segment_size_bytes:
-                least = self.large_segment_size_bytes // MIB
-                raise UsageError(
-                    f"{name} must be at least {least}.",
-                    hint="It may not be less than large_segment_size_mb, which is 20 by default.",
-                )
+        least = self.large_segment_size_bytes
+        _check_size("large_segment_size_mb", self.large_segment_size_bytes, least)
+        _check_size("max_split_size_mb", self.max_split_size_bytes, least)
+        _check_size("max_non_split_rounding_mb", self.max_non_split_rounding_bytes, least)
         if not 0.0 <= self.garbage_collection_threshold < 1.0:
             raise UsageError("garbage_collection_threshold must be between 0 and 1.")
         if not 0.0 <= self.per_process_memory_fraction <= 1.0:
@@ -210,6 +204,18 @@ def _divisions(value: str) -> int | tuple[tuple[int | None, int], ...]:
         interval, _, steps_text = item.partition(":")
         pairs.append((None if interval == ">" else _whole(interval), _whole(steps_text)))
     return tuple(pairs)
+
+
+def _check_size(name: str, size_bytes: int | None, least_bytes: int) -> None:
+    if size_bytes is None:
+        return
+    if size_bytes % MIB:
+        raise UsageError(f"{name} must be a whole number of MiB.")
+    if size_bytes < least_bytes:
+        raise UsageError(
+            f"{name} must be at least {least_bytes // MIB}.",
+            hint="It may not be less than large_segment_size_mb, which is 20 by default.",
+        )
 
 
 def _check_divisions(given: int | tuple[tuple[int | None, int], ...]) -> None:

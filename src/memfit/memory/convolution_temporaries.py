@@ -14,7 +14,7 @@ from memfit.memory.cudnn_plans import ConvolutionKind, ConvolutionProblem
 from memfit.memory.kernel_facts import DeviceFacts, TensorFacts
 from memfit.memory.workspaces import convolution_workspace_bytes
 
-__all__ = ["convolution_backward_temporaries", "convolution_temporaries"]
+__all__ = ["convolution_backward_temporaries", "convolution_temporaries", "output_is_channels_last"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,3 +207,19 @@ def convolution_backward_temporaries(
         if wanted and call.uses_cudnn
     ]
     return _present([*copies, max(workspaces, default=0)])
+
+
+def output_is_channels_last(
+    input: TensorFacts, weight: TensorFacts, groups: int, transposed: bool
+) -> bool:
+    """Whether the kernel writes its output channels-last.
+
+    Args:
+        input: of the forward convolution.
+        weight: of the forward convolution.
+        groups: number of groups.
+        transposed: whether it is a transposed convolution.
+    """
+    ones = (1,) * (len(input.shape) - 2)
+    call = _Convolution(input, weight, ones, ones, ones, transposed, groups)
+    return call.channels_last and call.uses_cudnn

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import weakref
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Any
 
@@ -80,9 +80,15 @@ class Recorder(TorchDispatchMode):
         device_type: only tensors on this device count (``"meta"`` for the virtual GPU, ``"cuda"``
             for a real one, ``"cpu"`` for accounting real values).
         transients: what kernels allocate beside their outputs.
+        kernels: what to run instead of an operator's own kernel, by overload.
     """
 
-    def __init__(self, device_type: str = "meta", transients: TransientRule | None = None) -> None:
+    def __init__(
+        self,
+        device_type: str = "meta",
+        transients: TransientRule | None = None,
+        kernels: Mapping[Any, Callable[..., Any]] | None = None,
+    ) -> None:
         super().__init__()
         self.step = 0
         self.phase = Phase.DATA
@@ -91,6 +97,7 @@ class Recorder(TorchDispatchMode):
         self.modules: list[str] = []  # the path of each module that is running, outermost first
         self._device_type = device_type
         self._transients = transients
+        self._kernels = kernels or {}
         self._records: list[_Record] = []
         self._events: list[int] = []
         self._marks: list[Mark] = [Mark(0, 0, Phase.DATA)]
@@ -118,7 +125,8 @@ class Recorder(TorchDispatchMode):
         if effect is _Effect.UPDATES_LISTS and self._device_type == "meta":
             return None  # nothing to do on meta, and slow at it
         try:
-            result = func(*args, **kwargs) if kwargs else func(*args)
+            kernel = self._kernels.get(func, func)
+            result = kernel(*args, **kwargs) if kwargs else kernel(*args)
         except NotImplementedError as error:
             result = self._run_on_cpu(func, args, kwargs or {}, error)
         if effect is _Effect.MAKES_STORAGE:

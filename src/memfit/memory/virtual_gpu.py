@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from memfit.catalogue import GPU, gpu as find_gpu
 from memfit.memory.allocator import AllocatorSettings
 from memfit.memory.kernel_facts import DeviceFacts
+from memfit.memory.cuda_kernels import CUDA_KERNELS
 from memfit.memory.cuda_rules import AttentionPreference, CudaSemantics, semantics
 from memfit.memory.recorder import Recorder, in_backward
 from memfit.memory.tape import Part, Phase, Tape
@@ -63,7 +64,7 @@ class VirtualGPU:
             torch_version=installed_torch_version(),
         )
         self._transients = Transients(facts)
-        self.recorder = Recorder("meta", self._transients)
+        self.recorder = Recorder("meta", self._transients, CUDA_KERNELS)
         self._roots: dict[int, nn.Module] = {}
         self._paths: dict[int, str] = {}
         self._inputs: dict[str, tuple[int, ...]] = {}
