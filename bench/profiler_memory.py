@@ -44,18 +44,22 @@ class CpuRun:
     allocations: tuple[CpuAllocation, ...]
     events: tuple[int, ...]
 
-    def without_scratch(self) -> list[int]:
-        """Signed bytes of every event that a tensor outside of the operators took part in."""
-        return [
-            size
-            for event, size in zip(self.events, self.signed_bytes(), strict=True)
-            if not self.allocations[event if event >= 0 else ~event].is_scratch
-        ]
+    def signed_bytes(self, *, tensors_only: bool = False) -> list[int]:
+        """Bytes of every event, negative for a free.
 
-    def signed_bytes(self) -> list[int]:
-        """Bytes of every event, negative for a free."""
+        Args:
+            tensors_only: leave out scratch, and what was allocated outside of every operator:
+                the 8 bytes into which PyTorch wraps a Python number.
+        """
+        kept = [
+            not tensors_only or (bool(a.dispatched) and not a.is_scratch) for a in self.allocations
+        ]
         sizes = [allocation.size_bytes for allocation in self.allocations]
-        return [sizes[e] if e >= 0 else -sizes[~e] for e in self.events]
+        return [
+            sizes[event] if event >= 0 else -sizes[~event]
+            for event in self.events
+            if kept[event if event >= 0 else ~event]
+        ]
 
 
 @dataclass(frozen=True, slots=True)

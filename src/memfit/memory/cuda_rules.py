@@ -14,18 +14,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from memfit.memory import autocast
-from memfit.memory.attention import scaled_dot_product_attention
+from memfit.memory.attention import AttentionPreference, scaled_dot_product_attention
 from memfit.memory.autocast import AUTOCAST_POLICIES, CastCache
 
 __all__ = ["AttentionPreference", "CudaSemantics", "semantics"]
 
-AttentionPreference = Literal["auto", "flash", "efficient", "math"]
+
 Op = Callable[..., Any]
 
 _KEY = "AutocastPrivateUse1"

@@ -1,14 +1,17 @@
-"""What autograd does in place on a GPU, and out of place when somebody watches.
+"""What PyTorch does in place on a GPU, and out of place when somebody watches.
 
-Under any dispatch mode, and on meta tensors always, PyTorch avoids some in-place operators: the
-engine adds up the gradients of a tensor that is used twice with ``add`` instead of ``add_``, and
-the backward of indexing scatters into a second tensor. A tape with those extra tensors would be
-the watcher's, not the training step's. Calling the in-place twin gives the step's own.
+Under any dispatch mode, and on meta tensors always, PyTorch's own C++ code avoids some in-place
+operators: the engine adds up the gradients of a tensor that is used twice with ``add`` instead of
+``add_``, ``linear`` adds its bias so, and the backward of indexing scatters into a second tensor.
+A tape with those extra tensors would be the watcher's, not the training step's. Calling the
+in-place twin gives the step's own. ``bench/oracle.py`` holds the result against the profiler.
 
 Source (torch 2.11 to 2.15): ``isTensorSubclassLike`` in ``aten/src/ATen/TensorSubclassLikeUtils.h``
-is true for both; it decides in ``can_accumulate_inplace`` (``torch/csrc/autograd/input_buffer.cpp``),
-in ``index_backward`` and ``value_selecting_reduction_backward`` (``FunctionsManual.cpp``), and in
-``gather_backward`` (``aten/src/ATen/native/TensorAdvancedIndexing.cpp``).
+is true for both. It decides in ``can_accumulate_inplace`` (``torch/csrc/autograd/input_buffer.cpp``),
+``linear`` (``aten/src/ATen/native/Linear.cpp``), the mask of ``_scaled_dot_product_attention_math``
+(``native/transformers/attention.cpp``), ``index_backward`` and
+``value_selecting_reduction_backward`` (``FunctionsManual.cpp``), and ``gather_backward``
+(``native/TensorAdvancedIndexing.cpp``).
 """
 
 from __future__ import annotations
@@ -22,49 +25,68 @@ __all__ = ["in_place_twin"]
 
 _aten = torch.ops.aten
 
-#: What autograd calls on a gradient that only it holds, and what it would have called.
+#: Operator, its in-place twin, and the references to the tensor that the twin would overwrite
+#: when one variable of C++ code is its only owner: that variable, the argument on the operator's
+#: stack, the Python object and the conversion between them (Python code makes one fewer); and one
+#: more where the caller was handed the tensor itself. A test measures them on the installed torch.
 _TWINS = {
-    _aten.add.Tensor: _aten.add_.Tensor,
-    _aten.index_put.default: _aten.index_put_.default,
-    _aten.scatter.src: _aten.scatter_.src,
-    _aten.scatter_add.default: _aten.scatter_add_.default,
+    _aten.add.Tensor: (_aten.add_.Tensor, 4),
+    _aten.index_put.default: (_aten.index_put_.default, 5),
+    _aten.scatter.src: (_aten.scatter_.src, 4),
+    _aten.scatter_add.default: (_aten.scatter_add_.default, 4),
 }
 
-# References to a tensor that only the engine holds, seen from a dispatch mode: the engine's own,
-# the argument on the operator's stack, the Python object and the conversion between them; and to
-# its storage: the tensor's and the Python object's. A test measures both on the installed torch.
-_TENSOR_REFERENCES = 4
-_STORAGE_REFERENCES = 2
+_STORAGE_REFERENCES = 2  # the tensor and the Python object
 
 
 def in_place_twin(func: Any, args: tuple[Any, ...]) -> Any:
-    """The operator that autograd calls when nobody watches, or ``func`` itself.
+    """The operator that PyTorch calls when nobody watches, or ``func`` itself.
 
     Args:
-        func: the operator that a dispatch mode was given during backward.
+        func: the operator that a dispatch mode was given.
         args: its positional arguments; the twin writes into the first.
     """
-    twin = _TWINS.get(func)
-    if twin is None or torch.is_grad_enabled():
+    if func not in _TWINS:
         return func
+    twin, references = _TWINS[func]
     target = args[0]
-    if func is _aten.add.Tensor and not _are_gradients_of_one_tensor(target, args[1]):
+    in_backward = torch._C._current_graph_task_id() >= 0
+    if func is _aten.add.Tensor:
+        is_wanted = _is_accumulation if in_backward else _is_bias_or_mask
+        if not is_wanted(target, args[1]):
+            return func
+    elif not in_backward:
         return func
-    return twin if _is_unshared(target) else func
+    return twin if _has_one_owner(target, references) else func
 
 
-def _are_gradients_of_one_tensor(first: Any, second: Any) -> bool:
+def _is_accumulation(first: Tensor, second: Any) -> bool:
+    """Whether the engine may be adding up two gradients of one tensor, and may do it in place."""
     return (
         isinstance(second, Tensor)
         and first.shape == second.shape
         and first.dtype == second.dtype
+        and not torch.is_grad_enabled()
         and bool(_aten.is_non_overlapping_and_dense(first))
     )
 
 
-def _is_unshared(tensor: Tensor) -> bool:
+def _is_bias_or_mask(first: Tensor, second: Any) -> bool:
+    """Whether this adds something smaller to a result."""
+    return (
+        isinstance(second, Tensor)
+        and 0 < second.dim() <= first.dim()
+        and second.numel() < first.numel()
+        and torch.result_type(first, second) == first.dtype
+        and all(
+            b in (1, a) for a, b in zip(first.shape[-second.dim() :], second.shape, strict=True)
+        )
+    )
+
+
+def _has_one_owner(tensor: Tensor, references: int) -> bool:
     storage = tensor.untyped_storage()
     return (
-        tensor._use_count() == _TENSOR_REFERENCES  # type: ignore[attr-defined]
-        and torch._C._storage_Use_Count(storage._cdata) == _STORAGE_REFERENCES  # type: ignore[attr-defined]
+        tensor._use_count() == references
+        and torch._C._storage_Use_Count(storage._cdata) == _STORAGE_REFERENCES
     )

@@ -114,8 +114,7 @@ class Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Run the operator and record the storages it made."""
-        if in_backward():
-            func = in_place_twin(func, args)
+        func = in_place_twin(func, args)
         self.last_operator = str(func)
         if func is _LOCAL_SCALAR and self.phase is Phase.OPTIMIZER:
             return 1.0  # Adafactor reads norms: no memory depends on their value

@@ -45,7 +45,7 @@ def build_timm(
         module,
         spec,
         input_shape or default_shape,
-        getattr(module, "num_classes", None),
+        getattr(module, "num_classes", None) or None,  # 0: an encoder that cannot have a classifier
         "image",
         task="classification",
     )
@@ -80,5 +80,14 @@ def _own_input_shape(module: nn.Module) -> tuple[int, ...] | None:
 
 def _size_option(module: nn.Module, input_shape: tuple[int, ...]) -> dict[str, Any]:
     """``img_size``, where the architecture fixes its image size when it is built."""
-    takes_size = "img_size" in inspect.signature(type(module).__init__).parameters
-    return {"img_size": input_shape[1:]} if takes_size else {}
+    for cls in type(module).__mro__:
+        if "__init__" not in vars(cls):
+            continue
+        parameters = inspect.signature(cls.__init__).parameters
+        if "img_size" in parameters:
+            # Square as one number: some families do arithmetic on it.
+            size = input_shape[1] if input_shape[1] == input_shape[2] else input_shape[1:]
+            return {"img_size": size}
+        if not any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+            break  # nothing is passed on to the class below
+    return {}

@@ -1,0 +1,41 @@
+# Two commands for everybody: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check bench format docs clean
+
+demo: $(READY)  ## plan ResNet-50 for a 12 GiB card
+	$(BIN)/memfit plan torchvision:resnet50 --input-shape 3x224x224 --optimizer adamw --precision amp-fp16 --gpu rtx-3060
+
+test: $(READY)  ## all tests
+	$(BIN)/python -m pytest -n 2
+
+check: $(READY)  ## format, lint, types, documentation; changes nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python docs/generate.py --check
+
+bench: $(READY)  ## accuracy, speed, oracle and peers; writes bench/results/
+	$(BIN)/python bench/accuracy.py
+	$(BIN)/python bench/speed.py
+	$(BIN)/python bench/oracle.py
+	$(BIN)/python bench/peers.py
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(READY)  ## write the pages and pictures that come from commands
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "memfit needs Python 3.11 or newer; set PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[models,dev]'
+	touch $(READY)
