@@ -40,7 +40,9 @@ RESULTS = Path(__file__).parent / "results" / "accuracy.json"
 Row = tuple[Measurement, int]  # a measurement and the predicted reserved bytes
 
 
-def predict(rows: Iterable[Measurement], plan_of: Callable[[Measurement], memfit.Plan]) -> list[Row]:
+def predict(
+    rows: Iterable[Measurement], plan_of: Callable[[Measurement], memfit.Plan]
+) -> list[Row]:
     """Predicted reserved bytes of every row; one plan for each model and GPU."""
     plans: dict[tuple[str, str], memfit.Plan | None] = {}
     predicted: list[Row] = []
@@ -80,7 +82,8 @@ def report(name: str, rows: int, predicted: list[Row], worst: int) -> dict[str, 
     """Print one table's errors and return them for the record."""
     constants = gpu_constants(predicted)
     totals = [
-        (row.model, reserved + constants[row.gpu], row.measured_bytes) for row, reserved in predicted
+        (row.model, reserved + constants[row.gpu], row.measured_bytes)
+        for row, reserved in predicted
     ]
     summary = summarize((p, m) for _, p, m in totals)
     assert summary is not None
@@ -93,7 +96,10 @@ def report(name: str, rows: int, predicted: list[Row], worst: int) -> dict[str, 
     for label, part in sorted(summarize_by_family(totals).items()):
         print(f"    {label:24s} {part.count:4d}  {part.median:7.2%}  {part.p90:7.2%}")
     offs = sorted(
-        ((abs(p - m) / m, row, reserved) for (row, reserved), (_, p, m) in zip(predicted, totals, strict=True)),
+        (
+            (abs(p - m) / m, row, reserved)
+            for (row, reserved), (_, p, m) in zip(predicted, totals, strict=True)
+        ),
         key=lambda item: -item[0],
     )
     for error, row, reserved in offs[:worst]:

@@ -93,11 +93,14 @@ def estimate_with_memfit(case: Case) -> int:
 
 
 def estimate_with_torchinfo(case: Case) -> int:
-    """The "Estimated Total Size" line (torchinfo 1.8.0, model_statistics.py)."""
+    """The "Estimated Total Size" line (torchinfo 1.8.0, model_statistics.py).
+
+    On the meta device, where it gives the same figure as on the CPU in a tenth of the time.
+    """
     from torchinfo import summary
 
     size = (case.batch_size, *input_shape(case.model))
-    result = summary(build(case.model), input_size=size, mode="train", verbose=0)
+    result = summary(build(case.model), input_size=size, mode="train", device="meta", verbose=0)
     return int(result.total_input + result.total_output_bytes + result.total_param_bytes)
 
 
@@ -223,7 +226,7 @@ PEERS: tuple[Peer, ...] = (
         estimate_with_kitsune,
     ),
     Peer(
-        "torchinfo", "torchinfo", "tensors", True, False, False, "forward",
+        "torchinfo", "torchinfo", "tensors", True, False, False, "shapes",
         estimate_with_torchinfo,
     ),
     Peer(

@@ -2,7 +2,7 @@
 
     python -m venv .venv-peers && .venv-peers/bin/pip install -e ".[models]"
     .venv-peers/bin/pip install -r bench/requirements-peers.txt
-    .venv-peers/bin/python bench/peers.py --models 12
+    .venv-peers/bin/python bench/peers.py --models 10
 
 Every estimate runs in a process of its own, so a crash or a time-out costs one cell. The seconds
 are those of one estimate, building the model included, importing torch and timm not. Needs the
@@ -19,12 +19,14 @@ import platform
 import resource
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from multiprocessing.connection import Connection
 from pathlib import Path
+from statistics import median
 
 from peer_estimators import PEERS, Case, Peer
 from truth_tables import ErrorSummary, Measurement, family, read_gpumemnet, summarize
@@ -34,9 +36,6 @@ RESULTS = FOLDER / "results" / "peers.json"
 GIB = 1024**3
 
 TYPICAL_BATCH = 32
-# What a process holds on an A100 before its first tensor, kernels loaded lazily (torch 2.1, CUDA
-# 12.1): added in the "+context" column for those peers that count tensors or segments only.
-CONTEXT_BYTES = int(0.47 * GIB)
 # Imported once in the process that all estimates are forked from.
 PRELOAD = ["torch", "timm", "torch.distributed._tools.mem_tracker", "torch.profiler"]
 
@@ -53,13 +52,26 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One peer over all cases; the summaries cover the cases that it answered."""
+    """One peer over all cases; the summaries cover the cases that it answered.
+
+    Attributes:
+        peer: who.
+        version: of its package here.
+        cells: one for each case.
+        summary: errors of its figures as they are.
+        constant_bytes: the median of measured - predicted: the constant (context, libraries)
+            that somebody who had measured these very runs would add to every figure.
+        summary_with_constant: errors with that constant added. It is fitted to the cases that it
+            is tested on, so it flatters; it shows what is left when only a constant is missing.
+        median_seconds: of one estimate.
+    """
 
     peer: Peer
     version: str | None
     cells: tuple[Cell, ...]
     summary: ErrorSummary | None
-    summary_with_context: ErrorSummary | None
+    constant_bytes: int | None
+    summary_with_constant: ErrorSummary | None
     median_seconds: float | None
 
     @property
@@ -100,8 +112,6 @@ class Estimators:
     def __init__(self, *, limit_seconds: float, memory_bytes: int) -> None:
         self.limit_seconds = limit_seconds
         self.memory_bytes = memory_bytes
-        paths = [str(FOLDER), str(FOLDER.parent / "src"), os.environ.get("PYTHONPATH", "")]
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(PRELOAD)
 
@@ -117,9 +127,11 @@ class Estimators:
         try:
             predicted_bytes, seconds, error = receiver.recv() if answered else (None, None, None)
         except EOFError:
-            process.join(5)
+            process.join(5)  # for its exit code
             predicted_bytes, seconds, error = None, None, f"died (exit code {process.exitcode})"
-        if not answered:
+        if answered:
+            process.join(5)
+        else:
             error = f"more than {self.limit_seconds:.0f} s"
         process.kill()
         process.join()
@@ -145,16 +157,17 @@ def _estimate(sender: Connection, name: str, case: Case, memory_bytes: int) -> N
 def row_of(peer: Peer, cells: Sequence[Cell]) -> Row:
     """A peer's summary over its cells."""
     answered = [cell for cell in cells if cell.predicted_bytes is not None]
-    context = 0 if peer.counts == "gpu" else CONTEXT_BYTES
     pairs = [(cell.predicted_bytes or 0, cell.case.measured_bytes) for cell in answered]
-    seconds = sorted(cell.seconds or 0.0 for cell in answered)
+    constant = round(median(m - p for p, m in pairs)) if pairs else None
+    seconds = [cell.seconds for cell in answered if cell.seconds is not None]
     return Row(
         peer=peer,
         version=_version(peer.package),
         cells=tuple(cells),
         summary=summarize(pairs),
-        summary_with_context=summarize((p + context, m) for p, m in pairs),
-        median_seconds=seconds[len(seconds) // 2] if seconds else None,
+        constant_bytes=constant,
+        summary_with_constant=summarize((p + (constant or 0), m) for p, m in pairs),
+        median_seconds=median(seconds) if seconds else None,
     )
 
 
@@ -175,30 +188,36 @@ def table(rows: Sequence[Row], cases: Sequence[Case]) -> str:
         ),
         "",
         f"{'peer':14}{'models':>7}{'median':>9}{'p90':>9}{'worst':>9}{'signed':>9}"
-        f"{'+context':>10}{'s each':>9}",
+        f"{'constant':>11}{'+constant':>11}{'s each':>9}",
         *(_error_line(row) for row in rows),
         "",
         f"{'peer':14}{'version':10}{'counts':10}{'batch':7}{'optimizer':11}{'lifetimes':11}runs",
         *(_claim_line(row) for row in rows),
     ]
-    failures = [(row.peer.name, cell) for row in rows for cell in row.failures]
-    if failures:
-        lines += ["", "No answer:"]
-        lines += [f"  {name:14}{cell.case.model}: {cell.error}" for name, cell in failures]
-    return "\n".join(lines)
+    failures = [line for row in rows for line in _failure_lines(row)]
+    return "\n".join([*lines, *(["", "No answer:", *failures] if failures else [])])
+
+
+def _failure_lines(row: Row) -> list[str]:
+    """One line for each reason, with the models that it stopped."""
+    models: defaultdict[str, list[str]] = defaultdict(list)
+    for cell in row.failures:
+        models[cell.error or ""].append(cell.case.model)
+    return [
+        f"  {row.peer.name:14}{'all' if len(names) == len(row.cells) else ', '.join(names)}: {error}"
+        for error, names in models.items()
+    ]
 
 
 def _error_line(row: Row) -> str:
     answered = f"{len(row.cells) - len(row.failures)}/{len(row.cells)}"
-    if row.summary is None or row.summary_with_context is None:
-        return f"{row.peer.name:14}{answered:>7}{'-':>9}{'-':>9}{'-':>9}{'-':>9}{'-':>10}{'-':>9}"
-    shown = row.summary
-    with_context = (
-        "counted" if row.peer.counts == "gpu" else f"{row.summary_with_context.median:.1%}"
-    )
+    shown, shifted = row.summary, row.summary_with_constant
+    if shown is None or shifted is None:
+        return f"{row.peer.name:14}{answered:>7}{'no answer':>12}"
     return (
         f"{row.peer.name:14}{answered:>7}{shown.median:>9.1%}{shown.p90:>9.1%}"
-        f"{shown.worst:>9.1%}{shown.signed_median:>+9.1%}{with_context:>10}"
+        f"{shown.worst:>9.1%}{shown.signed_median:>+9.1%}"
+        f"{(row.constant_bytes or 0) / GIB:>+7.2f} GiB{shifted.median:>11.1%}"
         f"{row.median_seconds or 0:>9.2f}"
     )
 
@@ -224,7 +243,6 @@ def document(rows: Sequence[Row], cases: Sequence[Case]) -> dict[str, object]:
             "torch": _version("torch"),
             "timm": _version("timm"),
         },
-        "context_bytes": CONTEXT_BYTES,
         "cases": [asdict(case) for case in cases],
         "peers": [_row_document(row) for row in rows],
     }
@@ -237,8 +255,9 @@ def _row_document(row: Row) -> dict[str, object]:
         "version": row.version,
         **claims,
         "summary": asdict(row.summary) if row.summary else None,
-        "summary_with_context": (
-            asdict(row.summary_with_context) if row.summary_with_context else None
+        "constant_bytes": row.constant_bytes,
+        "summary_with_constant": (
+            asdict(row.summary_with_constant) if row.summary_with_constant else None
         ),
         "median_seconds": row.median_seconds,
         "cells": [
@@ -263,6 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     estimators = Estimators(
         limit_seconds=options.limit_seconds, memory_bytes=int(options.memory_gib * GIB)
     )
+    sys.path.append(str(FOLDER.parent / "src"))  # for the children, where memfit is not installed
     rows = []
     for peer in PEERS:
         if options.peers and peer.name not in options.peers:
@@ -281,11 +301,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--models", type=_positive, default=12, help="how many models (12)")
+    parser.add_argument("--models", type=_positive, default=10, help="how many models (10)")
     parser.add_argument(
         "--peers", nargs="+", choices=[peer.name for peer in PEERS], help="only these (all)"
     )
-    parser.add_argument("--limit-seconds", type=float, default=45.0, help="for one estimate (45)")
+    parser.add_argument("--limit-seconds", type=float, default=30.0, help="for one estimate (30)")
     parser.add_argument(
         "--memory-gib", type=float, default=12.0, help="host memory for one estimate (12)"
     )

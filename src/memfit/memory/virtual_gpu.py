@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -224,7 +225,7 @@ def _stand_ins(clear_casts: Callable[[], None]) -> Iterator[None]:
         clear_casts()
         clear()
 
-    replaced = [
+    replaced: list[tuple[Any, str, Any]] = [
         (common, "amp_definitely_not_available", lambda: False),
         (torch.cuda, "is_bf16_supported", lambda *_, **__: True),
         (autocast_mode.autocast, "__init__", init_autocast),
@@ -233,6 +234,9 @@ def _stand_ins(clear_casts: Callable[[], None]) -> Iterator[None]:
         (optimizer_hooks, "_get_foreach_kernels_supported_devices", lambda: [*foreach, "meta"]),
         (optimizer_hooks, "_get_fused_kernels_supported_devices", lambda: [*fused, "meta"]),
     ]
+    if (masking := sys.modules.get("transformers.masking_utils")) is not None:
+        # It reads position ids to see whether sequences are packed; usual batches are not.
+        replaced.append((masking, "find_packed_sequence_indices", lambda _positions: None))
     originals = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced]
     for owner, name, stand_in in replaced:
         setattr(owner, name, stand_in)
