@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from profiler_memory import CpuRun, profile_memory
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
@@ -39,6 +38,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from memfit.memory.recorder import Recorder
 from memfit.memory.tape import max_live_bytes
 from memfit.models.meta import construct_on_meta, meta_twin
+from profiler_memory import CpuRun, profile_memory
 
 RESULTS = Path(__file__).resolve().parent / "results" / "oracle.json"
 BATCH = 2
@@ -304,8 +304,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these models; writes no file")
     only = parser.parse_args(arguments).only
     began = time.monotonic()
+    torch.set_num_threads(1)  # tiny kernels: threads would wait for each other on a busy machine
     chosen = [model for model in MODELS if not only or model[1] in only]
-    print(f"{'model':34} {'profiler':>11} {'cpu':>11} {'meta':>11} {'error':>8}  same sequence")
+    print(f"{'model':34} {'profiler':>13} {'cpu':>13} {'meta':>13} {'error':>8}  same sequence")
     comparisons = []
     for model in chosen:
         with _quiet_profiler():
@@ -322,7 +323,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _row(c: Comparison) -> str:
     same = f"cpu {'yes' if c.cpu_is_same else 'NO'}, meta {'yes' if c.meta_is_same else 'NO'}"
     lines = [
-        f"{c.name:34} {c.profiler.peak_bytes:11,} {c.cpu.peak_bytes:11,} {c.meta.peak_bytes:11,} "
+        f"{c.name:34} {c.profiler.peak_bytes:13,} {c.cpu.peak_bytes:13,} {c.meta.peak_bytes:13,} "
         f"{c.peak_error:+8.3%}  {same}"
     ]
     for title, differences in (("cpu", c.cpu_differences), ("meta", c.meta_differences)):

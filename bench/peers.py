@@ -203,10 +203,11 @@ def _failure_lines(row: Row) -> list[str]:
     models: defaultdict[str, list[str]] = defaultdict(list)
     for cell in row.failures:
         models[cell.error or ""].append(cell.case.model)
-    return [
-        f"  {row.peer.name:14}{'all' if len(names) == len(row.cells) else ', '.join(names)}: {error}"
-        for error, names in models.items()
-    ]
+    lines = []
+    for error, names in models.items():
+        which = "all" if len(names) == len(row.cells) else ", ".join(names)
+        lines.append(f"  {row.peer.name:14}{which}: {error}")
+    return lines
 
 
 def _error_line(row: Row) -> str:

@@ -21,6 +21,7 @@ __all__ = [
     "Recipe",
     "ZeroGrad",
     "load_recipe",
+    "parse_optimizer",
     "parse_shape",
 ]
 
@@ -160,6 +161,8 @@ def load_recipe(path: str | Path, **changes: Any) -> Recipe:
     for key in content:
         if key not in names:
             raise UnknownName(f"key in {path}:", key, names)
+    if isinstance(content.get("optimizer"), str):
+        content["optimizer"] = parse_optimizer(content["optimizer"])
     if isinstance(content.get("input_shape"), str):
         content["input_shape"] = parse_shape(content["input_shape"])
     content |= {name: value for name, value in changes.items() if value is not None}
@@ -181,6 +184,27 @@ def parse_shape(text: str) -> tuple[int, ...]:
     if not all(part.strip().isdigit() for part in parts):
         raise UsageError(f"{text!r} is not a shape.", hint="Write it like 3x224x224.")
     return tuple(int(part) for part in parts)
+
+
+def parse_optimizer(text: str) -> dict[str, Any]:
+    """``"sgd,momentum=0.9,foreach=false"`` as ``{"name": "sgd", "momentum": 0.9, …}``.
+
+    Raises:
+        UsageError: an option is not ``key=value``.
+    """
+    name, *options = (part.strip() for part in text.split(","))
+    spec: dict[str, Any] = {"name": name}
+    for option in options:
+        key, separator, value = option.partition("=")
+        if not separator or not key.isidentifier():
+            raise UsageError(
+                f"{option!r} is no option of an optimizer.", hint="Write it like sgd,momentum=0.9."
+            )
+        try:
+            spec[key] = tomllib.loads(f"value = {value.lower()}")["value"]
+        except tomllib.TOMLDecodeError:
+            spec[key] = value
+    return spec
 
 
 def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:

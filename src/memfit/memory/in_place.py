@@ -7,7 +7,7 @@ A tape with those extra tensors would be the watcher's, not the training step's.
 in-place twin gives the step's own. ``bench/oracle.py`` holds the result against the profiler.
 
 Source (torch 2.11 to 2.15): ``isTensorSubclassLike`` in ``aten/src/ATen/TensorSubclassLikeUtils.h``
-is true for both. It decides in ``can_accumulate_inplace`` (``torch/csrc/autograd/input_buffer.cpp``),
+is true for both. It decides in ``can_accumulate_inplace`` (``autograd/input_buffer.cpp``),
 ``linear`` (``aten/src/ATen/native/Linear.cpp``), the mask of ``_scaled_dot_product_attention_math``
 (``native/transformers/attention.cpp``), ``index_backward`` and
 ``value_selecting_reduction_backward`` (``FunctionsManual.cpp``), and ``gather_backward``

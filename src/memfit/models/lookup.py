@@ -65,10 +65,10 @@ def build(
         if isinstance(model, str):
             built = _build_spec(model.strip(), input_shape, num_classes)
         elif isinstance(model, nn.Module):
-            built = _from_user(model, type(model).__name__, input_shape, None)
+            built = _from_user(model, None, input_shape, None)
         elif callable(model):
             module = construct_from_callable(model, input_shape, num_classes)
-            built = _from_user(module, type(module).__name__, input_shape, num_classes)
+            built = _from_user(module, None, input_shape, num_classes)
         else:
             raise UsageError(f"A model is a name, a module or a function, not {model!r}.")
     if not built.module.training:
@@ -155,11 +155,14 @@ def _unknown(spec: str) -> UnknownName:
 
 
 def _from_user(
-    module: nn.Module, name: str, input_shape: tuple[int, ...] | None, num_classes: int | None
+    module: nn.Module,
+    name: str | None,
+    input_shape: tuple[int, ...] | None,
+    num_classes: int | None,
 ) -> BuiltModel:
     twin = meta_twin(module)
     materialise_lazy(twin, input_shape)
-    return BuiltModel(twin, name, input_shape, num_classes)
+    return BuiltModel(twin, name or type(twin).__name__, input_shape, num_classes)
 
 
 def _check_request(input_shape: tuple[int, ...] | None, num_classes: int | None) -> None:

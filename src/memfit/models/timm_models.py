@@ -83,7 +83,7 @@ def _size_option(module: nn.Module, input_shape: tuple[int, ...]) -> dict[str, A
     for cls in type(module).__mro__:
         if "__init__" not in vars(cls):
             continue
-        parameters = inspect.signature(cls.__init__).parameters
+        parameters = inspect.signature(vars(cls)["__init__"]).parameters
         if "img_size" in parameters:
             # Square as one number: some families do arithmetic on it.
             size = input_shape[1] if input_shape[1] == input_shape[2] else input_shape[1:]

@@ -1,0 +1,322 @@
+"""The command line: parse, call, print, exit code. No logic lives here."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.config import Env
+
+from memfit import __version__
+from memfit.errors import ExitCode, MemfitError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from memfit.planner.plan import Plan
+
+app = App(
+    name="memfit",
+    help="Where every byte of GPU memory goes when you train, before anything runs on a GPU.",
+    version=__version__,
+    config=Env("MEMFIT_", command=False),
+    result_action="return_value",
+)
+
+
+T = TypeVar("T")
+JsonFlag = Annotated[bool, Parameter(name="--json", negative=())]
+Flag = Annotated[bool | None, Parameter(negative_bool=("no-",))]
+
+
+@app.command
+def plan(
+    model: str,
+    *,
+    gpu: str | None = None,
+    input_shape: str | None = None,
+    input_ids: int | None = None,
+    num_classes: int | None = None,
+    batch_size: int | None = None,
+    global_batch: int | None = None,
+    optimizer: str | None = None,
+    precision: str | None = None,
+    memory_format: str | None = None,
+    attention: str | None = None,
+    zero_grad: str | None = None,
+    cudnn_benchmark: Flag = None,
+    gradient_checkpointing: Flag = None,
+    reentrant: Annotated[bool, Parameter(negative=())] = False,
+    accumulation: int | None = None,
+    clip_grad_norm: float | None = None,
+    ema: Flag = None,
+    frozen: Annotated[list[str] | None, Parameter(negative=())] = None,
+    allocator: str | None = None,
+    base_lr: float | None = None,
+    base_batch_size: int | None = None,
+    safety: float | None = None,
+    quick: Annotated[bool, Parameter(negative=())] = False,
+    strict: Annotated[bool, Parameter(negative=())] = False,
+    as_json: JsonFlag = False,
+) -> int:
+    """Where memory goes, the batch that fits, and how to fit more.
+
+    Parameters
+    ----------
+    model:
+        torchvision:NAME, timm:NAME, transformers:NAME, mlp, cnn, path/to/file.py:build,
+        package.module:build, or a recipe file ending in .toml.
+    gpu:
+        A card such as rtx-3060, or a size such as 11GiB. Without it: the local GPU, else a table.
+    input_shape:
+        Of one sample, such as 3x224x224.
+    input_ids:
+        Tokens in one sample, for language models.
+    num_classes:
+        Of the model's head.
+    batch_size:
+        Does this micro-batch fit? Exit code 3 if not.
+    global_batch:
+        Samples for one optimizer step, reached by accumulation.
+    optimizer:
+        A name, with options after commas: sgd,momentum=0.9 or adamw,fused=true.
+    precision:
+        fp32, tf32, amp-fp16, amp-bf16, fp16 or bf16.
+    memory_format:
+        nchw or nhwc (channels last).
+    attention:
+        auto, flash, efficient or math.
+    zero_grad:
+        none: gradients are freed before each step; zero: they stay.
+    cudnn_benchmark:
+        torch.backends.cudnn.benchmark.
+    gradient_checkpointing:
+        Recompute blocks in backward.
+    reentrant:
+        Checkpoint with the reentrant implementation.
+    accumulation:
+        Micro-batches for one optimizer step.
+    clip_grad_norm:
+        Clip gradients to this norm.
+    ema:
+        Keep a moving average of the weights on the device.
+    frozen:
+        Parameters that do not train, as a path pattern; may be repeated.
+    allocator:
+        Options as in PYTORCH_ALLOC_CONF, such as expandable_segments:True.
+    base_lr:
+        A learning rate that works at the base batch size.
+    base_batch_size:
+        The global batch at which the base learning rate works.
+    safety:
+        Share of the card that the recommended batch may use.
+    quick:
+        Leave out the ways to fit more.
+    strict:
+        Exit with 4 when an operator could not be accounted for.
+    as_json:
+        Print the plan as JSON and nothing else.
+    """
+    from memfit.planner.options import ways_to_fit_more
+
+    flags = {
+        "input_shape": input_shape,
+        "input_ids": input_ids,
+        "num_classes": num_classes,
+        "batch_size": batch_size,
+        "global_batch": global_batch,
+        "optimizer": optimizer,
+        "precision": precision,
+        "memory_format": memory_format,
+        "attention": attention,
+        "zero_grad": zero_grad,
+        "cudnn_benchmark": cudnn_benchmark,
+        "gradient_checkpointing": "reentrant" if reentrant else gradient_checkpointing,
+        "accumulation": accumulation,
+        "clip_grad_norm": clip_grad_norm,
+        "ema": ema,
+        "frozen": tuple(frozen) if frozen else None,
+        "allocator": allocator,
+        "base_lr": base_lr,
+        "base_batch_size": base_batch_size,
+        "safety": safety,
+    }
+    made = _working("planning", lambda: _make_plan(model, gpu, flags))
+    options = [] if quick or made.gpu is None else _working(
+        "planning ways to fit more", lambda: ways_to_fit_more(made)
+    )  # fmt: skip
+    if as_json:
+        from dataclasses import asdict
+
+        _print_json(made.to_dict() | {"options": [asdict(option) for option in options]})
+    else:
+        from memfit.report.text import render_plan
+
+        _print(lambda console: render_plan(made, options, console))
+    if made.fits is False:
+        return ExitCode.DOES_NOT_FIT
+    return ExitCode.INCOMPLETE if strict and made.unsupported else ExitCode.OK
+
+
+@app.command
+def model(
+    model: str,
+    *,
+    depth: int = 2,
+    batch_size: int | None = None,
+    input_shape: str | None = None,
+    input_ids: int | None = None,
+    num_classes: int | None = None,
+    precision: str | None = None,
+    optimizer: str | None = None,
+    as_json: JsonFlag = False,
+) -> int:
+    """Layers, shapes, parameters, bytes kept for backward and multiply-adds.
+
+    Parameters
+    ----------
+    model:
+        As for memfit plan.
+    depth:
+        Levels of modules to show.
+    batch_size:
+        The micro-batch; 1 when omitted.
+    input_shape:
+        Of one sample, such as 3x224x224.
+    input_ids:
+        Tokens in one sample, for language models.
+    num_classes:
+        Of the model's head.
+    precision:
+        fp32, tf32, amp-fp16, amp-bf16, fp16 or bf16.
+    optimizer:
+        A name, with options after commas; decides the peak.
+    as_json:
+        Print the table as JSON and nothing else.
+    """
+    from memfit.planner.layers import summarise_layers
+
+    if depth < 0:
+        raise UsageError(f"--depth is {depth}; it must be 0 or more.")
+    flags = {
+        "input_shape": input_shape,
+        "input_ids": input_ids,
+        "num_classes": num_classes,
+        "batch_size": batch_size or 1,
+        "precision": precision,
+        "optimizer": optimizer,
+    }
+    if batch_size is not None:
+        flags["batch_size"] = batch_size
+    made = _working("tracing", lambda: _make_plan(model, None, flags, local=False))
+    table = summarise_layers(made, depth=depth)
+    if as_json:
+        _print_json(table.to_dict())
+    else:
+        from memfit.report.tables import render_layers
+
+        _print(lambda console: render_layers(table, made.model_name, console))
+    return ExitCode.OK
+
+
+@app.command
+def gpus(*, as_json: JsonFlag = False) -> int:
+    """The catalogue of cards.
+
+    Parameters
+    ----------
+    as_json:
+        Print the catalogue as JSON and nothing else.
+    """
+    from memfit.catalogue import gpus as catalogue
+
+    if as_json:
+        from dataclasses import asdict
+
+        _print_json({"schema_version": 1, "gpus": [asdict(card) for card in catalogue().values()]})
+    else:
+        from memfit.report.tables import render_gpus
+
+        _print(lambda console: render_gpus(catalogue(), console))
+    return ExitCode.OK
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: without the program's name; the process's own when omitted.
+
+    Returns:
+        The exit code, see :class:`memfit.errors.ExitCode`.
+    """
+    try:
+        result = app(arguments, exit_on_error=False, print_error=False)
+        sys.stdout.flush()
+    except MemfitError as error:
+        return _complain(error.message, error.hint, error.exit_code)
+    except CycloptsError as error:
+        return _complain(str(error), "memfit --help lists what there is.", ExitCode.USAGE)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
+    return int(result or ExitCode.OK)
+
+
+def _make_plan(
+    model: str, gpu: str | None, flags: dict[str, Any], *, local: bool = True
+) -> Plan:
+    """The plan of a recipe file or a model, with flags over the file."""
+    from memfit.api import plan as make_plan, plan_recipe
+    from memfit.recipe import Recipe, load_recipe, parse_optimizer, parse_shape
+
+    if flags.get("input_shape") is not None:
+        flags["input_shape"] = parse_shape(flags["input_shape"])
+    if flags.get("optimizer") is not None:
+        flags["optimizer"] = parse_optimizer(flags["optimizer"])
+    if Path(model).suffix == ".toml":
+        recipe = load_recipe(model, **flags)
+    else:
+        given = {name: value for name, value in flags.items() if value is not None}
+        recipe = Recipe(model=model, **given)
+    return make_plan(recipe, gpu=gpu) if local else plan_recipe(recipe, None, verify=False)
+
+
+def _working(words: str, work: Callable[[], T]) -> T:
+    """Do something that takes a second or two; say so on a terminal's stderr."""
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        return work()
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"{words} ..."):
+        return work()
+
+
+def _print(render: Callable[[Console], RenderableType]) -> None:
+    from rich.console import Console
+
+    columns = os.environ.get("COLUMNS", "")
+    piped_width = None if sys.stdout.isatty() or columns.isdigit() else 100
+    console = Console(highlight=False, emoji=False, markup=False, width=piped_width)
+    with console.capture() as captured:
+        console.print(render(console))
+    for line in captured.get().splitlines():
+        print(line.rstrip())
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    print(json.dumps(content, indent=2))
+
+
+def _complain(message: str, hint: str | None, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    if hint:
+        print(hint, file=sys.stderr)
+    return code

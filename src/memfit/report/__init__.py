@@ -1,0 +1,1 @@
+"""Results as people read them: formatting only, no analysis."""
