@@ -257,16 +257,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         result = app(arguments, exit_on_error=False, print_error=False)
-        sys.stdout.flush()
     except MemfitError as error:
         return _complain(error.message, error.hint, error.exit_code)
     except CycloptsError as error:
         return _complain(str(error), "memfit --help lists what there is.", ExitCode.USAGE)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.OK
     return int(result or ExitCode.OK)
 
 
@@ -307,12 +303,20 @@ def _print(render: Callable[[Console], RenderableType]) -> None:
     console = Console(highlight=False, emoji=False, markup=False, width=piped_width)
     with console.capture() as captured:
         console.print(render(console))
-    for line in captured.get().splitlines():
-        print(line.rstrip())
+    _write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
 def _print_json(content: dict[str, Any]) -> None:
-    print(json.dumps(content, indent=2))
+    _write(json.dumps(content, indent=2) + "\n")
+
+
+def _write(text: str) -> None:
+    """To stdout; a reader that went away (``| head``) changes no exit code."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(message: str, hint: str | None, code: int) -> int:

@@ -31,6 +31,7 @@ _SINCE = {
     "cudnn grid limit": (2, 13),
     "efficient storage offset": (2, 13),
     "efficient grouped heads": (2, 14),
+    "one key head for all": (2, 14),
     "cudnn heads of 256": (2, 14),
     "flash grid limit": (2, 15),
 }
@@ -185,13 +186,14 @@ def _dense_rows_or_one_column(problem: AttentionProblem, _gpu: _Gpu) -> str | No
     return None if dense and problem.mask_unit_stride else "the last dimension is not dense"
 
 
-def _same_batch_and_heads(problem: AttentionProblem, _gpu: _Gpu) -> str | None:
+def _same_batch_and_heads(problem: AttentionProblem, gpu: _Gpu) -> str | None:
     query, key, value = problem.query_shape, problem.key_shape, problem.value_shape
     if not query[0] == key[0] == value[0]:
         return "query, key and value differ in batch"
     if query[1] == key[1] == value[1]:
         return None
-    if not problem.enable_gqa:
+    broadcasts = key[1] == value[1] == 1 and gpu.has("one key head for all")
+    if not (problem.enable_gqa or broadcasts):
         return "query, key and value differ in heads, without enable_gqa"
     shares = key[1] == value[1] and query[1] % key[1] == 0
     return None if shares else "query heads are no multiple of key heads"

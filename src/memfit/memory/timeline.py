@@ -157,5 +157,14 @@ def fits(
     settings: AllocatorSettings | None = None,
 ) -> bool:
     """Whether a tape runs within a capacity, releasing cached blocks where torch would."""
-    timeline = replay(tape, sizes_bytes, settings=settings, capacity_bytes=capacity_bytes)
-    return timeline.out_of_memory is None
+    allocator = CachingAllocator(settings or AllocatorSettings(), capacity_bytes)
+    blocks = {}
+    try:
+        for event in tape.events:
+            if event >= 0:
+                blocks[event] = allocator.allocate(sizes_bytes[event])
+            else:
+                allocator.free(blocks.pop(~event))
+    except OutOfDeviceMemory:
+        return False
+    return True

@@ -157,6 +157,8 @@ class VirtualGPU:
             if isinstance(value, Tensor) and value.is_leaf and not value.requires_grad:
                 self.recorder.adopt(value, Part.BATCH)
         self.recorder.tag_survivors(Phase.DATA, Part.BATCH)
+        if self.recorder.phase is Phase.OPTIMIZER:  # the next micro-batch of an accumulation
+            self.recorder.tag_survivors(Phase.OPTIMIZER, Part.BATCH)
         self.recorder.enter_phase(Phase.FORWARD)
 
     def _after_module(self, _module: nn.Module, _inputs: Any, _output: Any) -> None:

@@ -73,7 +73,8 @@ def ways_to_fit_more(plan: Plan) -> list[Option]:
 def _replan(plan: Plan, change: _Change) -> Plan:
     recipe = plan.recipe.but(**change.values)
     built = build(recipe.model, input_shape=recipe.input_shape, num_classes=recipe.num_classes)
-    return Plan(recipe, TrainingStep(recipe, built, plan.step.gpu), plan.model_name, plan.gpu)
+    step = TrainingStep(recipe, built, plan.step.gpu, plan.step.batch.target)
+    return Plan(recipe, step, plan.model_name, plan.gpu)
 
 
 def _changes(plan: Plan) -> Iterator[_Change]:

@@ -202,7 +202,8 @@ class Plan:
         capacity = gpu.usable_bytes - gpu.context_bytes
         if self._least_bytes(batch_size) > capacity:
             return False
-        if self.at(batch_size).peak_reserved_bytes <= capacity:
+        known = self._plans.get(batch_size)
+        if known is not None and known.peak_reserved_bytes <= capacity:
             return True
         tape, sizes = self.tape_at(batch_size)
         return fits(tape, sizes, capacity, self._settings)

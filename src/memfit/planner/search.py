@@ -32,19 +32,19 @@ def largest_batch(holds: Callable[[int], bool], bound: int, guess: int = 1) -> i
 
 def _bracket(holds: Callable[[int], bool], bound: int, guess: int) -> tuple[int, int]:
     """A number that holds (or 0) and a larger one that does not (or ``bound + 1``)."""
-    width = 1
+    width = max(1, guess // 32)
     if holds(guess):
         low = guess
-        while low + width <= bound:
-            if not holds(low + width):
-                return low, low + width
-            low += width
-            width *= 2
-        return low, bound + 1
+        while low < bound:
+            above = min(low + width, bound)
+            if not holds(above):
+                return low, above
+            low, width = above, width * 2
+        return bound, bound + 1
     high = guess
-    while high - width >= 1:
-        if holds(high - width):
-            return high - width, high
-        high -= width
-        width *= 2
+    while high > 1:
+        below = max(high - width, 1)
+        if holds(below):
+            return below, high
+        high, width = below, width * 2
     return 0, high

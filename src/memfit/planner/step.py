@@ -43,12 +43,15 @@ class TrainingStep:
         built: the model on the meta device; it is prepared in place (precision, memory format,
             frozen parameters, checkpointing).
         gpu: the card to play.
+        target: the labels of one sample, where they are known; else the model is run once to see.
 
     Raises:
         StepError: the model does not run on the input.
     """
 
-    def __init__(self, recipe: Recipe, built: BuiltModel, gpu: GPU) -> None:
+    def __init__(
+        self, recipe: Recipe, built: BuiltModel, gpu: GPU, target: TensorSpec | None = None
+    ) -> None:
         self.recipe = recipe
         self.gpu = gpu
         self.model = built.module
@@ -57,7 +60,7 @@ class TrainingStep:
         self.checkpointed_blocks = 0
         self._is_tokens = recipe.input_ids is not None or built.kind == "token"
         self._prepare_model()
-        self.batch = self._batch_spec(built)
+        self.batch = self._batch_spec(built, target)
 
     # -- preparation ---------------------------------------------------------------------------
 
@@ -78,7 +81,7 @@ class TrainingStep:
                     hint="Use torch.utils.checkpoint in your own forward and leave it off here.",
                 )
 
-    def _batch_spec(self, built: BuiltModel) -> BatchSpec:
+    def _batch_spec(self, built: BuiltModel, target: TensorSpec | None) -> BatchSpec:
         recipe = self.recipe
         shape = recipe.input_shape or built.default_input_shape
         dtype = _PURE.get(recipe.precision, torch.float32)
@@ -90,11 +93,11 @@ class TrainingStep:
         inputs = input_spec(None if length else shape, length, dtype)
         spec = BatchSpec(
             inputs,
-            TensorSpec((), torch.int64),
+            target or TensorSpec((), torch.int64),
             is_tokens=self._is_tokens,
             channels_last=recipe.memory_format == "nhwc",
         )
-        if recipe.loss is not None or recipe.step is not None:
+        if target or recipe.loss is not None or recipe.step is not None:
             return spec
         return BatchSpec(spec.inputs, self._probe_target(spec), spec.is_tokens, spec.channels_last)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 __all__ = ["ChartMarks", "bar", "line_chart"]
 
@@ -54,7 +55,7 @@ def line_chart(
     unit: str,
     limit_label: str = "",
 ) -> list[str]:
-    """Points over a floor, with one horizontal line for the limit.
+    """A line through points over a floor, with one horizontal line for the limit.
 
     Args:
         points: (x, y), ascending in x.
@@ -79,9 +80,9 @@ def line_chart(
             rows[line][start : start + len(limit_label) + 2] = list(f" {limit_label} ")
     first, last = points[0][0], points[-1][0]
     span = max(1, last - first)
-    for x, y in points:
-        column = round((x - first) / span * (width - 1))
-        rows[row_of(y)][column] = marks.point
+    for column in range(0, width, 2):
+        x = first + span * column / (width - 1)
+        rows[row_of(_between(points, x))][column] = marks.point
     lines = []
     for number, row in enumerate(rows):
         value = top * (height - number - 0.5) / height
@@ -92,3 +93,11 @@ def line_chart(
     axis = f"{first:<{width // 2 - len(middle) // 2}}{middle}"
     lines.append(" " * 13 + axis + f"{last:,}".rjust(width - len(axis)))
     return lines
+
+
+def _between(points: Sequence[tuple[int, float]], x: float) -> float:
+    """The value at x on the straight lines that join the points."""
+    for (x0, y0), (x1, y1) in pairwise(points):
+        if x <= x1:
+            return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+    return points[-1][1]

@@ -184,13 +184,12 @@ def _peak(at: BatchPlan) -> Text:
 def _curve(plan: Plan, width: int, marks: ChartMarks) -> Group:
     largest = plan.max_batch_size or plan.at(None).batch_size
     end = max(2, round(largest * 1.15))
-    plot = max(20, width - 16)
-    batches = sorted({max(1, round(end * i / 30)) for i in range(31)})
+    batches = sorted({max(1, round(end * i / 8)) for i in range(9)})
     points = [(batch, plan.at(batch).total_bytes / GIB) for batch in batches]
     limit = plan.gpu.usable_bytes / GIB if plan.gpu else None
     label = f"{plan.gpu.key}: {limit:.1f} GiB" if plan.gpu else ""
     lines = line_chart(
-        points, limit, width=plot, height=9, marks=marks, unit="GiB", limit_label=label
+        points, limit, width=max(20, width - 16), height=9, marks=marks, unit="GiB", limit_label=label
     )
     return Group(Text("Memory against micro-batch", "italic"), *(Text(line) for line in lines))
 
