@@ -22,18 +22,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
+
+import memfit
+from memfit.errors import MemfitError
+from memfit.units import MIB
 from truth_tables import (
     Measurement,
-    family,
     read_gpumemnet,
     read_schedtune,
     summarize,
     summarize_by_family,
 )
-
-import memfit
-from memfit.errors import MemfitError
-from memfit.units import MIB
 
 RESULTS = Path(__file__).parent / "results" / "accuracy.json"
 
@@ -105,8 +104,9 @@ def report(name: str, rows: int, predicted: list[Row], worst: int) -> dict[str, 
     for error, row, reserved in offs[:worst]:
         rest = row.measured_bytes - reserved
         print(
-            f"    {error:6.1%} {row.model} batch {row.batch_size} on {row.gpu}: measured "
-            f"{row.measured_bytes / MIB:.0f}, reserved {reserved / MIB:.0f}, left {rest / MIB:.0f} MiB"
+            f"    {error:6.1%} {row.model} batch {row.batch_size} on {row.gpu}: "
+            f"measured {row.measured_bytes / MIB:.0f}, reserved {reserved / MIB:.0f}, "
+            f"left {rest / MIB:.0f} MiB"
         )
     return {
         "rows": rows,
@@ -161,8 +161,8 @@ def main() -> int:
             print(f"{name}: table not found, skipped (see bench/truth_tables.py)")
             continue
         models = sorted({row.model for row in rows})[:: options.every]
-        rows = [row for row in rows if row.model in models]
-        record[name] = report(name, len(rows), predict(rows, plan_of), options.worst)
+        chosen = [row for row in rows if row.model in models]
+        record[name] = report(name, len(chosen), predict(chosen, plan_of), options.worst)
     if options.every == 1 and options.table is None and "gpumemnet" in record:
         RESULTS.write_text(json.dumps(record, indent=1) + "\n")
     return 0

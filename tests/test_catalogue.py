@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import memfit.catalogue as catalogue
-from memfit.errors import UnknownName, UsageError
 from memfit.catalogue import GPU, context_bytes, gpu, gpus, local_gpu
+from memfit.errors import UnknownName, UsageError
 from memfit.units import GIB, MIB
 
 TABLES = tomllib.loads(Path(catalogue.__file__).with_name("gpus.toml").read_text("utf-8"))

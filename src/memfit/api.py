@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from memfit.catalogue import GPU, gpu as find_gpu, local_gpu
+from memfit.catalogue import GPU, local_gpu
+from memfit.catalogue import gpu as find_gpu
 from memfit.models import build
 from memfit.planner.plan import Plan
 from memfit.planner.step import TrainingStep
@@ -16,9 +17,7 @@ __all__ = ["plan", "plan_recipe"]
 DEFAULT_CARD = "rtx-3060"
 
 
-def plan(
-    model: Any, *, gpu: str | GPU | None = None, verify: bool = True, **options: Any
-) -> Plan:
+def plan(model: Any, *, gpu: str | GPU | None = None, verify: bool = True, **options: Any) -> Plan:
     """Where every byte of GPU memory goes, and the batch that fits.
 
     Args:

@@ -89,7 +89,8 @@ def plan(
         fp32, tf32, amp-fp16, amp-bf16, fp16 or bf16.
     memory_format:
         nchw or nhwc (channels last).
-    attention:
+
+    Attention:
         auto, flash, efficient or math.
     zero_grad:
         none: gradients are freed before each step; zero: they stay.
@@ -266,11 +267,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(result or ExitCode.OK)
 
 
-def _make_plan(
-    model: str, gpu: str | None, flags: dict[str, Any], *, local: bool = True
-) -> Plan:
+def _make_plan(model: str, gpu: str | None, flags: dict[str, Any], *, local: bool = True) -> Plan:
     """The plan of a recipe file or a model, with flags over the file."""
-    from memfit.api import plan as make_plan, plan_recipe
+    from memfit.api import plan as make_plan
+    from memfit.api import plan_recipe
     from memfit.recipe import Recipe, load_recipe, parse_optimizer, parse_shape
 
     if flags.get("input_shape") is not None:

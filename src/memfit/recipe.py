@@ -208,7 +208,9 @@ def parse_optimizer(text: str) -> dict[str, Any]:
 
 
 def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
-    if not any(value is choice or (value == choice and type(value) is type(choice)) for choice in choices):
+    if not any(
+        value is choice or (value == choice and type(value) is type(choice)) for choice in choices
+    ):
         words = [choice for choice in choices if isinstance(choice, str)]
         raise UnknownName(name.replace("_", " "), str(value), words)
 

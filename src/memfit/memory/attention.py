@@ -78,7 +78,8 @@ def choose_backend(
             problem falls back to ``math``.
     """
     accepts = {
-        AttentionBackend.CUDNN: preference == "auto" and _accepts_cudnn(problem, compute_capability),
+        AttentionBackend.CUDNN: preference == "auto"
+        and _accepts_cudnn(problem, compute_capability),
         AttentionBackend.FLASH: preference in ("auto", "flash")
         and _accepts_flash(problem, compute_capability),
         AttentionBackend.EFFICIENT: preference in ("auto", "efficient")
@@ -195,7 +196,12 @@ def scaled_dot_product_attention(
 
 
 def _flash(
-    query: Tensor, key: Tensor, value: Tensor, dropout_p: float, is_causal: bool, scale: float | None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float | None,
 ) -> Tensor:
     """Heads are padded to a multiple of 8 (``pad_last_dim<8>``) and the output is cut again."""
     width = query.shape[-1]

@@ -33,7 +33,8 @@ class Policy(Enum):
 
 _LOWER = """
     _convolution.deprecated _convolution conv1d conv2d conv3d conv_tbc conv_transpose1d
-    conv_transpose2d.input conv_transpose3d.input convolution cudnn_convolution cudnn_convolution_transpose prelu addmm addmv addr matmul einsum
+    conv_transpose2d.input conv_transpose3d.input convolution cudnn_convolution
+    cudnn_convolution_transpose prelu addmm addmv addr matmul einsum
     mm mv linalg_vecdot linear addbmm baddbmm bmm chain_matmul linalg_multi_dot
     _thnn_fused_lstm_cell _thnn_fused_gru_cell lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell
     _scaled_dot_product_flash_attention scaled_dot_product_attention
@@ -182,11 +183,11 @@ def _set_dtype(
 
 
 def _missing_norm_args(op: Op, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    defaults = (None, 2, [], False) if "dim" in op._overloadname else (None, 2)  # type: ignore[attr-defined]
+    defaults: tuple[Any, ...] = (None, 2, [], False) if "dim" in op._overloadname else (None, 2)  # type: ignore[attr-defined]
     return defaults[len(args) :]
 
 
 def _norm(op: Op) -> Op:
     norm = torch.ops.aten.norm
     has_dim = "dim" in op._overloadname  # type: ignore[attr-defined]
-    return norm.ScalarOpt_dim_dtype if has_dim else norm.ScalarOpt_dtype  # type: ignore[no-any-return]
+    return norm.ScalarOpt_dim_dtype if has_dim else norm.ScalarOpt_dtype

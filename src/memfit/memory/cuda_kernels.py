@@ -124,12 +124,11 @@ def _layer_norm_backward(
     bias: Tensor | None,
     output_mask: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
-    made = (
+    return (
         torch.empty_like(input, memory_format=torch.contiguous_format) if output_mask[0] else None,
         torch.empty_like(weight) if weight is not None and output_mask[1] else None,
         torch.empty_like(bias) if bias is not None and output_mask[2] else None,
     )
-    return made
 
 
 #: By overload; each takes the operator's arguments and returns what CUDA would.

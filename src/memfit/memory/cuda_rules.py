@@ -29,7 +29,7 @@ __all__ = ["AttentionPreference", "CudaSemantics", "semantics"]
 Op = Callable[..., Any]
 
 _KEY = "AutocastPrivateUse1"
-_KEY_SET = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
+_KEY_SET = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, _KEY))
 
 
 @dataclass
@@ -66,8 +66,8 @@ def semantics(device: CudaSemantics) -> Iterator[None]:
 
 
 def _switch(*, on: bool) -> None:
-    torch._C._dispatch_tls_set_dispatch_key_excluded(_KEY, not on)  # type: ignore[attr-defined]
-    torch._C._dispatch_tls_set_dispatch_key_included(_KEY, on)  # type: ignore[attr-defined]
+    torch._C._dispatch_tls_set_dispatch_key_excluded(_KEY, not on)
+    torch._C._dispatch_tls_set_dispatch_key_included(_KEY, on)
 
 
 @cache

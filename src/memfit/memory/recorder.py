@@ -36,7 +36,17 @@ TransientRule = Callable[
 class _Record:
     """One allocation while its part is still open."""
 
-    __slots__ = ("dtype", "module", "operator", "part", "phase", "rule", "shape", "size_bytes", "step")
+    __slots__ = (
+        "dtype",
+        "module",
+        "operator",
+        "part",
+        "phase",
+        "rule",
+        "shape",
+        "size_bytes",
+        "step",
+    )
 
     def __init__(
         self,
@@ -89,7 +99,7 @@ class Recorder(TorchDispatchMode):
         transients: TransientRule | None = None,
         kernels: Mapping[Any, Callable[..., Any]] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
         self.step = 0
         self.phase = Phase.DATA
         self.last_operator = ""
@@ -214,7 +224,7 @@ class Recorder(TorchDispatchMode):
             self.tag_survivors(Phase.BACKWARD, Part.ACTIVATIONS)
 
     def _begin_span(self, path: str) -> None:
-        self._span_starts.append(torch._C._autograd._get_sequence_nr())  # type: ignore[attr-defined]
+        self._span_starts.append(torch._C._autograd._get_sequence_nr())
         self._span_modules.append(path)
 
     def _settle_phase(self) -> None:
@@ -230,7 +240,7 @@ class Recorder(TorchDispatchMode):
             return self.modules[-1]
         if self.phase is not Phase.BACKWARD:
             return ""
-        node = torch._C._current_autograd_node()
+        node: Any = torch._C._current_autograd_node()
         if node is None:
             return ""
         variable = getattr(node, "variable", None)
@@ -333,4 +343,5 @@ def _tensors(result: Any) -> Iterator[Tensor]:
 
 
 def _address(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    address: int = tensor.untyped_storage()._cdata
+    return address

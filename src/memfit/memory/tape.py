@@ -221,9 +221,7 @@ class AffineTape:
 
     def matches(self, tape: Tape, micro_batch: int) -> bool:
         """Whether a direct trace at ``micro_batch`` is what this form says, to the byte."""
-        return (
-            tape.events == self.tape.events and self.sizes_bytes(micro_batch) == tape.sizes_bytes
-        )
+        return tape.events == self.tape.events and self.sizes_bytes(micro_batch) == tape.sizes_bytes
 
 
 def max_live_bytes(sizes_bytes: Sequence[int], events: Sequence[int]) -> int:

@@ -81,7 +81,7 @@ class Timeline:
 
     def parts_at(self, position: int) -> dict[Part, int]:
         """Requested bytes alive after the event at ``position``, by part."""
-        parts = dict.fromkeys(_ALLOCATED_PARTS, 0)
+        parts: dict[Part, int] = dict.fromkeys(_ALLOCATED_PARTS, 0)
         for number in self.live_at(position):
             parts[self.tape.allocations[number].part] += self.sizes_bytes[number]
         return parts
@@ -105,7 +105,9 @@ class Timeline:
         )
 
 
-_ALLOCATED_PARTS = tuple(part for part in Part if part not in (Part.CACHE, Part.CONTEXT))
+_ALLOCATED_PARTS: tuple[Part, ...] = tuple(
+    part for part in Part if part not in (Part.CACHE, Part.CONTEXT)
+)
 
 
 def replay(

@@ -65,7 +65,8 @@ class KernelSize:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, KernelSize) and (
-            (self.op, self._arguments, self._outputs) == (other.op, other._arguments, other._outputs)
+            (self.op, self._arguments, self._outputs)
+            == (other.op, other._arguments, other._outputs)
         )
 
     def __hash__(self) -> int:

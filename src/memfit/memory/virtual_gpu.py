@@ -10,20 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as module_hooks
-from torch.optim import optimizer as optimizer_hooks
 from torch.overrides import TorchFunctionMode
 
-from memfit.catalogue import GPU, gpu as find_gpu
+from memfit.catalogue import GPU
+from memfit.catalogue import gpu as find_gpu
 from memfit.memory.allocator import AllocatorSettings
-from memfit.memory.kernel_facts import DeviceFacts
 from memfit.memory.cuda_kernels import CUDA_KERNELS
 from memfit.memory.cuda_rules import AttentionPreference, CudaSemantics, semantics
+from memfit.memory.kernel_facts import DeviceFacts
 from memfit.memory.recorder import Recorder, in_backward
 from memfit.memory.tape import Part, Phase, Tape
 from memfit.memory.timeline import Timeline, replay
 from memfit.memory.transients import Transients, installed_torch_version
 
 __all__ = ["VirtualGPU"]
+
+optimizer_hooks: Any = torch.optim.optimizer
 
 
 class VirtualGPU:
@@ -117,7 +119,8 @@ class VirtualGPU:
         for model in self._roots.values():
             for name, module in model.named_modules():
                 if name == path:
-                    return module
+                    found: nn.Module = module
+                    return found
         return None
 
     def input_shape_at(self, path: str) -> tuple[int, ...] | None:
@@ -208,11 +211,12 @@ def _meta_for_cuda(value: Any) -> Any:
 @contextmanager
 def _stand_ins(clear_casts: Callable[[], None]) -> Iterator[None]:
     """Replace the Python entry points at which torch asks whether CUDA is there."""
-    import torch.utils.checkpoint as checkpoint
     from torch.amp import autocast_mode
     from torch.cuda.amp import common
+    from torch.utils import checkpoint
 
-    infer, init = checkpoint._infer_device_type, autocast_mode.autocast.__init__
+    infer: Any = checkpoint._infer_device_type
+    init: Any = autocast_mode.autocast.__init__
     foreach = optimizer_hooks._get_foreach_kernels_supported_devices()
     fused = optimizer_hooks._get_fused_kernels_supported_devices()
     clear = torch.clear_autocast_cache

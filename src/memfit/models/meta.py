@@ -138,7 +138,7 @@ def materialise_lazy(module: nn.Module, input_shape: tuple[int, ...] | None) -> 
 @contextmanager
 def _random_state_kept() -> Iterator[None]:
     """Restore torch's generators; those of CUDA only where CUDA is already in use."""
-    in_use: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    in_use: bool = torch.cuda.is_initialized()
     devices = range(torch.cuda.device_count()) if in_use else ()
     with torch.random.fork_rng(devices=list(devices)):
         yield
@@ -168,7 +168,7 @@ def _parameters_on_meta() -> Iterator[None]:
         handle.remove()
 
 
-class _MetaOperands(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _MetaOperands(TorchDispatchMode):
     """An operator with one meta operand runs with all its operands on meta."""
 
     def __torch_dispatch__(

@@ -99,10 +99,14 @@ def summarise_layers(plan: Plan, *, depth: int = 3, batch_size: int | None = Non
         Layer(path, type(module).__name__, _level(path), shapes.get(path, ()), *columns[path])
         for path, module in rows.items()
     )
+    parameters, trainable, kept_bytes, multiply_adds = map(sum, zip(*columns.values(), strict=True))
     return LayerTable(
         at.batch_size,
         layers,
-        *(sum(column[i] for column in columns.values()) for i in range(4)),
+        parameters,
+        trainable,
+        kept_bytes,
+        multiply_adds,
         at.peak_allocated_bytes,
     )
 

@@ -145,7 +145,11 @@ def _accumulate(plan: Plan) -> list[Option]:
     if before.batch_size < 2 or largest is None:
         return []
     micro_batch = next(
-        (d for d in range(min(largest, before.batch_size - 1), 0, -1) if before.batch_size % d == 0),
+        (
+            d
+            for d in range(min(largest, before.batch_size - 1), 0, -1)
+            if before.batch_size % d == 0
+        ),
         None,
     )
     if micro_batch is None:
@@ -153,7 +157,9 @@ def _accumulate(plan: Plan) -> list[Option]:
     steps = before.batch_size // micro_batch
     after = _replan(
         plan,
-        _Change("", "", {"accumulation": steps, "batch_size": micro_batch, "global_batch": None}, ""),
+        _Change(
+            "", "", {"accumulation": steps, "batch_size": micro_batch, "global_batch": None}, ""
+        ),
     )
     total = after.at(micro_batch).total_bytes
     return [

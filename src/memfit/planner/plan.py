@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from memfit.catalogue import GPU, gpu as find_gpu
+from memfit.catalogue import GPU
+from memfit.catalogue import gpu as find_gpu
 from memfit.errors import UsageError
 from memfit.memory.allocator import AllocatorSettings
 from memfit.memory.tape import AffineTape, NotAffine, Part, Phase, Tape, max_live_bytes
@@ -102,7 +103,9 @@ class Plan:
         gpu: the card, or None.
     """
 
-    def __init__(self, recipe: Recipe, step: TrainingStep, model_name: str, gpu: GPU | None) -> None:
+    def __init__(
+        self, recipe: Recipe, step: TrainingStep, model_name: str, gpu: GPU | None
+    ) -> None:
         self.recipe = recipe
         self.step = step
         self.model_name = model_name

@@ -38,7 +38,10 @@ def render_layers(table: LayerTable, name: str, console: Console) -> RenderableT
         cells += [f"{layer.trainable:,}"] if wide else []
         cells.append(format_bytes(layer.kept_bytes))
         if medium:
-            cells += [f"{layer.kept_bytes / table.peak_allocated_bytes:.1%}", f"{layer.multiply_adds:,}"]
+            cells += [
+                f"{layer.kept_bytes / table.peak_allocated_bytes:.1%}",
+                f"{layer.multiply_adds:,}",
+            ]
         grid.add_row(*cells)
     total: list[RenderableType] = [Text("total", "bold")]
     total += [""] if wide else []
@@ -51,7 +54,7 @@ def render_layers(table: LayerTable, name: str, console: Console) -> RenderableT
     grid.add_section()
     grid.add_row(*total, style="bold")
     note = (
-        f"Micro-batch {table.batch_size}; a row holds its own and what deeper, hidden modules hold. "
+        f"Micro-batch {table.batch_size}; a row holds its own and what hidden, deeper modules do. "
         f"Peak of the training step: {format_bytes(table.peak_allocated_bytes)}."
     )
     return Group(grid, Text(""), Text(note, "dim"))
@@ -70,7 +73,10 @@ def render_gpus(cards: Mapping[str, GPU], console: Console) -> RenderableType:
         table.add_column("compute", justify="right", no_wrap=True)
         table.add_column("GB/s", justify="right", no_wrap=True)
     for card in cards.values():
-        cells = [card.key, *map(format_bytes, (card.total_bytes, card.usable_bytes, card.context_bytes))]
+        cells = [
+            card.key,
+            *map(format_bytes, (card.total_bytes, card.usable_bytes, card.context_bytes)),
+        ]
         if wide:
             capability = ".".join(map(str, card.compute_capability))
             cells += [str(card.multiprocessors), card.architecture, capability]

@@ -9,7 +9,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from memfit.catalogue import GPU, gpu as find_gpu
+from memfit.catalogue import GPU
+from memfit.catalogue import gpu as find_gpu
 from memfit.memory.tape import Part
 from memfit.planner.optimizers import optimizer_name
 from memfit.planner.options import Option
@@ -150,7 +151,11 @@ def _parts(at: BatchPlan, gpu: GPU | None, width: int, marks: ChartMarks) -> Tab
             f"{share:.1%}",
         ]
         cells += [f"{size:,}"] if exact else []
-        cells += [Text(bar(share, bars, marks), "cyan" if part in _TAUGHT else "dim")] if bars >= 6 else []
+        cells += (
+            [Text(bar(share, bars, marks), "cyan" if part in _TAUGHT else "dim")]
+            if bars >= 6
+            else []
+        )
         table.add_row(*cells)
     total: list[RenderableType] = [
         Text("   total", "bold"), Text(_in_gib(at.total_bytes), "bold"), "100.0%",
@@ -189,7 +194,13 @@ def _curve(plan: Plan, width: int, marks: ChartMarks) -> Group:
     limit = plan.gpu.usable_bytes / GIB if plan.gpu else None
     label = f"{plan.gpu.key}: {limit:.1f} GiB" if plan.gpu else ""
     lines = line_chart(
-        points, limit, width=max(20, width - 16), height=9, marks=marks, unit="GiB", limit_label=label
+        points,
+        limit,
+        width=max(20, width - 16),
+        height=9,
+        marks=marks,
+        unit="GiB",
+        limit_label=label,
     )
     return Group(Text("Memory against micro-batch", "italic"), *(Text(line) for line in lines))
 
@@ -217,8 +228,12 @@ def _learning_rate(plan: Plan) -> Text:
     batch = plan.micro_batch * plan.accumulation
     if rate is None:
         return Text("Learning rate: pass --base-lr to carry a known one to this batch.", "dim")
-    text = Text.assemble(("Learning rate ", "bold"), f"{rate.value:.3g} for a global batch of {batch:,}")
-    text.append(f", from {plan.recipe.base_lr:g} at {plan.recipe.base_batch_size:,}: {rate.rule} rule")
+    text = Text.assemble(
+        ("Learning rate ", "bold"), f"{rate.value:.3g} for a global batch of {batch:,}"
+    )
+    text.append(
+        f", from {plan.recipe.base_lr:g} at {plan.recipe.base_batch_size:,}: {rate.rule} rule"
+    )
     text.append(f"\n{rate.reason}", "dim")
     if rate.warmup:
         text.append("; warm up over the first epochs", "dim")
