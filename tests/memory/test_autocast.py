@@ -72,7 +72,7 @@ WIDE: dict[str, Callable[[Tensor], Tensor]] = {
     "log_softmax": lambda x: F.log_softmax(x, -1),
     "sum": lambda x: x.sum(),
     "cumsum": lambda x: x.cumsum(0),
-    "norm": lambda x: torch.norm(x),
+    "norm": torch.norm,
     "linalg norm": torch.linalg.vector_norm,
     "cross entropy": lambda x: F.cross_entropy(x, torch.empty(4, dtype=torch.long, device="meta")),
     "mse": lambda x: F.mse_loss(x, x),
@@ -113,10 +113,9 @@ def test_other_operators_keep_the_type(gpu: VirtualGPU, name: str, given: torch.
         assert SAME[name](empty(4, 4, dtype=given)).dtype == given
 
 
-@pytest.mark.parametrize("name", [*LOWER.keys() - {"linear", "conv2d", "prelu"}, *WIDE, *SAME])
+# The rest mix the input with float32 weights here, which fails with and without autocast.
+@pytest.mark.parametrize("name", ["mm", "bmm", "einsum", "attention", *WIDE, "relu", "add", "cat"])
 def test_float64_is_left_alone(gpu: VirtualGPU, name: str) -> None:
-    if name == "batch_norm":
-        pytest.skip("takes no mixture of types without autocast either")
     run = (LOWER | WIDE | SAME)[name]
     with torch.autocast("cuda", dtype=HALF):
         assert run(empty(4, 4, dtype=FP64)).dtype == FP64

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from memfit.memory.tape import Part
 from memfit.memory.virtual_gpu import VirtualGPU
 
 
@@ -130,21 +129,3 @@ def test_an_inner_virtual_gpu_plays_its_own_card_and_the_outer_goes_on() -> None
     assert second == ["aten::_scaled_dot_product_efficient_attention"]
     assert inner.tape.allocations
     assert len(outer.tape.allocations) >= 2 * len(inner.tape.allocations)
-
-
-def test_backward_of_dropout_needs_only_the_mask() -> None:
-    with VirtualGPU() as gpu:
-        x = empty(64, 64)
-        y = F.dropout(x, 0.5).sum()
-        del x
-        live = {
-            a.dtype
-            for n, a in enumerate(gpu.tape.allocations)
-            if ~n not in gpu.tape.events and a.size_bytes > 4
-        }
-        y.backward()
-    assert live <= {"bool", "float32"}
-    masks = [a for a in gpu.tape.allocations if a.dtype == "bool"]
-    assert [a.part for a in masks] == [Part.TEMPORARIES] or [a.part for a in masks] == [
-        Part.ACTIVATIONS
-    ]

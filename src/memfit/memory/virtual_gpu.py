@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from memfit.memory.transients import Transients, installed_torch_version
 
 __all__ = ["VirtualGPU"]
 
-optimizer_hooks: Any = torch.optim.optimizer
+optimizer_hooks: Any = import_module("torch.optim.optimizer")  # hidden by torch.optim
 
 
 class VirtualGPU:
