@@ -79,16 +79,30 @@ def test_autocast_and_a_gradient_scaler() -> None:
     with VirtualGPU() as gpu:
         model = mlp().cuda()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        scaler = GradScaler("cuda")
         images = torch.empty(64, 1, 28, 28, device="cuda")
+        labels = torch.empty(64, dtype=torch.long, device="cuda")
         with torch.autocast("cuda", dtype=torch.float16):
             output = model(images)
-            loss = F.cross_entropy(output, torch.empty(64, dtype=torch.long, device="cuda"))
-        loss.backward()
-        optimizer.step()
+            loss = F.cross_entropy(output, labels)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
     assert (output.dtype, loss.dtype) == (torch.float16, torch.float32)
     halves = [a for a in gpu.tape.allocations if a.shape == (128, 784) and a.dtype == "float16"]
     assert {a.operator for a in halves} == {"aten._to_copy.default", "aten.mm.default"}
     assert total(gpu.tape, Part.GRADIENTS) == 407_080
+
+
+@pytest.mark.parametrize("device", [0, "cuda:1", torch.device("cuda", 1)])
+def test_ways_to_name_a_gpu(device: Any) -> None:
+    with VirtualGPU():
+        assert torch.empty(2, device=device).is_meta
+        assert torch.empty(2).to(device).is_meta
+        assert torch.empty(2).to(device=device, dtype=torch.float16).is_meta
+        assert nn.Linear(2, 2, device=device).weight.is_meta
+        assert torch.empty(2).pin_memory().to(device, non_blocking=True).is_meta
+        assert not torch.empty(2).to("cpu").is_meta
 
 
 def test_foreach_is_the_default_of_optimizers_as_on_cuda() -> None:
@@ -189,10 +203,13 @@ class Failing(nn.Module):
 
 @pytest.mark.parametrize("where", ["forward", "backward"])
 def test_everything_is_put_back_when_a_module_raises(where: str) -> None:
-    before = surroundings()
-    with pytest.raises(ArithmeticError), VirtualGPU() as gpu:
-        model = Failing(where).cuda()
-        model(torch.empty(2, 4, device="cuda")).sum().backward()
+    def fail() -> None:
+        with gpu:
+            Failing(where).cuda()(torch.empty(2, 4, device="cuda")).sum().backward()
+
+    before, gpu = surroundings(), VirtualGPU()
+    with pytest.raises(ArithmeticError):
+        fail()
     assert surroundings() == before
     assert gpu.tape.allocations, "what was recorded until then is there"
 

@@ -8,20 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from torchvision.models import get_model
+from torchvision.models import DenseNet, ResNet, SwinTransformer
+from torchvision.models.mobilenetv2 import MobileNetV2
+from torchvision.models.resnet import BasicBlock
 
 from memfit import models
 from memfit.models.checkpointing import repeated_blocks
+from memfit.models.optional import optional_package
 
 
 def saved_bytes(module: nn.Module, image: torch.Tensor) -> int:
     """Bytes that autograd keeps for backward, as torch's own hooks tell."""
-    kept: dict[int, int] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        kept[id(tensor.untyped_storage()._cdata)] = tensor.untyped_storage().nbytes()
-        return tensor
-
     own = {id(parameter) for parameter in module.parameters()}
     total = 0
 
@@ -51,7 +48,7 @@ def gradients(module: nn.Module, image: torch.Tensor) -> list[torch.Tensor]:
         ("convnext_tiny", 18 + 3),  # blocks and the downsampling between stages
         ("swin_t", 12 + 3),  # blocks and the patch merging between stages
         ("densenet121", 58 + 3),  # dense layers and transitions
-        ("regnet_y_400mf", 16 + 0),
+        ("regnet_y_400mf", 16),
         ("vgg11", 0),
     ],
 )
@@ -70,14 +67,22 @@ def test_the_blocks_of_plain_modules() -> None:
     assert len(list(repeated_blocks(models.build("cnn").module))) == 3
 
 
+SMALL_NETS = {
+    "densenet": lambda: DenseNet(4, (2, 2), 8, num_classes=3),
+    "mobilenet": lambda: MobileNetV2(num_classes=3, width_mult=0.25),
+    "resnet": lambda: ResNet(BasicBlock, [1, 1, 1, 1], num_classes=3),
+    "swin": lambda: SwinTransformer([2, 2], 12, [2, 2], [2, 2], [4, 4], num_classes=3),
+}
+
+
 @pytest.mark.parametrize("reentrant", [False, True])
-@pytest.mark.parametrize("name", ["resnet18", "densenet121", "swin_t", "mobilenet_v3_small"])
+@pytest.mark.parametrize("name", sorted(SMALL_NETS))
 def test_gradients_are_those_of_the_plain_model(name: str, reentrant: bool) -> None:
     torch.manual_seed(0)
-    plain = get_model(name, weights=None, num_classes=3)
+    plain = SMALL_NETS[name]()
     twin = copy.deepcopy(plain)
     assert models.enable_gradient_checkpointing(twin, reentrant=reentrant) > 0
-    image = torch.rand(2, 3, 64, 64)
+    image = torch.rand(2, 3, 32, 32)
     expected, actual = gradients(plain, image), gradients(twin, image)
     assert len(actual) == len(list(plain.parameters()))
     torch.testing.assert_close(actual, expected)
@@ -127,15 +132,14 @@ def test_a_copy_checkpoints_its_own_blocks() -> None:
 @pytest.mark.parametrize(("name", "blocks"), [("test_vit", 6), ("resnet18", 8)])
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_timm_uses_its_own_switch(name: str, blocks: int, reentrant: bool) -> None:
-    from timm.layers import set_reentrant_ckpt, use_reentrant_ckpt
-
     module = models.build(f"timm:{name}").module
+    layers = optional_package("timm").layers
     try:
         assert models.enable_gradient_checkpointing(module, reentrant=reentrant) == blocks
         assert module.grad_checkpointing
-        assert use_reentrant_ckpt() is reentrant
+        assert layers.use_reentrant_ckpt() is reentrant
     finally:
-        set_reentrant_ckpt(False)
+        layers.set_reentrant_ckpt(False)
 
 
 def test_timm_without_a_switch_is_wrapped() -> None:
@@ -148,6 +152,7 @@ def test_transformers_uses_its_own_switch(reentrant: bool, tmp_path: Path) -> No
     (tmp_path / "config.json").write_text('{"model_type": "vit", "num_hidden_layers": 3}')
     module = models.build(f"transformers:{tmp_path}").module
     assert models.enable_gradient_checkpointing(module, reentrant=reentrant) == 3
-    assert module.is_gradient_checkpointing
-    flagged = next(each for each in module.modules() if getattr(each, "gradient_checkpointing", 0))
-    assert flagged._gradient_checkpointing_func.keywords["use_reentrant"] is reentrant
+    flagged = [each for each in module.modules() if getattr(each, "gradient_checkpointing", 0)]
+    assert len(flagged) >= 3
+    for each in flagged:
+        assert each._gradient_checkpointing_func.keywords["use_reentrant"] is reentrant

@@ -11,9 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-import timm
 import torch
-import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -22,20 +20,17 @@ from torchvision.models import get_model
 from memfit import models
 from memfit.errors import InputShapeError, ModelError
 from memfit.models.meta import construct_on_meta, meta_twin
+from memfit.models.optional import optional_package
 
 TINY = {
-    "bert": {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "vocab_size": 99},
+    "bert": {"hidden_size": 24, "num_hidden_layers": 2, "intermediate_size": 64, "vocab_size": 99},
     "gpt2": {"n_embd": 24, "n_layer": 2, "vocab_size": 99},
     "llama": {
         "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64, "vocab_size": 99,
         "num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True,
     },
 }  # fmt: skip
-HEADS = {
-    "bert": transformers.AutoModelForMaskedLM,
-    "gpt2": transformers.AutoModelForCausalLM,
-    "llama": transformers.AutoModelForCausalLM,
-}
+HEADS = {"bert": "MaskedLM", "gpt2": "CausalLM", "llama": "CausalLM"}
 
 
 def description(module: nn.Module) -> dict[str, object]:
@@ -74,7 +69,7 @@ def test_torchvision_builds_as_ordinarily(name: str) -> None:
 )
 def test_timm_builds_as_ordinarily(name: str) -> None:
     built = models.build(f"timm:{name}")
-    assert description(built.module) == description(timm.create_model(name))
+    assert description(built.module) == description(optional_package("timm").create_model(name))
     assert all(tensor.is_meta for tensor in tensors(built.module))
 
 
@@ -82,7 +77,9 @@ def test_timm_builds_as_ordinarily(name: str) -> None:
 def test_transformers_builds_as_ordinarily(kind: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind, **TINY[kind]}))
     built = models.build(f"transformers:{tmp_path}")
-    real = HEADS[kind].from_config(transformers.AutoConfig.from_pretrained(tmp_path))
+    transformers = optional_package("transformers")
+    auto_class = getattr(transformers, f"AutoModelFor{HEADS[kind]}")
+    real = auto_class.from_config(transformers.AutoConfig.from_pretrained(tmp_path))
     assert description(real)["tied"], "these embeddings are tied"
     assert description(built.module) == description(real)
     assert all(tensor.is_meta for tensor in tensors(built.module))
@@ -117,8 +114,7 @@ def test_twin_and_redirected_construction_agree_with_the_original(
 def test_one_parameter_registered_twice_stays_one() -> None:
     def build() -> nn.Module:
         weight = nn.Parameter(torch.ones(3))
-        holder = nn.ParameterList([weight, weight])
-        return holder
+        return nn.ParameterList([weight, weight])
 
     built = models.build(build)
     assert len(list(built.module.parameters())) == 1
@@ -178,6 +174,7 @@ def test_training_modes() -> None:
     assert not module.training
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch 2.11 itself
 def test_a_compiled_model_is_unwrapped() -> None:
     built = models.build(torch.compile(nn.Linear(2, 3)))  # type: ignore[arg-type]
     assert type(built.module) is nn.Linear

@@ -72,6 +72,7 @@ class VirtualGPU:
         self._roots: dict[int, nn.Module] = {}
         self._paths: dict[int, str] = {}
         self._inputs: dict[str, tuple[int, ...]] = {}
+        self._failure: tuple[int, str] | None = None  # id of an exception, path of its module
         self._stack = ExitStack()
 
     def __enter__(self) -> VirtualGPU:
@@ -128,6 +129,10 @@ class VirtualGPU:
         """The shape of the first input that the module of that path was last given."""
         return self._inputs.get(path)
 
+    def module_that_raised(self, error: BaseException) -> str | None:
+        """The path of the innermost module whose forward an exception left; None outside of all."""
+        return self._failure[1] if self._failure and self._failure[0] == id(error) else None
+
     # -- hooks: which module, which phase ------------------------------------------------------
 
     @contextmanager
@@ -166,6 +171,9 @@ class VirtualGPU:
         self.recorder.enter_phase(Phase.FORWARD)
 
     def _after_module(self, _module: nn.Module, _inputs: Any, _output: Any) -> None:
+        error = sys.exception()
+        if error is not None and self.module_that_raised(error) is None and self.recorder.modules:
+            self._failure = (id(error), self.recorder.modules[-1])
         if self.recorder.modules:
             self.recorder.leave_module()
 
@@ -195,16 +203,20 @@ class _CudaMeansMeta(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is Tensor.cuda:
             return args[0].to("meta")
+        if func is Tensor.pin_memory:
+            return args[0]
         if func is Tensor.to:
-            args = tuple(_meta_for_cuda(a) for a in args)
+            args = (args[0], *(_meta_for_cuda(a) for a in args[1:]))
         if "device" in kwargs:
             kwargs = kwargs | {"device": _meta_for_cuda(kwargs["device"])}
         return func(*args, **kwargs)
 
 
 def _meta_for_cuda(value: Any) -> Any:
-    is_cuda = (isinstance(value, torch.device) and value.type == "cuda") or (
-        isinstance(value, str) and value.partition(":")[0] == "cuda"
+    is_cuda = (
+        (isinstance(value, torch.device) and value.type == "cuda")
+        or (isinstance(value, str) and value.partition(":")[0] == "cuda")
+        or type(value) is int  # the number of a GPU; bool is another type
     )
     return torch.device("meta") if is_cuda else value
 

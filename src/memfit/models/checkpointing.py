@@ -89,7 +89,7 @@ def _is_stage(module: nn.Module) -> bool:
         if not name.startswith("downsampl") and any(True for _ in part.parameters())
     ]
     return (
-        len(parts) > 1
+        len(parts) > (0 if isinstance(module, _CONTAINERS) else 1)
         and all(_is_composite(part) and _weight_matrices(part) > 1 for part in parts)
         and len({_kind(part) for part in parts}) == 1
     )

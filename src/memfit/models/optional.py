@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import warnings
 from typing import Any
 
 from memfit.errors import ModelError
@@ -26,4 +27,6 @@ def optional_package(name: str) -> Any:
         raise ModelError(
             f"{name} is not installed.", hint='Install it: pip install "memfit[models]"'
         )
-    return importlib.import_module(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own deprecations, nothing the user could change
+        return importlib.import_module(name)

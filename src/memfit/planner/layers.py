@@ -1,180 +1,338 @@
-"""The layers of a model: shapes, parameters, multiply-adds, and bytes kept for backward."""
+"""What each module of a model has, makes, keeps for backward and computes."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
-from memfit.memory.tape import Part, Phase
+from memfit.memory.tape import Part, Phase, Tape
+from memfit.memory.virtual_gpu import VirtualGPU
 from memfit.planner.batch import call_model
 from memfit.planner.plan import Plan
+from memfit.planner.step import explain
 
-__all__ = ["Layer", "LayerTable", "summarise_layers"]
+__all__ = ["Layer", "ModelSummary", "summarize_layers"]
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One row: a module, with what its hidden descendants hold.
+    """One module, with what belongs to it and to none of the modules shown below it.
 
     Args:
-        path: as in ``named_modules``; empty for the root.
-        kind: the class name.
-        depth: 0 for the root.
-        output_shape: of the module's output, with the batch; empty when it is not run.
-        parameters: of the module itself and of descendants that have no row.
-        trainable: of those, how many train.
-        kept_bytes: what the same modules keep for backward.
-        multiply_adds: of their forward pass.
+        path: such as ``"layer1.0.conv1"``; empty for the model itself.
+        kind: its class.
+        depth: 0 for the model itself.
+        output_shape: of the first tensor it returns, with the batch; None when it did not run.
+        calls: how often one forward pass runs it.
+        parameter_count: elements; a shared parameter counts where it comes first.
+        trainable_count: of those, the ones that train.
+        saved_bytes: kept from forward for backward.
+        multiply_adds: of one forward pass.
+        shares_with: where its shared parameters are counted; empty when it shares none.
     """
 
     path: str
     kind: str
     depth: int
-    output_shape: tuple[int, ...]
-    parameters: int
-    trainable: int
-    kept_bytes: int
+    output_shape: tuple[int, ...] | None
+    calls: int
+    parameter_count: int
+    trainable_count: int
+    saved_bytes: int
     multiply_adds: int
+    shares_with: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class LayerTable:
-    """Every row, and totals that equal the sums of the columns.
+class ModelSummary:
+    """A model, module by module; the columns add up to the totals.
 
     Args:
+        name: how the model is called.
         batch_size: the micro-batch.
-        layers: in the order of the model.
-        parameters: in all.
-        trainable: of those, how many train.
-        kept_bytes: kept for backward in all.
-        multiply_adds: of one forward pass.
-        peak_allocated_bytes: of the training step.
+        input_shape: with the batch.
+        precision: of the recipe.
+        layers: in the order of ``named_modules``, the model itself first.
+        total_bytes: what the whole process takes of the card at this micro-batch.
+        buffer_bytes: buffers, such as the statistics of batch norms.
+        uncounted_operators: operators that compute and have no known count of multiply-adds.
     """
 
+    name: str
     batch_size: int
+    input_shape: tuple[int, ...]
+    precision: str
     layers: tuple[Layer, ...]
-    parameters: int
-    trainable: int
-    kept_bytes: int
-    multiply_adds: int
-    peak_allocated_bytes: int
+    total_bytes: int
+    buffer_bytes: int
+    uncounted_operators: tuple[str, ...] = ()
+
+    @property
+    def parameter_count(self) -> int:
+        """Elements of all parameters, each counted once."""
+        return sum(layer.parameter_count for layer in self.layers)
+
+    @property
+    def trainable_count(self) -> int:
+        """Elements of the parameters that train."""
+        return sum(layer.trainable_count for layer in self.layers)
+
+    @property
+    def saved_bytes(self) -> int:
+        """Bytes alive when backward starts that forward made."""
+        return sum(layer.saved_bytes for layer in self.layers)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of one forward pass over the micro-batch."""
+        return sum(layer.multiply_adds for layer in self.layers)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, with the names of the attributes."""
-        return {"schema_version": 1, **asdict(self)}
+        totals = ("parameter_count", "trainable_count", "saved_bytes", "multiply_adds")
+        return {
+            "schema_version": 1,
+            "model": self.name,
+            "batch_size": self.batch_size,
+            "input_shape": list(self.input_shape),
+            "precision": self.precision,
+            **{name: getattr(self, name) for name in totals},
+            "total_bytes": self.total_bytes,
+            "buffer_bytes": self.buffer_bytes,
+            "uncounted_operators": list(self.uncounted_operators),
+            "layers": [_layer_dict(layer) for layer in self.layers],
+        }
 
 
-def summarise_layers(plan: Plan, *, depth: int = 3, batch_size: int | None = None) -> LayerTable:
-    """The layers of a planned model.
-
-    Every parameter and byte is counted once: at the deepest row that holds its module. Parameters
-    that several modules share count at the first.
+def summarize_layers(
+    plan: Plan, batch_size: int | None = None, depth: int | None = None
+) -> ModelSummary:
+    """What each module has, makes, keeps and computes at a micro-batch.
 
     Args:
         plan: of the model.
-        depth: rows down to this level; deeper modules are added to their ancestor's row.
         batch_size: the micro-batch; the plan's own when omitted.
+        depth: modules below it are added to the ancestor that is shown; all when omitted.
+
+    Raises:
+        StepError: the model's forward pass failed.
     """
     at = plan.at(batch_size)
     model = plan.step.model
-    shapes, flops = _run_forward(plan, at.batch_size)
-    kept = _kept_bytes(plan, at.batch_size)
-    rows = {path: module for path, module in model.named_modules() if _level(path) <= depth}
-    columns: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
-    for path, parameter in model.named_parameters():
-        column = columns[_row_of(path.rpartition(".")[0], rows)]
-        column[0] += parameter.numel()
-        column[1] += parameter.numel() if parameter.requires_grad else 0
-    for path, size in kept.items():
-        columns[_row_of(path, rows)][2] += size
-    for path, count in flops.items():
-        columns[_row_of(path, rows)][3] += count
-    layers = tuple(
-        Layer(path, type(module).__name__, _level(path), shapes.get(path, ()), *columns[path])
-        for path, module in rows.items()
-    )
-    parameters, trainable, kept_bytes, multiply_adds = map(sum, zip(*columns.values(), strict=True))
-    return LayerTable(
-        at.batch_size,
-        layers,
-        parameters,
-        trainable,
-        kept_bytes,
-        multiply_adds,
-        at.peak_allocated_bytes,
+    shown = _Shown(model, depth)
+    forward = _run_forward(plan, at.batch_size)
+    saved = _saved_bytes(plan, at.batch_size)
+    parameters, trainable, shares = _count_parameters(model)
+    own = {
+        "parameter_count": shown.roll_up(parameters),
+        "trainable_count": shown.roll_up(trainable),
+        "saved_bytes": shown.roll_up(saved),
+        "multiply_adds": shown.roll_up(forward.multiply_adds),
+    }
+    layers = [
+        Layer(
+            path=path,
+            kind=type(module).__name__,
+            depth=_depth(path),
+            output_shape=forward.output_shapes.get(path),
+            calls=forward.calls[path],
+            shares_with=shares.get(path, ""),
+            **{name: counts[path] for name, counts in own.items()},
+        )
+        for path, module in shown.modules.items()
+    ]
+    return ModelSummary(
+        name=plan.model_name,
+        batch_size=at.batch_size,
+        input_shape=(at.batch_size, *plan.step.batch.inputs.shape),
+        precision=plan.recipe.precision,
+        layers=tuple(layers),
+        total_bytes=at.total_bytes,
+        buffer_bytes=sum(b.numel() * b.element_size() for b in model.buffers()),
+        uncounted_operators=tuple(sorted(forward.uncounted)),
     )
 
 
-def _level(path: str) -> int:
+#: Operators that multiply and add, for which torch.utils.flop_counter (2.11 to 2.15) has no formula.
+_PRODUCTS_WITHOUT_FORMULA = ("_cudnn_rnn", "_fft_", "linalg_", "_cdist_forward", "_trilinear")
+
+
+class _Shown:
+    """The modules down to a depth; everything below belongs to the nearest one shown."""
+
+    def __init__(self, model: nn.Module, depth: int | None) -> None:
+        self.modules = {
+            path: module
+            for path, module in model.named_modules()
+            if depth is None or _depth(path) <= depth
+        }
+
+    def roll_up(self, counts: Mapping[str, int]) -> dict[str, int]:
+        totals = dict.fromkeys(self.modules, 0)
+        for path, count in counts.items():
+            totals[self._nearest(path)] += count
+        return totals
+
+    def _nearest(self, path: str) -> str:
+        while path not in self.modules:
+            path = path.rpartition(".")[0]
+        return path
+
+
+def _depth(path: str) -> int:
     return path.count(".") + 1 if path else 0
 
 
-def _row_of(path: str, rows: dict[str, nn.Module]) -> str:
-    """The deepest row that holds a module."""
-    while path not in rows:
-        path = path.rpartition(".")[0]
-    return path
+def _count_parameters(model: nn.Module) -> tuple[dict[str, int], dict[str, int], dict[str, str]]:
+    """Elements, trainable elements and sharing by module path, each parameter counted once."""
+    owners: dict[int, str] = {}
+    parameters: dict[str, int] = defaultdict(int)
+    trainable: dict[str, int] = defaultdict(int)
+    shares: dict[str, str] = {}
+    for path, module in model.named_modules():
+        for parameter in module.parameters(recurse=False):
+            owner = owners.setdefault(id(parameter), path)
+            if owner != path:
+                shares[path] = owner
+                continue
+            parameters[path] += parameter.numel()
+            trainable[path] += parameter.numel() * parameter.requires_grad
+    return parameters, trainable, shares
 
 
-def _kept_bytes(plan: Plan, batch_size: int) -> dict[str, int]:
-    """Bytes alive when the last step's backward begins, by the module that made them."""
-    tape, sizes = plan.tape_at(batch_size)
-    last = max(allocation.step for allocation in tape.allocations)
-    kept: defaultdict[str, int] = defaultdict(int)
-    for number, allocation in enumerate(tape.allocations):
-        is_activation = allocation.part is Part.ACTIVATIONS and allocation.phase is Phase.FORWARD
-        if is_activation and allocation.step == last:
-            kept[allocation.module] += sizes[number]
-    return kept
+# -- what forward keeps for backward ---------------------------------------------------------------
 
 
-def _run_forward(plan: Plan, batch_size: int) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
-    """Output shapes and multiply-adds of every module, from one forward pass on meta."""
-    step, model = plan.step, plan.step.model
-    shapes: dict[str, tuple[int, ...]] = {}
-    handles = [
-        module.register_forward_hook(_note_shape(path, shapes))
-        for path, module in model.named_modules()
-    ]
-    counter = FlopCounterMode(display=False)
+def _saved_bytes(plan: Plan, batch_size: int) -> dict[str, int]:
+    """Requested bytes by module path of what is alive when the last backward pass starts."""
+    timeline = plan.at(batch_size).timeline
+    saved: dict[str, int] = defaultdict(int)
+    position = _start_of_backward(timeline.tape)
+    for number in timeline.live_at(position - 1) if position else ():
+        allocation = timeline.tape.allocations[number]
+        if allocation.part is Part.ACTIVATIONS and allocation.phase is Phase.FORWARD:
+            saved[allocation.module] += timeline.sizes_bytes[number]
+    return saved
+
+
+def _start_of_backward(tape: Tape) -> int:
+    """The number of events before the last backward pass of the last complete step."""
+    complete = max((m.step for m in tape.marks if m.phase is Phase.OPTIMIZER), default=0)
+    return max(
+        (m.position for m in tape.marks if m.phase is Phase.BACKWARD and m.step <= complete),
+        default=0,
+    )
+
+
+# -- what forward makes and computes ---------------------------------------------------------------
+
+
+@dataclass
+class _Forward:
+    """One forward pass on meta tensors, seen from the hooks of its modules."""
+
+    output_shapes: dict[str, tuple[int, ...] | None] = field(default_factory=dict)
+    calls: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    multiply_adds: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    uncounted: set[str] = field(default_factory=set)
+    running: list[str] = field(default_factory=list)
+
+
+class _CountMultiplyAdds(TorchDispatchMode):
+    """Count by the formulas of ``torch.utils.flop_counter``, where one multiply-add is two."""
+
+    def __init__(self, forward: _Forward) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._forward = forward
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        packet = func._overloadpacket
+        module = self._forward.running[-1] if self._forward.running else ""
+        if packet in flop_registry:
+            flops = flop_registry[packet](*args, **kwargs, out_val=result)
+            self._forward.multiply_adds[module] += flops // 2
+        elif _computes_products(func):
+            self._forward.uncounted.add(str(func))
+        return result
+
+
+def _computes_products(func: Any) -> bool:
+    name: str = func._schema.name.removeprefix("aten::")
+    return name.startswith(_PRODUCTS_WITHOUT_FORMULA)
+
+
+def _run_forward(plan: Plan, micro_batch: int) -> _Forward:
+    """Run the model once on meta, and note what its modules return and compute."""
+    step, recipe, forward = plan.step, plan.recipe, _Forward()
+    gpu = VirtualGPU(step.gpu, attention=recipe.attention)
     try:
-        with counter, torch.no_grad():
-            inputs, _ = step.batch.make(batch_size, torch.device("meta"))
-            call_model(model, inputs, is_tokens=step.batch.is_tokens)
+        with gpu, torch.no_grad():
+            gpu.adopt(step.model)
+            inputs, target = step.batch.make(micro_batch, gpu.device)
+            with _hooked(step.model, forward), _CountMultiplyAdds(forward):
+                if recipe.step is not None:
+                    recipe.step(step.model, inputs, target)
+                else:
+                    call_model(step.model, inputs, is_tokens=step.batch.is_tokens)
+    except Exception as error:  # whatever the model's own code raises
+        raise explain(error, gpu) from error
+    return forward
+
+
+@contextmanager
+def _hooked(model: nn.Module, forward: _Forward) -> Iterator[None]:
+    paths = {id(module): path for path, module in model.named_modules()}
+
+    def before(module: nn.Module, _inputs: Any) -> None:
+        forward.running.append(paths[id(module)])
+
+    def after(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        path = forward.running.pop()
+        forward.calls[path] += 1
+        forward.output_shapes.setdefault(path, _first_shape(output))
+
+    handles = [module.register_forward_pre_hook(before) for module in model.modules()]
+    handles += [module.register_forward_hook(after) for module in model.modules()]
+    try:
+        yield
     finally:
         for handle in handles:
             handle.remove()
-    return shapes, dict(_own_multiply_adds(model, counter))
 
 
-def _note_shape(path: str, shapes: dict[str, tuple[int, ...]]) -> Any:
-    def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        for value in output.values() if isinstance(output, dict) else (output,):
-            first = value[0] if isinstance(value, (tuple, list)) and value else value
-            if isinstance(first, Tensor):
-                shapes.setdefault(path, tuple(first.shape))
-                return
+def _first_shape(output: Any) -> tuple[int, ...] | None:
+    if isinstance(output, Tensor):
+        return tuple(output.shape)
+    if isinstance(output, Mapping):
+        output = list(output.values())
+    if isinstance(output, (tuple, list)):
+        return next((s for s in map(_first_shape, output) if s is not None), None)
+    return None
 
-    return hook
 
-
-def _own_multiply_adds(model: nn.Module, counter: FlopCounterMode) -> Iterator[tuple[str, int]]:
-    """A module's own share: its total less that of its children; one multiply-add is two flops."""
-    root = type(model).__name__
-    totals = {
-        "" if name == root else name.removeprefix(f"{root}."): sum(by_operator.values())
-        for name, by_operator in counter.get_flop_counts().items()
-        if name != "Global"
+def _layer_dict(layer: Layer) -> dict[str, Any]:
+    shape = layer.output_shape
+    return {
+        "path": layer.path,
+        "kind": layer.kind,
+        "depth": layer.depth,
+        "output_shape": None if shape is None else list(shape),
+        "calls": layer.calls,
+        "parameter_count": layer.parameter_count,
+        "trainable_count": layer.trainable_count,
+        "saved_bytes": layer.saved_bytes,
+        "multiply_adds": layer.multiply_adds,
+        "shares_with": layer.shares_with,
     }
-    children: defaultdict[str, int] = defaultdict(int)
-    for path, total in totals.items():
-        if path:
-            children[path.rpartition(".")[0]] += total
-    for path, total in totals.items():
-        yield path, (total - children[path]) // 2

@@ -207,18 +207,17 @@ class TrainingStep:
 
 def explain(error: Exception, gpu: VirtualGPU) -> StepError:
     """The error of a traced step as one of ours, naming module and operator."""
-    recorder = gpu.recorder
-    path = recorder.modules[-1] if recorder.modules else ""
-    module = gpu.module_at(path)
+    path = gpu.module_that_raised(error)
+    module = None if path is None else gpu.module_at(path)
     where = f"{path or 'the model'} ({type(module).__name__})" if module else "the training step"
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if _is_data_dependent(error):
         return NotTraceable(
-            f"{where} asks for a value during the trace ({recorder.last_operator}): {text}",
+            f"{where} asks for a value during the trace ({gpu.recorder.last_operator}): {text}",
             hint="Values are not known without running. Replace .item(), boolean masks and "
             "branches on values, or pass step= with a forward pass that avoids them.",
         )
-    given = gpu.input_shape_at(path)
+    given = None if path is None else gpu.input_shape_at(path)
     if isinstance(error, RuntimeError) and given is not None:
         return InputShapeError(
             f"{where} does not accept input of shape {given}: {text}",
@@ -227,11 +226,19 @@ def explain(error: Exception, gpu: VirtualGPU) -> StepError:
     return StepError(f"{where} raised {type(error).__name__}: {text}")
 
 
+#: How torch says that a tensor has no values.
+_ASKS_FOR_VALUES = (
+    "cannot be called on meta tensors",
+    "can't convert meta device",
+    "repeat_interleave a meta tensor",
+)
+
+
 def _is_data_dependent(error: Exception) -> bool:
-    text = str(error)
+    text = str(error).lower()
     return (
         isinstance(error, NotImplementedError) and ("meta" in text or "data-dep" in text)
-    ) or "cannot be called on meta tensors" in text
+    ) or any(words in text for words in _ASKS_FOR_VALUES)
 
 
 def _expected(module: nn.Module | None) -> str:

@@ -1,1 +1,1 @@
-"""Results as people read them: formatting only, no analysis."""
+"""Plans, models and cards as people read them: only formatting, no analysis."""

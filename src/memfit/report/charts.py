@@ -1,103 +1,153 @@
-"""Small terminal charts: bars in a table cell, and memory against batch size."""
+"""A small chart for the terminal: memory against the micro-batch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
-__all__ = ["ChartMarks", "bar", "line_chart"]
+from rich.text import Text
+
+from memfit.planner.curve import CurvePoint
+from memfit.report.terminal import Marks
+from memfit.units import GIB, KIB, MIB
+
+__all__ = ["ChartMark", "memory_chart"]
+
+_ROWS = 9
+_AXIS_WIDTH = 11
 
 
 @dataclass(frozen=True, slots=True)
-class ChartMarks:
-    """The characters of a chart; ASCII where the terminal's encoding has no others."""
+class ChartMark:
+    """A micro-batch that the chart points at."""
 
-    block: str
-    point: str
-    limit: str
-    corner: str
-    side: str
-    floor: str
-
-    @classmethod
-    def for_encoding(cls, encoding: str | None) -> ChartMarks:
-        """Unicode when the output can carry it.
-
-        >>> ChartMarks.for_encoding("ascii").block
-        '#'
-        """
-        marks = cls("█", "●", "─", "└", "│", "─")
-        try:
-            "█●─└│".encode(encoding or "ascii")
-        except (UnicodeEncodeError, LookupError):
-            return cls("#", "*", "-", "+", "|", "-")
-        return marks
+    batch_size: int
+    name: str
 
 
-def bar(share: float, width: int, marks: ChartMarks) -> str:
-    """A horizontal bar for a share of 1.
-
-    >>> bar(0.5, 10, ChartMarks.for_encoding("ascii"))
-    '#####'
-    """
-    filled = round(share * width)
-    return marks.block * (max(filled, 1) if share > 0 else 0)
-
-
-def line_chart(
-    points: Sequence[tuple[int, float]],
-    limit: float | None,
-    *,
+def memory_chart(
+    points: Sequence[CurvePoint],
+    limit_bytes: int | None,
+    pointers: Sequence[ChartMark],
     width: int,
-    height: int,
-    marks: ChartMarks,
-    unit: str,
-    limit_label: str = "",
-) -> list[str]:
-    """A line through points over a floor, with one horizontal line for the limit.
+    marks: Marks,
+) -> Text:
+    """Columns of what is needed, topped by the allocator's cache, and the card's line.
 
     Args:
-        points: (x, y), ascending in x.
-        limit: where the line lies; none when omitted.
-        width: of the plot in characters.
-        height: of the plot in lines.
-        marks: what to draw with.
-        unit: of y.
-        limit_label: written at the end of the line.
+        points: of the curve, by micro-batch.
+        limit_bytes: what the card has; no line when None.
+        pointers: micro-batches to point at below the axis.
+        width: columns of the terminal.
+        marks: the characters to draw with.
     """
-    top = max([y for _, y in points] + ([limit] if limit else [])) * 1.05 or 1.0
-    rows = [[" "] * width for _ in range(height)]
-
-    def row_of(y: float) -> int:
-        return min(height - 1, max(0, height - 1 - int(y / top * height)))
-
-    if limit is not None:
-        line = row_of(limit)
-        rows[line] = [marks.limit] * width
-        if len(limit_label) + 2 < width:
-            start = 1
-            rows[line][start : start + len(limit_label) + 2] = list(f" {limit_label} ")
-    first, last = points[0][0], points[-1][0]
-    span = max(1, last - first)
-    for column in range(0, width, 2):
-        x = first + span * column / (width - 1)
-        rows[row_of(_between(points, x))][column] = marks.point
-    lines = []
-    for number, row in enumerate(rows):
-        value = top * (height - number - 0.5) / height
-        label = f"{value:6.1f} {unit}" if number % 3 == 0 else ""
-        lines.append(f"{label:>11s} {marks.side}{''.join(row)}".rstrip())
-    lines.append(" " * 12 + marks.corner + marks.floor * width)
-    middle = f"{(first + last) // 2:,}"
-    axis = f"{first:<{width // 2 - len(middle) // 2}}{middle}"
-    lines.append(" " * 13 + axis + f"{last:,}".rjust(width - len(axis)))
-    return lines
+    columns = max(20, min(72, width - _AXIS_WIDTH - 2))
+    curve = _resample(points, columns)
+    top = max(p.total_bytes for p in points)
+    if limit_bytes is not None:
+        top = min(max(top, limit_bytes * 9 // 8), limit_bytes * 3 // 2)
+    limit_row = None if limit_bytes is None else min(_ROWS - 1, limit_bytes * _ROWS // top)
+    chart = Text(no_wrap=True)
+    for row in reversed(range(_ROWS)):
+        chart.append(_axis_label(row, limit_row, limit_bytes, top), style="dim")
+        chart.append(f" {marks.axis}", style="dim")
+        for needed, total in curve:
+            _draw_cell(chart, row, needed / top, total / top, row == limit_row, marks)
+        chart.append("\n")
+    chart.append(" " * (_AXIS_WIDTH - 1) + f" {marks.corner}{marks.line * columns}\n", style="dim")
+    _draw_pointers(chart, pointers, points, columns, marks)
+    return chart
 
 
-def _between(points: Sequence[tuple[int, float]], x: float) -> float:
-    """The value at x on the straight lines that join the points."""
-    for (x0, y0), (x1, y1) in pairwise(points):
-        if x <= x1:
-            return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
-    return points[-1][1]
+def _resample(points: Sequence[CurvePoint], columns: int) -> list[tuple[float, float]]:
+    """Needed and total bytes at each column, on straight lines between the points."""
+    first, last = points[0].batch_size, points[-1].batch_size
+    result, right = [], 1
+    for column in range(columns):
+        batch = first + (last - first) * column / (columns - 1)
+        while right < len(points) - 1 and points[right].batch_size < batch:
+            right += 1
+        a, b = points[max(0, right - 1)], points[min(right, len(points) - 1)]
+        span = b.batch_size - a.batch_size
+        share = (batch - a.batch_size) / span if span else 0.0
+        result.append(
+            (
+                a.needed_bytes + (b.needed_bytes - a.needed_bytes) * share,
+                a.total_bytes + (b.total_bytes - a.total_bytes) * share,
+            )
+        )
+    return result
+
+
+def _draw_cell(
+    chart: Text, row: int, needed: float, total: float, is_limit: bool, marks: Marks
+) -> None:
+    """One character: what is needed, cache, the card's line, or nothing."""
+    steps = len(marks.column)
+    filled = round((needed * _ROWS - row) * steps)
+    if is_limit and filled < steps:
+        chart.append(marks.line, style="red")
+    elif filled >= steps:
+        chart.append(marks.column[-1], style="green")
+    elif total * _ROWS - row >= 0.5:
+        chart.append(marks.cached, style="bright_black")
+    elif filled > 0:
+        chart.append(marks.column[filled - 1], style="green")
+    else:
+        chart.append(" ")
+
+
+def _axis_label(row: int, limit_row: int | None, limit_bytes: int | None, top: int) -> str:
+    """The card's memory at its line, and the scale at the top and the bottom."""
+    label = ""
+    if row == limit_row and limit_bytes is not None:
+        label = _short_bytes(limit_bytes)
+    elif row == _ROWS - 1 and limit_row != _ROWS - 2:
+        label = _short_bytes(top)
+    elif row == 0:
+        label = "0"
+    return label.rjust(_AXIS_WIDTH - 1)
+
+
+def _short_bytes(size_bytes: int) -> str:
+    for factor, unit in ((GIB, "GiB"), (MIB, "MiB")):
+        if size_bytes >= factor:
+            return f"{size_bytes / factor:.1f} {unit}"
+    return f"{size_bytes / KIB:.1f} KiB"
+
+
+def _draw_pointers(
+    chart: Text,
+    pointers: Sequence[ChartMark],
+    points: Sequence[CurvePoint],
+    columns: int,
+    marks: Marks,
+) -> None:
+    """The ends of the axis and the pointers, on as few lines as they need without touching."""
+    first, last = points[0].batch_size, points[-1].batch_size
+    indent = " " * (_AXIS_WIDTH + 1)
+    ends = [(0, str(first)), (columns - len(f"{last:,}"), f"{last:,}")]
+    lines: list[list[tuple[int, str]]] = [ends]
+    for pointer in pointers:
+        column = round((pointer.batch_size - first) * (columns - 1) / max(1, last - first))
+        label = f"{marks.pointer} {pointer.name} {pointer.batch_size:,}"
+        if column + len(label) > columns:
+            label = f"{pointer.name} {pointer.batch_size:,} {marks.pointer}"
+            column = max(0, column - len(label) + 1)
+        _place(lines, (column, label))
+    for line in lines:
+        text = ""
+        for column, label in sorted(line):
+            text = text.ljust(column) + label
+        chart.append(f"{indent}{text}\n")
+    chart.rstrip()
+
+
+def _place(lines: list[list[tuple[int, str]]], item: tuple[int, str]) -> None:
+    """Put a label on the first line on which it touches no other."""
+    start, end = item[0] - 2, item[0] + len(item[1]) + 2
+    for line in lines:
+        if all(end <= column or column + len(label) <= start for column, label in line):
+            line.append(item)
+            return
+    lines.append([item])

@@ -1,0 +1,109 @@
+"""Does it fit: the answer in numbers, what is missing, and on which cards it would run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from memfit.catalogue import GPU, gpus
+from memfit.planner.options import Option
+from memfit.planner.plan import Plan
+
+__all__ = ["COMMON_CARDS", "CardFit", "Verdict", "across_cards", "verdict"]
+
+#: Cards that people own or rent, by memory; what a plan without a card is held against.
+COMMON_CARDS = (
+    "rtx-3060",
+    "t4",
+    "v100-16gb",
+    "rtx-4060-ti-16gb",
+    "l4",
+    "rtx-3090",
+    "rtx-4090",
+    "rtx-5090",
+    "a100-40gb",
+    "a100-80gb",
+    "h100",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CardFit:
+    """The micro-batches that fit one card.
+
+    Args:
+        gpu: the card.
+        max_batch_size: the largest micro-batch; 0 when none fits.
+        recommended_batch_size: the largest within the recipe's ``safety``.
+    """
+
+    gpu: GPU
+    max_batch_size: int
+    recommended_batch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a micro-batch runs on the plan's card.
+
+    Args:
+        batch_size: the micro-batch that was asked about, else 1.
+        is_asked: whether the user named it.
+        fits: the answer of a replay against the card's capacity.
+        total_bytes: what the process would take without any limit.
+        missing_bytes: how much more than the card has; 0 when it fits.
+        remedies: options with which it fits, best first.
+        larger_card: the smallest common card on which it fits as it is.
+    """
+
+    batch_size: int
+    is_asked: bool
+    fits: bool
+    total_bytes: int
+    missing_bytes: int
+    remedies: tuple[Option, ...] = ()
+    larger_card: GPU | None = None
+
+    @property
+    def is_tight(self) -> bool:
+        """It fits only because the allocator gives cached memory back on the way."""
+        return self.fits and self.missing_bytes > 0
+
+
+def verdict(plan: Plan, options: Iterable[Option] = ()) -> Verdict | None:
+    """The answer for the asked micro-batch, else for a batch of one; None without a card.
+
+    Args:
+        plan: with or without a card.
+        options: from :func:`memfit.planner.options.ways_to_fit_more`.
+    """
+    if plan.gpu is None:
+        return None
+    batch_size = plan.recipe.batch_size or 1
+    fits = plan.fits_on(plan.gpu, batch_size)
+    total_bytes = plan.at(batch_size).total_bytes
+    remedies = [o for o in options if o.max_batch_size is None or o.max_batch_size >= batch_size]
+    return Verdict(
+        batch_size=batch_size,
+        is_asked=plan.recipe.batch_size is not None,
+        fits=fits,
+        total_bytes=total_bytes,
+        missing_bytes=max(0, total_bytes - plan.gpu.usable_bytes),
+        remedies=() if fits else tuple(remedies),
+        larger_card=None if fits else _larger_card(plan, plan.gpu, batch_size),
+    )
+
+
+def across_cards(plan: Plan) -> Iterator[CardFit]:
+    """What fits each of :data:`COMMON_CARDS`, one by one, from the least memory up."""
+    for card in _common_cards():
+        yield CardFit(card, plan.max_batch_on(card), plan.recommended_batch_on(card))
+
+
+def _common_cards() -> list[GPU]:
+    return sorted((gpus()[key] for key in COMMON_CARDS), key=lambda card: card.usable_bytes)
+
+
+def _larger_card(plan: Plan, gpu: GPU, batch_size: int) -> GPU | None:
+    larger = (card for card in _common_cards() if card.usable_bytes > gpu.usable_bytes)
+    return next((card for card in larger if plan.fits_on(card, batch_size)), None)

@@ -1,0 +1,183 @@
+"""The commands as a shell sees them: output, exit codes, errors."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from memfit.cli import main
+
+MLP = ["plan", "mlp", "--input-shape", "1x28x28"]
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main(arguments)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_the_plan_of_the_courses_mlp(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, *MLP, "--batch-size", "64", "--gpu", "11GiB", "--json")
+    plan = json.loads(out)
+    assert code == 0
+    assert plan["model"]["parameters"] == 101_770
+    assert plan["at"]["parts"]["parameters"] == 407_080
+    assert plan["at"]["parts"]["batch"] == 64 * 28 * 28 * 4 + 64 * 8
+    assert sum(plan["at"]["parts"].values()) == plan["at"]["total_bytes"]
+    assert plan["fits"] is True
+    assert plan["schema_version"] == 1
+    assert plan["recipe"]["model"] == "mlp"
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_the_table_adds_up_and_stays_narrow(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    code, out, _ = run(capsys, *MLP, "--gpu", "rtx-3060", "--batch-size", "4096")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= columns
+    assert "\x1b" not in out
+    assert out.index("Largest micro-batch") < out.index("Where the bytes go") < out.index("Peak")
+    assert "Memory against micro-batch" in out
+    assert "Assumptions" in out
+    if columns >= 90:
+        rows = [line for line in out.splitlines() if line.rstrip("█ ").count("%") and "," in line]
+        sizes = [int(line.split("%")[1].split()[0].replace(",", "")) for line in rows]
+        listed = [line for line in out.splitlines() if line.startswith("   total")]
+        total = int(listed[0].split("100.0%")[1].split()[0].replace(",", ""))
+        small = [line for line in out.splitlines() if line.endswith((" 0", " 0 "))]
+        assert sum(sizes) - total == total, (rows, small)
+
+
+def test_ascii_output_has_no_other_characters() -> None:
+    line = [sys.executable, "-m", "memfit", *MLP, "--gpu", "t4", "--quick"]
+    done = subprocess.run(
+        line, capture_output=True, check=False, env={"PYTHONIOENCODING": "ascii", "PATH": ""}
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii()
+
+
+def test_without_a_card_common_cards_are_compared(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memfit.api.local_gpu", lambda: None)
+    code, out, _ = run(capsys, *MLP)
+    assert code == 0
+    assert "rtx-3060" in out
+    assert "a100-80gb" in out
+
+
+def test_a_batch_that_does_not_fit_exits_with_3(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, *MLP, "--batch-size", "9000000", "--gpu", "2GiB", "--quick")
+    assert code == 3
+    assert "does not fit" in out
+
+
+def test_nothing_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "plan", "torchvision:resnet18", "--gpu", "150MiB", "--quick")
+    assert code == 3
+    assert "not even a micro-batch of 1" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["plan", "torchvision:resnet51", "--gpu", "t4"], 2, "torchvision:resnet50"),
+        ([*MLP, "--gpu", "rtx-3061"], 2, "rtx-3060"),
+        ([*MLP, "--gpu", "t4", "--optimizer", "adm"], 2, "adam"),
+        ([*MLP, "--gpu", "t4", "--optimizer", "sgd,speed=1"], 2, "speed"),
+        ([*MLP, "--gpu", "t4", "--precision", "fp23"], 2, "fp32"),
+        ([*MLP, "--gpu", "t4", "--batch-size", "0"], 2, "batch_size is 0"),
+        ([*MLP, "--gpu", "t4", "--batch-size", "-3"], 2, "batch_size is -3"),
+        ([*MLP, "--gpu", "t4", "--batch-size", "99999999999"], 2, "between 1 and"),
+        ([*MLP, "--gpu", "t4", "--safety", "1.5"], 2, "safety is 1.5"),
+        ([*MLP, "--gpu", "0GiB"], 2, "not a positive size"),
+        (["plan", "mlp", "--input-shape", "axb", "--gpu", "t4"], 2, "not a shape"),
+        (["plan", "missing.toml"], 2, "missing.toml"),
+        (["plan", "missing.py:build", "--gpu", "t4"], 1, "missing.py"),
+        (["plan", "mlp", "--nonsense"], 2, "--nonsense"),
+        (["model", "mlp", "--input-shape", "1x28x28", "--depth", "-1"], 2, "--depth"),
+        (["palan"], 2, "plan"),
+    ],
+)
+def test_mistakes_are_answered_in_words(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, words: str
+) -> None:
+    found, out, err = run(capsys, *arguments)
+    assert (found, out) == (code, "")
+    assert words in err
+    assert "Traceback" not in err
+
+
+def test_a_recipe_file_with_flags_over_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('model = "mlp"\ninput_shape = "3x32x32"\noptimizer = "adamw"\nbatch_size = 8\n')
+    code, out, _ = run(capsys, "plan", str(recipe), "--gpu", "t4", "--batch-size", "16", "--json")
+    plan = json.loads(out)
+    assert code == 0
+    assert plan["model"]["parameters"] == 394_634
+    assert plan["at"]["batch_size"] == 16
+    recipe.write_text('model = "mlp"\nbatchsize = 8\n')
+    code, _, err = run(capsys, "plan", str(recipe))
+    assert code == 2
+    assert "batch_size" in err
+
+
+def test_environment_is_between_flags_and_defaults(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEMFIT_GPU", "t4")
+    _, out, _ = run(capsys, *MLP, "--json")
+    assert json.loads(out)["gpu"]["key"] == "t4"
+    _, out, _ = run(capsys, *MLP, "--json", "--gpu", "l4")
+    assert json.loads(out)["gpu"]["key"] == "l4"
+
+
+def test_the_users_own_error_is_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    broken = tmp_path / "broken.py"
+    broken.write_text("def build():\n    raise KeyError('no such block')\n")
+    code, _, err = run(capsys, "plan", f"{broken}:build", "--input-shape", "3x8x8", "--gpu", "t4")
+    assert code == 1
+    assert "no such block" in err
+    assert "broken.py" in err
+    assert "2" in err
+
+
+def test_the_layers_add_up(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["model", "torchvision:resnet18", "--batch-size", "4", "--depth", "1", "--json"]
+    code, out, _ = run(capsys, *arguments)
+    table = json.loads(out)
+    assert code == 0
+    assert table["parameters"] == 11_689_512
+    for column in ("parameters", "trainable", "kept_bytes", "multiply_adds"):
+        assert sum(layer[column] for layer in table["layers"]) == table[column]
+    assert table["multiply_adds"] == 4 * 1_814_073_344
+    deeper = json.loads(run(capsys, *arguments[:-2], "3", "--json")[1])
+    assert deeper["kept_bytes"] == table["kept_bytes"]
+    assert len(deeper["layers"]) > len(table["layers"])
+
+
+def test_the_catalogue(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "gpus")
+    assert code == 0
+    assert "rtx-3090" in out
+    assert json.loads(run(capsys, "gpus", "--json")[1])["gpus"]
+
+
+def test_help_and_import_load_no_torch() -> None:
+    script = (
+        "import sys, memfit; from memfit.cli import main; code = main(['--help']); "
+        "sys.exit(code or bool({'torch', 'matplotlib'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert done.returncode == 0
+    lean = "import sys, memfit; sys.exit(bool({'torch', 'rich', 'matplotlib'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", lean], check=False).returncode == 0
