@@ -150,8 +150,15 @@ def _estimate(sender: Connection, name: str, case: Case, memory_bytes: int) -> N
         predicted_bytes = peer.estimate(case)
         sender.send((predicted_bytes, time.perf_counter() - start, None))
     except BaseException as error:  # whatever a peer raises is one cell of the table
-        lines = str(error).strip().splitlines() or [""]
-        sender.send((None, None, f"{type(error).__name__}: {lines[0]}"[:120]))
+        sender.send((None, None, _reason(error, memory_bytes)))
+
+
+def _reason(error: BaseException, memory_bytes: int) -> str:
+    """One line; PyTorch's CPU allocator says "can't allocate memory" at our limit."""
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return f"more than {memory_bytes / GIB:.0f} GiB of host memory"
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"[:120]
 
 
 def row_of(peer: Peer, cells: Sequence[Cell]) -> Row:
@@ -238,7 +245,7 @@ def document(rows: Sequence[Row], cases: Sequence[Case]) -> dict[str, object]:
         "schema_version": 1,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {
-            "platform": platform.platform(),
+            "platform": f"{platform.system()} {platform.machine()}",
             "cpu_count": os.cpu_count(),
             "python": platform.python_version(),
             "torch": _version("torch"),

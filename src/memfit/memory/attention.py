@@ -1,138 +1,43 @@
-"""Which kernel CUDA uses for ``scaled_dot_product_attention``, and what it keeps.
+"""``scaled_dot_product_attention`` as CUDA computes it, on meta tensors.
 
-The choice follows ``select_sdp_backend`` and its checks in
-``aten/src/ATen/native/transformers/cuda/sdp_utils.cpp`` and ``sdp_utils_cpp.h``; the call follows
-``scaled_dot_product_attention`` in ``aten/src/ATen/native/transformers/attention.cpp`` (torch 2.11
-to 2.15). Every chosen operator has a meta kernel and autograd, so what is kept for backward is
-what CUDA keeps.
+Follows ``scaled_dot_product_attention`` and ``_scaled_dot_product_attention_math`` in
+``aten/src/ATen/native/transformers/attention.cpp`` (torch 2.11 to 2.15): the conversion of the
+mask, the padding that the chosen kernel wants, its operator, and the cut of the output. The fused
+operators have meta kernels and autograd, so what stays for backward is what CUDA keeps. What they
+allocate inside is in :mod:`memfit.memory.attention_temporaries`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Literal
+import math
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from memfit.errors import StepError
+from memfit.memory.attention_backend import (
+    AttentionBackend,
+    AttentionPreference,
+    AttentionProblem,
+    Choice,
+    choose_backend,
+)
+
 __all__ = [
     "AttentionBackend",
     "AttentionPreference",
     "AttentionProblem",
+    "Choice",
     "choose_backend",
     "scaled_dot_product_attention",
 ]
 
-AttentionPreference = Literal["auto", "flash", "efficient", "math"]
+aten = torch.ops.aten
 
-_HALF = ("float16", "bfloat16")
-
-
-class AttentionBackend(StrEnum):
-    """The kernels of ``scaled_dot_product_attention`` on CUDA."""
-
-    FLASH = "flash"
-    CUDNN = "cudnn"
-    EFFICIENT = "efficient"
-    MATH = "math"
-
-
-@dataclass(frozen=True, slots=True)
-class AttentionProblem:
-    """What the choice depends on.
-
-    Args:
-        dtype: such as ``"float16"``.
-        query_shape: ``(N, heads, L, E)``.
-        key_shape: ``(N, key heads, S, E)``.
-        value_shape: ``(N, key heads, S, Ev)``.
-        has_mask: whether there is an ``attn_mask``.
-        dropout: the probability.
-        needs_gradient: whether backward will run.
-        grouped: ``enable_gqa``: several query heads share one key head.
-    """
-
-    dtype: str
-    query_shape: tuple[int, ...]
-    key_shape: tuple[int, ...]
-    value_shape: tuple[int, ...]
-    has_mask: bool = False
-    dropout: float = 0.0
-    needs_gradient: bool = True
-    grouped: bool = False
-
-
-def choose_backend(
-    problem: AttentionProblem,
-    compute_capability: tuple[int, int],
-    preference: AttentionPreference = "auto",
-) -> AttentionBackend:
-    """The first backend, in PyTorch's order, that accepts the problem.
-
-    Args:
-        problem: shapes and options.
-        compute_capability: such as ``(8, 6)``.
-        preference: as ``torch.nn.attention.sdpa_kernel``; a kernel that does not accept the
-            problem falls back to ``math``.
-    """
-    accepts = {
-        AttentionBackend.CUDNN: preference == "auto"
-        and _accepts_cudnn(problem, compute_capability),
-        AttentionBackend.FLASH: preference in ("auto", "flash")
-        and _accepts_flash(problem, compute_capability),
-        AttentionBackend.EFFICIENT: preference in ("auto", "efficient")
-        and _accepts_efficient(problem, compute_capability),
-    }
-    return next((backend for backend, yes in accepts.items() if yes), AttentionBackend.MATH)
-
-
-def _is_dense_batch(problem: AttentionProblem) -> bool:
-    shapes = (problem.query_shape, problem.key_shape, problem.value_shape)
-    return all(len(shape) == 4 and 0 not in shape for shape in shapes)
-
-
-def _accepts_flash(problem: AttentionProblem, capability: tuple[int, int]) -> bool:
-    """``can_use_flash_attention``: half types, Ampere or newer, no mask, heads up to 256."""
-    width = problem.query_shape[-1]
-    if not (_is_dense_batch(problem) and problem.dtype in _HALF and capability >= (8, 0)):
-        return False
-    if problem.has_mask or width > 256 or problem.value_shape[-1] != width:
-        return False
-    # check_flash_attention_head_dim_size_constraints on sm86, sm89 and sm12x
-    is_small_chip = capability in ((8, 6), (8, 9)) or capability[0] == 12
-    if is_small_chip and problem.needs_gradient and width > 224 and problem.dropout > 0:
-        return False
-    return problem.grouped or problem.query_shape[1] == problem.key_shape[1]
-
-
-def _accepts_cudnn(problem: AttentionProblem, capability: tuple[int, int]) -> bool:
-    """``check_prefer_cudnn_attention``: first choice on Hopper and datacentre Blackwell only."""
-    width = problem.query_shape[-1]
-    return (
-        capability in ((9, 0), (10, 0))
-        and _is_dense_batch(problem)
-        and problem.dtype in _HALF
-        and width % 8 == 0
-        and problem.value_shape[-1] % 8 == 0
-        and max(width, problem.value_shape[-1]) <= 128
-        and min(problem.query_shape[2], problem.key_shape[2]) > 1
-    )
-
-
-def _accepts_efficient(problem: AttentionProblem, capability: tuple[int, int]) -> bool:
-    """``can_use_mem_efficient_attention``: widths aligned to what its matrix products load."""
-    if not _is_dense_batch(problem) or problem.grouped:
-        return False
-    if problem.dtype == "bfloat16" and capability < (8, 0):
-        return False
-    if problem.dtype not in (*_HALF, "float32"):
-        return False
-    if problem.query_shape[1] != problem.key_shape[1]:
-        return False
-    alignment = 8 if problem.dtype in _HALF else (4 if capability >= (8, 0) else 1)
-    return problem.query_shape[-1] % alignment == 0 and problem.value_shape[-1] % alignment == 0
+_HALF = (torch.float16, torch.bfloat16)
+# cuDNN does not take minus infinity: ``convert_boolean_attn_mask_cudnn``.
+_MASKED_OUT = {AttentionBackend.CUDNN: -65504.0}
 
 
 def scaled_dot_product_attention(
@@ -148,51 +53,123 @@ def scaled_dot_product_attention(
     compute_capability: tuple[int, int],
     preference: AttentionPreference = "auto",
 ) -> Tensor:
-    """Attention as CUDA would compute it, on meta tensors.
+    """Attention with the kernel, the copies and the saved tensors of a CUDA device.
 
     Args:
         query: ``(N, heads, L, E)``.
         key: ``(N, key heads, S, E)``.
         value: ``(N, key heads, S, Ev)``.
         attn_mask: boolean or additive, expandable to ``(N, heads, L, S)``.
-        dropout_p: of attention weights.
+        dropout_p: probability of dropping an attention weight.
         is_causal: lower-triangular mask.
-        scale: of the scores.
+        scale: of the scores; ``E ** -0.5`` when None.
         enable_gqa: several query heads share one key head.
         compute_capability: of the GPU.
-        preference: which kernel may be used.
+        preference: which kernel may be used, besides ``math``.
 
     Returns:
         ``(N, heads, L, Ev)``.
+
+    Raises:
+        StepError: the program switched off every kernel that accepts these tensors.
     """
-    tensors = (query, key, value)
-    problem = AttentionProblem(
-        dtype=str(query.dtype)[6:],
-        query_shape=tuple(query.shape),
-        key_shape=tuple(key.shape),
-        value_shape=tuple(value.shape),
-        has_mask=attn_mask is not None,
-        dropout=dropout_p,
-        needs_gradient=torch.is_grad_enabled() and any(t.requires_grad for t in tensors),
-        grouped=enable_gqa and query.shape[1] != key.shape[1],
+    problem = _problem(query, key, value, attn_mask, dropout_p, is_causal, enable_gqa)
+    choice = choose_backend(
+        problem, compute_capability, preference, torch_version=_installed_torch_version()
     )
-    backend = choose_backend(problem, compute_capability, preference)
-    attn_mask = _additive(attn_mask, query.dtype)
+    backend = choice.backend
+    if backend is None:
+        raise _no_kernel(problem, choice)
+    masked_out = _MASKED_OUT.get(backend, -math.inf)
+    mask = _additive(attn_mask, query.dtype, masked_out)
     if backend is AttentionBackend.FLASH:
         return _flash(query, key, value, dropout_p, is_causal, scale)
     if backend is AttentionBackend.MATH:
-        math = torch.ops.aten._scaled_dot_product_attention_math
-        return math(  # type: ignore[no-any-return]
-            query, key, value, attn_mask, dropout_p, is_causal, None,
-            scale=scale, enable_gqa=enable_gqa,
-        )[0]  # fmt: skip
-    bias = _expanded(attn_mask, query, key)
-    keeps = problem.needs_gradient
+        return _math(query, key, value, mask, dropout_p, is_causal, scale, enable_gqa)
+    keeps_logsumexp = problem.requires_grad
     if backend is AttentionBackend.CUDNN:
-        cudnn = torch.ops.aten._scaled_dot_product_cudnn_attention
-        return cudnn(query, key, value, bias, keeps, dropout_p, is_causal, False, scale=scale)[0]  # type: ignore[no-any-return]
-    efficient = torch.ops.aten._scaled_dot_product_efficient_attention
-    return efficient(query, key, value, bias, keeps, dropout_p, is_causal, scale=scale)[0]  # type: ignore[no-any-return]
+        return _cudnn(query, key, value, mask, keeps_logsumexp, dropout_p, is_causal, scale)
+    return _efficient(query, key, value, mask, keeps_logsumexp, dropout_p, is_causal, scale)
+
+
+# -- the choice ----------------------------------------------------------------------------------
+
+
+def _problem(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    dropout_p: float,
+    is_causal: bool,
+    enable_gqa: bool,
+) -> AttentionProblem:
+    tensors = (query, key, value)
+    only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    return AttentionProblem(
+        dtype=str(query.dtype).removeprefix("torch."),
+        query_shape=tuple(query.shape),
+        key_shape=tuple(key.shape),
+        value_shape=tuple(value.shape),
+        mask_shape=None if mask is None else tuple(mask.shape),
+        mask_requires_grad=mask is not None and mask.requires_grad,
+        is_causal=is_causal,
+        dropout_p=dropout_p,
+        requires_grad=torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors),
+        enable_gqa=enable_gqa,
+        deterministic=torch.are_deterministic_algorithms_enabled() and not only_warns,
+        unit_strides=all(tensor.stride(-1) == 1 for tensor in tensors),
+        mask_unit_stride=mask is None or mask.stride(-1) == 1,
+        storage_offsets=tuple(int(tensor.storage_offset()) for tensor in tensors),
+        disabled=_disabled_backends(),
+    )
+
+
+def _disabled_backends() -> frozenset[AttentionBackend]:
+    """What ``torch.nn.attention.sdpa_kernel`` or ``torch.backends.cuda`` switched off."""
+    enabled = {
+        AttentionBackend.FLASH: torch.backends.cuda.flash_sdp_enabled(),
+        AttentionBackend.EFFICIENT: torch.backends.cuda.mem_efficient_sdp_enabled(),
+        AttentionBackend.CUDNN: torch.backends.cuda.cudnn_sdp_enabled(),
+        AttentionBackend.MATH: torch.backends.cuda.math_sdp_enabled(),
+    }
+    return frozenset(backend for backend, is_enabled in enabled.items() if not is_enabled)
+
+
+def _no_kernel(problem: AttentionProblem, choice: Choice) -> StepError:
+    reasons = "; ".join(f"{backend}: {reason}" for backend, reason in choice.refused)
+    shapes = f"query {problem.query_shape}, key {problem.key_shape}, {problem.dtype}"
+    return StepError(
+        f"scaled_dot_product_attention has no kernel for {shapes}: {reasons}.",
+        hint="Allow SDPBackend.MATH in torch.nn.attention.sdpa_kernel, or change what it asks for.",
+    )
+
+
+def _installed_torch_version() -> tuple[int, int]:
+    major, minor = torch.__version__.split(".")[:2]
+    return int(major), int(minor)
+
+
+# -- the mask ------------------------------------------------------------------------------------
+
+
+def _additive(mask: Tensor | None, dtype: torch.dtype, masked_out: float) -> Tensor | None:
+    """``convert_boolean_attn_mask``: 0 where attended, ``masked_out`` elsewhere."""
+    if mask is None or mask.dtype != torch.bool:
+        return mask
+    return torch.where(mask, 0.0, torch.scalar_tensor(masked_out, dtype=dtype, device=mask.device))
+
+
+def _bias(mask: Tensor, query: Tensor, key: Tensor) -> Tensor:
+    """``preprocess_mask``: rows start at multiples of 8 elements, then expand."""
+    aligned = mask.stride(-1) == 1 and all(stride % 8 == 0 for stride in mask.stride()[:-1])
+    if not aligned:
+        keys = mask.shape[-1]
+        mask = F.pad(mask, (0, 8 - keys % 8))[..., :keys]
+    return mask.expand(*query.shape[:3], key.shape[2])
+
+
+# -- the kernels ---------------------------------------------------------------------------------
 
 
 def _flash(
@@ -206,25 +183,89 @@ def _flash(
     """Heads are padded to a multiple of 8 (``pad_last_dim<8>``) and the output is cut again."""
     width = query.shape[-1]
     if padding := -width % 8:
-        query, key, value = (F.pad(t, (0, padding)) for t in (query, key, value))
-        scale = width**-0.5 if scale is None else scale
-    flash = torch.ops.aten._scaled_dot_product_flash_attention
-    output: Tensor = flash(query, key, value, dropout_p, is_causal, False, scale=scale)[0]
+        query, key, value = (F.pad(tensor, (0, padding)) for tensor in (query, key, value))
+    scale = width**-0.5 if scale is None else scale
+    output: Tensor = aten._scaled_dot_product_flash_attention(
+        query, key, value, dropout_p, is_causal, False, scale=scale
+    )[0]
     return output[..., :width] if padding else output
 
 
-def _additive(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """``convert_boolean_attn_mask``: zeros where attended, minus infinity elsewhere."""
-    if mask is None or mask.dtype != torch.bool:
-        return mask
-    return torch.zeros_like(mask, dtype=dtype).masked_fill_(mask.logical_not(), float("-inf"))
+def _cudnn(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    keeps_logsumexp: bool,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float | None,
+) -> Tensor:
+    output: Tensor = aten._scaled_dot_product_cudnn_attention(
+        query, key, value, mask, keeps_logsumexp, dropout_p, is_causal, False, scale=scale
+    )[0]
+    return output
 
 
-def _expanded(mask: Tensor | None, query: Tensor, key: Tensor) -> Tensor | None:
-    """``pad_bias<16>`` and expand: rows of a bias start at multiples of 16 elements."""
-    if mask is None:
-        return None
-    keys = key.shape[2]
-    if mask.shape[-1] == keys and (padding := -keys % 16):
-        mask = F.pad(mask, (0, padding))[..., :keys]
-    return mask.expand(query.shape[0], query.shape[1], query.shape[2], keys)
+def _efficient(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    keeps_logsumexp: bool,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float | None,
+) -> Tensor:
+    bias = None if mask is None else _bias(mask, query, key)
+    output: Tensor = aten._scaled_dot_product_efficient_attention(
+        query, key, value, bias, keeps_logsumexp, dropout_p, is_causal, scale=scale
+    )[0]
+    return output
+
+
+def _math(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float | None,
+    enable_gqa: bool,
+) -> Tensor:
+    """``_scaled_dot_product_attention_math``: half types are computed in float32.
+
+    Written out, because on meta tensors the operator itself drops weights with an unfused dropout
+    and adds the mask out of place. The weights are returned in the input's dtype: a copy that is
+    made before the second product and dropped after it.
+    """
+    dtype = query.dtype
+    if dtype in _HALF and not torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed():
+        query, key, value = query.float(), key.float(), value.float()
+    factor = math.sqrt(query.shape[-1] ** -0.5 if scale is None else abs(scale))
+    sign = -1.0 if scale is not None and scale < 0 else 1.0
+    scaled = aten.mul.Scalar(query, sign * factor)
+    if is_causal:
+        length, keys = query.shape[-2], key.shape[-2]
+        lower = torch.ones(length, keys, dtype=torch.bool, device=query.device).tril()
+        mask = _additive(lower, scaled.dtype, -math.inf)
+        del lower
+    if enable_gqa:
+        key, value = _repeated(key, query), _repeated(value, query)
+    scores = torch.matmul(scaled, aten.mul.Scalar(key.transpose(-2, -1), factor))
+    if mask is not None:
+        scores.add_(mask)
+    scores = aten._safe_softmax(scores, -1)
+    if dropout_p > 0:
+        scores = torch.native_dropout(scores, dropout_p, True)[0]
+    weights = scores.to(dtype)
+    output = torch.matmul(scores, value).to(dtype)
+    del weights
+    return output
+
+
+def _repeated(tensor: Tensor, query: Tensor) -> Tensor:
+    """``pre_process_group_query_attention_input``: one copy of a key head for each query head."""
+    repeats = query.shape[-3] // tensor.shape[-3]
+    return tensor if repeats == 1 else tensor.repeat_interleave(repeats, -3)

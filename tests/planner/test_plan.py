@@ -1,0 +1,326 @@
+"""Plans: the arithmetic against hand counts and against traces at the asked batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import memfit
+from memfit.errors import UnknownName, UsageError
+from memfit.memory.timeline import replay
+from memfit.planner.plan import BatchPlan, Plan
+
+MIB = 1024**2
+WEIGHTS = 407_080  # 101,770 float32
+IMAGES = 784 * 4 + 8  # bytes of one sample with its label
+
+
+def plan(model: Any = "mlp", **options: Any) -> Plan:
+    if model == "mlp":
+        options.setdefault("input_shape", (1, 28, 28))
+    return memfit.plan(model, **{"gpu": "11GiB", "verify": False} | options)
+
+
+def held(plan: Plan, part: str, batch: int = 64) -> int:
+    """Bytes of a part when the optimizer's step begins: everything that stays is there."""
+    timeline = plan.at(batch).timeline
+    (mark,) = [m for m in timeline.tape.marks if (m.step, str(m.phase)) == (1, "optimizer")]
+    return timeline.parts_at(mark.position - 1)[memfit.memory.tape.Part(part)]  # type: ignore[attr-defined]
+
+
+EIGHT_BIT = (  # a byte each and a float32 for 256 of the large matrices, float32 for the others
+    100_352 + 392 * 4 + 1280 * 4 + (128 + 10) * 4
+)
+CODE_BOOK = 256 * 4
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "state"),
+    [
+        ("sgd", 0),
+        ({"name": "sgd", "momentum": 0.9}, WEIGHTS),
+        ("adam", 2 * WEIGHTS),
+        ("adamw", 2 * WEIGHTS),
+        ({"name": "adamw", "amsgrad": True}, 3 * WEIGHTS),
+        ({"name": "adamw", "fused": True}, 2 * WEIGHTS + 4 * 4),  # step counts are on the device
+        ("adagrad", WEIGHTS),
+        ("rmsprop", WEIGHTS),
+        ({"name": "rmsprop", "momentum": 0.9, "centered": True}, 3 * WEIGHTS),
+        ("lion", WEIGHTS),
+        ("adam8bit", 2 * (EIGHT_BIT + CODE_BOOK)),
+        ("lion8bit", EIGHT_BIT + CODE_BOOK),
+    ],
+)
+def test_the_parts_that_stay_are_the_arithmetic_to_the_byte(optimizer: Any, state: int) -> None:
+    made = plan(optimizer=optimizer)
+    assert made.parameter_count == 101_770
+    assert held(made, "parameters") == WEIGHTS
+    assert held(made, "gradients") == WEIGHTS
+    assert held(made, "optimizer") == state
+    assert held(made, "batch") == 64 * IMAGES
+    assert held(made, "batch", 1000) == 1000 * IMAGES
+
+
+MODELS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "cnn": ("cnn", {"input_shape": (3, 32, 32)}),
+    "resnet18": ("torchvision:resnet18", {"input_shape": (3, 64, 64), "num_classes": 10}),
+    "mobilenet": ("torchvision:mobilenet_v3_small", {"input_shape": (3, 64, 64)}),
+    "vit": ("timm:vit_tiny_patch16_224", {"input_shape": (3, 64, 64)}),
+    "swin": ("torchvision:swin_t", {"input_shape": (3, 64, 64)}),
+}
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"precision": "amp-fp16", "optimizer": "adamw"},
+    {"precision": "bf16", "memory_format": "nhwc", "ema": True},
+    {"gradient_checkpointing": True, "accumulation": 2, "clip_grad_norm": 1.0},
+]
+CASES = [
+    pytest.param(model, options, id=f"{model}-{number}")
+    for model in MODELS
+    for number, options in enumerate(OPTIONS)
+    if not (model in ("cnn", "mobilenet") and "gradient_checkpointing" in options)
+]
+
+
+@pytest.mark.parametrize(("model", "options"), CASES)
+def test_the_arithmetic_is_the_direct_trace_to_the_byte(model: str, options: Any) -> None:
+    name, shape = MODELS[model]
+    made = plan(name, **shape, **options)
+    assert made.is_affine, made.not_affine_because
+    for batch in (1, 13, 64):
+        arithmetic = made.at(batch)
+        direct = replay(made.step.trace(batch), settings=None)
+        assert arithmetic.timeline.sizes_bytes == direct.sizes_bytes, batch
+        assert arithmetic.timeline.tape.events == direct.tape.events
+        assert arithmetic.peak_allocated_bytes == direct.peak_allocated_bytes
+        assert arithmetic.peak_reserved_bytes == direct.peak_reserved_bytes
+
+
+@pytest.fixture(scope="module")
+def resnet() -> Plan:
+    return plan("torchvision:resnet18", input_shape=(3, 64, 64), num_classes=10, optimizer="adam")
+
+
+BATCHES = (1, 2, 7, 16, 64, 100, 1000)
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_the_parts_add_up_to_the_total(resnet: Plan, batch: int) -> None:
+    at = resnet.at(batch)
+    assert sum(at.parts.values()) == at.total_bytes
+    assert min(at.parts.values()) >= 0
+    assert at.total_bytes == at.peak_reserved_bytes + at.parts["context"]
+    assert at.peak_allocated_bytes <= at.peak_reserved_bytes
+    assert list(at.parts) == [
+        "parameters", "gradients", "optimizer", "batch", "activations", "temporaries",
+        "workspaces", "cache", "context",
+    ]  # fmt: skip
+
+
+def test_the_peak_grows_with_the_batch(resnet: Plan) -> None:
+    peaks = [resnet.at(batch).peak_allocated_bytes for batch in BATCHES]
+    assert peaks == sorted(peaks)
+
+
+def test_parameters_and_state_do_not_depend_on_the_batch(resnet: Plan) -> None:
+    parts = [resnet.at(batch).parts for batch in BATCHES]
+    assert len({part["parameters"] for part in parts}) == 1
+    assert len({part["optimizer"] for part in parts}) == 1
+
+
+# -- the batch that fits ------------------------------------------------------------------------
+
+
+def test_the_largest_batch_fits_and_the_next_does_not(resnet: Plan) -> None:
+    largest = resnet.max_batch_size
+    assert largest
+    assert resnet.at(largest).fits()
+    assert not resnet.at(largest + 1).fits()
+
+
+def test_the_recommended_batch_is_within_the_safety(resnet: Plan) -> None:
+    batch = resnet.recommended_batch_size
+    assert batch
+    assert batch % 8 == 0
+    assert resnet.gpu
+    allowed = 0.8 * resnet.gpu.usable_bytes
+    assert resnet.at(batch).total_bytes <= allowed < resnet.at(batch + 8).total_bytes
+
+
+def test_a_larger_card_takes_a_larger_batch(resnet: Plan) -> None:
+    sizes = [memfit.catalogue.gpu(f"{size}GiB") for size in (2, 4, 8)]  # type: ignore[attr-defined]
+    largest = [resnet.max_batch_on(gpu) for gpu in sizes]
+    assert largest == sorted(largest)
+    assert largest[0] < largest[2]
+
+
+def test_nothing_fits_a_card_that_the_context_fills() -> None:
+    made = plan("torchvision:resnet18", input_shape=(3, 224, 224), gpu="256MiB", optimizer="adam")
+    assert made.max_batch_size == 0
+    assert made.fits is False
+    assert made.at(None).batch_size == 1
+
+
+def test_without_a_card_there_is_no_limit_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("memfit.api.local_gpu", lambda: None)
+    made = plan(gpu=None)
+    assert (made.gpu, made.fits, made.max_batch_size) == (None, None, None)
+    with pytest.raises(UsageError, match="Which GPU"):
+        made.at(64).fits()
+    assert made.at(64).fits("rtx-3090")
+
+
+def test_the_asked_batch_decides_whether_it_fits() -> None:
+    shape = {"input_shape": (3, 64, 64), "gpu": "2GiB"}
+    assert plan("torchvision:resnet18", batch_size=8, **shape).fits is True
+    assert plan("torchvision:resnet18", batch_size=100_000, **shape).fits is False
+
+
+def test_a_global_batch_is_reached_by_equal_micro_batches() -> None:
+    made = plan("torchvision:resnet18", input_shape=(3, 224, 224), gpu="2GiB", global_batch=96)
+    assert made.micro_batch * made.accumulation == 96
+    assert made.micro_batch <= (made.recommended_batch_size or 0)
+
+
+def test_the_learning_rate_follows_the_global_batch() -> None:
+    made = plan(base_lr=0.1, base_batch_size=256, global_batch=1024)
+    assert made.learning_rate
+    assert made.learning_rate.value == pytest.approx(0.4)
+    assert plan().learning_rate is None
+
+
+# -- models whose structure depends on the batch --------------------------------------------------
+
+
+class Branching(nn.Module):
+    """One more layer runs for every batch beyond four."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(16, 16) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers[: 1 + (len(x) > 4) + (len(x) > 16)]:
+            x = layer(x).relu()
+        return x
+
+
+def test_a_model_that_branches_on_the_batch_is_traced_directly() -> None:
+    made = plan(Branching(), input_shape=(16,))
+    assert not made.is_affine
+    assert made.not_affine_because
+    assert any("traced directly" in sentence for sentence in made.assumptions)
+    for batch in (2, 8, 32):
+        timeline = made.at(batch).timeline
+        assert timeline.sizes_bytes == made.step.trace(batch).sizes_bytes
+        relus = [a for a in timeline.tape.allocations if a.operator == "aten.relu.default"]
+        assert len(relus) == 2 * (1 + (batch > 4) + (batch > 16))
+    assert made.at(32).parts["gradients"] > made.at(2).parts["gradients"] or (
+        made.at(32).peak_allocated_bytes > made.at(2).peak_allocated_bytes
+    )
+
+
+class BranchingLate(nn.Module):
+    """The two traced batches look alike; a larger one does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(x)
+        return y.sin() if len(x) > 20 else y
+
+
+def test_verifying_finds_a_difference_that_the_two_traces_did_not_show() -> None:
+    made = plan(BranchingLate(), input_shape=(16,))
+    assert made.is_affine
+    assert made.verify(16)
+    assert not made.verify(32)
+    assert not made.is_affine
+    assert "32" in made.not_affine_because
+    operators = [a.operator for a in made.at(32).timeline.tape.allocations]
+    assert "aten.sin.default" in operators
+
+
+def test_planning_verifies_at_the_asked_batch() -> None:
+    assert not plan(BranchingLate(), input_shape=(16,), batch_size=32, verify=True).is_affine
+    assert plan(BranchingLate(), input_shape=(16,), batch_size=16, verify=True).is_affine
+
+
+# -- what changes the answer ----------------------------------------------------------------------
+
+
+def peak(**options: Any) -> BatchPlan:
+    shape = {"input_shape": (3, 64, 64), "num_classes": 10}
+    return plan("torchvision:resnet18", **shape, **options).at(64)
+
+
+def test_mixed_precision_halves_activations_and_not_the_weights() -> None:
+    full, half = peak().parts, peak(precision="amp-fp16").parts
+    assert half["parameters"] == full["parameters"]
+    assert 0.4 < half["activations"] / full["activations"] < 0.7
+
+
+def test_tf32_is_float32_in_memory() -> None:
+    assert peak(precision="tf32").parts == peak().parts
+
+
+def test_keeping_zeroed_gradients_costs_their_size() -> None:
+    kept, freed = peak(zero_grad="zero"), peak()
+    more = kept.peak_allocated_bytes - freed.peak_allocated_bytes
+    assert kept.parts["gradients"] > freed.parts["gradients"]
+    assert more > 0
+
+
+def test_frozen_layers_need_less() -> None:
+    assert peak(frozen=("conv1", "layer1", "layer2")).total_bytes < peak().total_bytes
+
+
+# -- as data --------------------------------------------------------------------------------------
+
+
+def test_to_dict_is_plain_and_says_what_it_rests_on(resnet: Plan) -> None:
+    import json
+
+    told = json.loads(json.dumps(resnet.to_dict()))
+    assert told["schema_version"] == 1
+    assert told["at"]["total_bytes"] == sum(told["at"]["parts"].values())
+    assert told["model"]["parameters"] == resnet.parameter_count
+    assert told["is_affine"] is True
+    assert told["assumptions"]
+    assert told["unsupported"] == {}
+
+
+def test_a_notebook_gets_text_and_html(resnet: Plan) -> None:
+    bundle = resnet._repr_mimebundle_()
+    assert "resnet18" in bundle["text/plain"]
+    assert "<td>activations</td>" in bundle["text/html"]
+
+
+@pytest.mark.parametrize("batch", [0, -1, 1 << 25, True, 2.5, "64"])
+def test_a_batch_that_is_none_is_refused(resnet: Plan, batch: Any) -> None:
+    with pytest.raises(UsageError, match="batch_size"):
+        resnet.at(batch)
+
+
+def test_unknown_words_are_named() -> None:
+    with pytest.raises(UnknownName, match="precision 'fp17'"):
+        plan(precision="fp17")
+    with pytest.raises(UnknownName):
+        plan(gpu="rtx-9999")
+
+
+def test_the_users_model_is_left_as_it_was() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
+    before = [p.detach().clone() for p in model.parameters()]
+    model.eval()
+    plan(model, input_shape=(16,), precision="bf16", frozen=("1.bias",))
+    assert not model.training
+    assert [p.dtype for p in model.parameters()] == [torch.float32] * 2
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    for a, b in zip(model.parameters(), before, strict=True):
+        assert torch.equal(a, b)
