@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 from torchvision.models import DenseNet, ResNet, SwinTransformer
-from torchvision.models.mobilenetv2 import MobileNetV2
 from torchvision.models.resnet import BasicBlock
 
 from memfit import models
@@ -69,7 +68,6 @@ def test_the_blocks_of_plain_modules() -> None:
 
 SMALL_NETS = {
     "densenet": lambda: DenseNet(4, (2, 2), 8, num_classes=3),
-    "mobilenet": lambda: MobileNetV2(num_classes=3, width_mult=0.25),
     "resnet": lambda: ResNet(BasicBlock, [1, 1, 1, 1], num_classes=3),
     "swin": lambda: SwinTransformer([2, 2], 12, [2, 2], [2, 2], [4, 4], num_classes=3),
 }

@@ -204,7 +204,7 @@ class LearnsItsShape(nn.Module):
         width = self.features(torch.zeros(1, 3, 8, 8)).shape[1]
         self.head = nn.Linear(width, 2)
         self.register_buffer("scale", torch.ones(2))
-        self.scale.copy_(self.head.weight.mean(1))
+        self.start = self.scale.copy_(self.head.weight.mean(1)).tolist()  # a buffer stays real
         self.to("cpu")
 
 

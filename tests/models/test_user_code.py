@@ -72,11 +72,13 @@ def test_printing_does_not_reach_stdout(folder: Path, capsys: pytest.CaptureFixt
     assert (out, err) == ("", "building\n")
 
 
-def test_nothing_is_left_behind(folder: Path) -> None:
+def test_nothing_is_left_behind(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     path = list(sys.path)
     models.build(f"{folder / 'net.py'}:Net")
     assert sys.path == path
     assert "width" not in sys.modules
+    assert not sys.dont_write_bytecode
     assert not list(folder.rglob("__pycache__"))
 
 

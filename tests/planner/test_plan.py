@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import memfit
+from memfit.catalogue import gpu as find_gpu
 from memfit.errors import UnknownName, UsageError
+from memfit.memory.tape import Part
 from memfit.memory.timeline import replay
 from memfit.planner.plan import BatchPlan, Plan
 
@@ -24,11 +26,11 @@ def plan(model: Any = "mlp", **options: Any) -> Plan:
     return memfit.plan(model, **{"gpu": "11GiB", "verify": False} | options)
 
 
-def held(plan: Plan, part: str, batch: int = 64) -> int:
-    """Bytes of a part when the optimizer's step begins: everything that stays is there."""
+def held(plan: Plan, part: str, batch: int = 64, before: str = "optimizer") -> int:
+    """Bytes of a part when a phase of the second step begins."""
     timeline = plan.at(batch).timeline
-    (mark,) = [m for m in timeline.tape.marks if (m.step, str(m.phase)) == (1, "optimizer")]
-    return timeline.parts_at(mark.position - 1)[memfit.memory.tape.Part(part)]  # type: ignore[attr-defined]
+    (mark,) = [m for m in timeline.tape.marks if (m.step, str(m.phase)) == (1, before)]
+    return timeline.parts_at(mark.position - 1)[Part(part)]
 
 
 EIGHT_BIT = (  # a byte each and a float32 for 256 of the large matrices, float32 for the others
@@ -78,10 +80,15 @@ OPTIONS: list[dict[str, Any]] = [
     {"gradient_checkpointing": True, "accumulation": 2, "clip_grad_norm": 1.0},
 ]
 CASES = [
-    pytest.param(model, options, id=f"{model}-{number}")
-    for model in MODELS
-    for number, options in enumerate(OPTIONS)
-    if not (model in ("cnn", "mobilenet") and "gradient_checkpointing" in options)
+    pytest.param(model, OPTIONS[number], id=f"{model}-{number}")
+    for model, numbers in [
+        ("cnn", (0, 1, 2)),
+        ("resnet18", (0, 1, 2, 3)),
+        ("mobilenet", (1,)),
+        ("vit", (0, 1, 2, 3)),
+        ("swin", (1, 3)),
+    ]
+    for number in numbers
 ]
 
 
@@ -120,8 +127,11 @@ def test_the_parts_add_up_to_the_total(resnet: Plan, batch: int) -> None:
     ]  # fmt: skip
 
 
-def test_the_peak_grows_with_the_batch(resnet: Plan) -> None:
-    peaks = [resnet.at(batch).peak_allocated_bytes for batch in BATCHES]
+@pytest.mark.parametrize("name", ["mlp", "timm:vit_tiny_patch16_224"])
+def test_the_peak_grows_with_the_batch(name: str) -> None:
+    # With convolutions it may not: cuDNN picks its plan, and so its workspace, by the batch.
+    made = plan(name, **({} if name == "mlp" else {"input_shape": (3, 64, 64)}))
+    peaks = [made.at(batch).peak_allocated_bytes for batch in (*range(2, 40), *BATCHES[4:])]
     assert peaks == sorted(peaks)
 
 
@@ -151,7 +161,7 @@ def test_the_recommended_batch_is_within_the_safety(resnet: Plan) -> None:
 
 
 def test_a_larger_card_takes_a_larger_batch(resnet: Plan) -> None:
-    sizes = [memfit.catalogue.gpu(f"{size}GiB") for size in (2, 4, 8)]  # type: ignore[attr-defined]
+    sizes = [find_gpu(f"{size}GiB") for size in (2, 4, 8)]
     largest = [resnet.max_batch_on(gpu) for gpu in sizes]
     assert largest == sorted(largest)
     assert largest[0] < largest[2]
@@ -190,6 +200,13 @@ def test_the_learning_rate_follows_the_global_batch() -> None:
     assert made.learning_rate
     assert made.learning_rate.value == pytest.approx(0.4)
     assert plan().learning_rate is None
+
+
+def test_batch_norm_that_cannot_take_one_sample_is_planned_all_the_same() -> None:
+    model = nn.Sequential(nn.Linear(16, 16), nn.BatchNorm1d(16), nn.Linear(16, 4))
+    made = plan(model, input_shape=(16,), gpu="256MiB")
+    assert made.fits is True
+    assert made.at(1).total_bytes <= made.at(2).total_bytes
 
 
 # -- models whose structure depends on the batch --------------------------------------------------
@@ -260,9 +277,15 @@ def peak(**options: Any) -> BatchPlan:
 
 
 def test_mixed_precision_halves_activations_and_not_the_weights() -> None:
-    full, half = peak().parts, peak(precision="amp-fp16").parts
-    assert half["parameters"] == full["parameters"]
-    assert 0.4 < half["activations"] / full["activations"] < 0.7
+    shape = {"input_shape": (3, 64, 64), "num_classes": 10}
+    full, half = (
+        plan("torchvision:resnet18", precision=precision, **shape)
+        for precision in ("fp32", "amp-fp16")
+    )
+    assert held(half, "parameters") == held(full, "parameters")
+    kept = [held(made, "activations", before="backward") for made in (half, full)]
+    weights = 2 * full.parameter_count  # half copies, kept for backward
+    assert (kept[0] - weights) / kept[1] == pytest.approx(0.5, abs=0.02)
 
 
 def test_tf32_is_float32_in_memory() -> None:
@@ -277,7 +300,8 @@ def test_keeping_zeroed_gradients_costs_their_size() -> None:
 
 
 def test_frozen_layers_need_less() -> None:
-    assert peak(frozen=("conv1", "layer1", "layer2")).total_bytes < peak().total_bytes
+    frozen = peak(frozen=("conv1", "bn1", "layer1", "layer2"))
+    assert frozen.peak_allocated_bytes < peak().peak_allocated_bytes
 
 
 # -- as data --------------------------------------------------------------------------------------

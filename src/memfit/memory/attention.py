@@ -247,20 +247,19 @@ def _math(
     sign = -1.0 if scale is not None and scale < 0 else 1.0
     scaled = aten.mul.Scalar(query, sign * factor)
     if is_causal:
-        length, keys = query.shape[-2], key.shape[-2]
-        lower = torch.ones(length, keys, dtype=torch.bool, device=query.device).tril()
+        square = (query.shape[-2], key.shape[-2])
+        lower = torch.ones(square, dtype=torch.bool, device=query.device).tril()
         mask = _additive(lower, scaled.dtype, -math.inf)
         del lower
-    if enable_gqa:
-        key, value = _repeated(key, query), _repeated(value, query)
-    scores = torch.matmul(scaled, aten.mul.Scalar(key.transpose(-2, -1), factor))
+    keys, values = (_repeated(t, query) if enable_gqa else t for t in (key, value))
+    scores = torch.matmul(scaled, aten.mul.Scalar(keys.transpose(-2, -1), factor))
     if mask is not None:
         scores.add_(mask)
     scores = aten._safe_softmax(scores, -1)
     if dropout_p > 0:
         scores = torch.native_dropout(scores, dropout_p, True)[0]
     weights = scores.to(dtype)
-    output = torch.matmul(scores, value).to(dtype)
+    output = torch.matmul(scores, values).to(dtype)
     del weights
     return output
 

@@ -210,11 +210,11 @@ def convolution_workspace_bytes(
 def _is_pointwise_contiguous(problem: ConvolutionProblem) -> bool:
     """A 1x1 convolution of contiguous float32 is a matrix product that needs no copies.
 
-    Measured: in GPUMemNet's table (arXiv 2602.17817; A100, float32) models made of 1x1 and
-    depthwise convolutions need no workspace that grows with the batch: EfficientNet-B2 leaves the
-    same 1.8 to 2.0 GiB outside its tensors from batch 8 to 128. cuDNN 9.19 and 9.26, asked about
-    a described A100, name plans with copies for them (3.4 GiB at batch 128). The measurement is
-    followed until one on a newer stack says otherwise.
+    Measured: in GPUMemNet's table (arXiv 2602.17817; A100, float32) networks of 1x1 and depthwise
+    convolutions need no workspace that grows with the batch: EfficientNet-B2 leaves the same 1.8
+    to 2.0 GiB outside its tensors from batch 8 to 128. cuDNN 9.19 and 9.26, asked about a described
+    A100, name plans with copies for them (3.4 GiB at batch 128). The table's software is not
+    documented and may have run ``cudnn.benchmark``, so this stands only until it is measured.
     """
     return (
         set(problem.weight_shape[2:]) == {1}

@@ -4,7 +4,11 @@ Construction runs as usual; only the parameters are redirected to meta, at the m
 registers them. Everything else a constructor computes (drop-path rates read with ``.item()``,
 window masks, position indices) stays real, so it works where ``with torch.device("meta")`` does
 not. An operator that meets a meta operand runs on meta altogether, which lets a constructor feed
-a dummy image through its layers to learn a shape. Counts are in ``docs/decisions.md``.
+a dummy image through its layers to learn a shape.
+
+Of 311 models of torchvision 0.29 and timm 1.0.31 (all of the former, two of each timm family), 296
+build under ``torch.device("meta")``, 302 with redirected parameters alone, 311 with meta operands
+too; on torch 2.15 in 0.1 s each.
 """
 
 from __future__ import annotations
@@ -187,9 +191,7 @@ class _MetaOperands(TorchDispatchMode):
         if all(tensor.is_meta for tensor in tensors):
             return func(*args, **kwargs)
         meta_args, meta_kwargs = tree_map_only(torch.Tensor, _to_meta, (args, kwargs))
-        result = func(*meta_args, **meta_kwargs)
-        writes_a_real_tensor = func._schema.is_mutable and not args[0].is_meta
-        return args[0] if writes_a_real_tensor else result
+        return func(*meta_args, **meta_kwargs)  # of an in-place operator the caller keeps its self
 
 
 def _to_meta(tensor: torch.Tensor) -> torch.Tensor:

@@ -77,6 +77,8 @@ def build_transformers(
     config.use_cache = False
     if num_classes is not None and task in _LABELLED_TASKS:
         config.num_labels = num_classes
+    if task == "sequence-classification" and config.pad_token_id is None:
+        config.pad_token_id = 0  # decoders look for the last token before the padding
     is_image = task in _IMAGE_TASKS
     shape = _fit_image(spec, config, input_shape) if is_image else None
     shape = shape or _token_shape(spec, config, input_shape)

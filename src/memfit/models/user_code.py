@@ -14,7 +14,7 @@ import itertools
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -108,7 +108,8 @@ def _importing_from(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.path.remove(str(folder))
+        with suppress(ValueError):  # the user's code may have taken it off
+            sys.path.remove(str(folder))
         sys.dont_write_bytecode = write_no_bytecode
         for name in set(sys.modules) - before:
             if _lies_in(sys.modules[name], folder) and not name.startswith("memfit_user_"):

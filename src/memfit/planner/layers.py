@@ -161,7 +161,7 @@ def summarize_layers(
     )
 
 
-#: Operators that multiply and add, for which torch.utils.flop_counter (2.11 to 2.15) has no formula.
+#: Operators that multiply and add; torch.utils.flop_counter (2.11 to 2.15) has no formula for them.
 _PRODUCTS_WITHOUT_FORMULA = ("_cudnn_rnn", "_fft_", "linalg_", "_cdist_forward", "_trilinear")
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from html import escape
 from typing import Any
 
 from memfit.catalogue import GPU
 from memfit.catalogue import gpu as find_gpu
-from memfit.errors import UsageError
+from memfit.errors import StepError, UsageError
 from memfit.memory.allocator import AllocatorSettings
 from memfit.memory.tape import AffineTape, NotAffine, Part, Phase, Tape, max_live_bytes
 from memfit.memory.timeline import Timeline, fits, replay
@@ -135,6 +136,8 @@ class Plan:
         """Hold the affine answer against a direct trace; without it from now on if they differ."""
         if self._affine is None:
             return False
+        if batch_size == 1:
+            return True  # a trace already, see tape_at
         tape = self._direct[batch_size] = self.step.trace(batch_size)
         if self._affine.matches(tape, batch_size):
             return True
@@ -147,11 +150,21 @@ class Plan:
     def tape_at(self, batch_size: int) -> tuple[Tape, list[int]]:
         """The events, and the requested bytes of every allocation at a micro-batch."""
         if self._affine is not None:
+            if batch_size == 1 and self._single is not None:
+                return self._single, self._single.sizes_bytes
             return self._affine.tape, self._affine.sizes_bytes(batch_size)
         if batch_size not in self._direct:
             self._direct[batch_size] = self.step.trace(batch_size)
         tape = self._direct[batch_size]
         return tape, tape.sizes_bytes
+
+    @cached_property
+    def _single(self) -> Tape | None:
+        """A batch of one is traced: where a dimension is one, torch views what it else copies."""
+        try:
+            return self.step.trace(1)
+        except StepError:
+            return None  # batch norm refuses one value for each channel
 
     # -- any batch -----------------------------------------------------------------------------
 

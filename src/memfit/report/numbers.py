@@ -17,11 +17,8 @@ def count(number: int) -> str:
     """
     for factor, letter in ((10**12, "T"), (10**9, "G"), (10**6, "M")):
         if number >= factor:
-            return (
-                f"{number / factor:.3g} {letter}"
-                if number < 999.5 * factor
-                else f"{number / factor:,.0f} {letter}"
-            )
+            digits = max(0, 3 - len(str(number // factor)))
+            return f"{number / factor:,.{digits}f} {letter}"
     return f"{number:,}"
 
 

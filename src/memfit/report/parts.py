@@ -39,7 +39,7 @@ def parts_table(at: BatchPlan, width: int, marks: Marks) -> Table:
     sizes = [at.parts[part] for part in Part]
     shares = largest_remainders(sizes)
     notes, exact = width >= 76, width >= 100
-    bar_width = max(6, min(24, width - 46 - 24 * notes - 16 * exact))
+    bar_width = 0 if width < 50 else max(6, min(24, width - 46 - 24 * notes - 16 * exact))
     table = _empty_table(notes=notes, exact=exact)
     for part, size, share in zip(Part, sizes, shares, strict=True):
         number, name, note, colour = _ROWS[part]

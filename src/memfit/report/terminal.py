@@ -9,7 +9,7 @@ from typing import TextIO
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-__all__ = ["ASCII", "UNICODE", "Marks", "console", "marks_of", "shorten", "write"]
+__all__ = ["ASCII", "UNICODE", "Marks", "console", "heading", "marks_of", "shorten", "write"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def write(target: Console, renderable: RenderableType) -> None:
 
 
 def shorten(text: str, width: int, marks: Marks) -> str:
-    """``text`` in at most ``width`` columns; its middle goes first, for both ends of a path tell."""
+    """``text`` in at most ``width`` columns; what is left out is its middle."""
     if len(text) <= width:
         return text
     room = max(2, width - len(marks.ellipsis))

@@ -1,254 +1,281 @@
-"""A plan as text: the verdict first, then where every byte goes."""
+"""A plan as text: the verdict first, then where the bytes go, then what can be done."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from memfit.catalogue import GPU
-from memfit.catalogue import gpu as find_gpu
-from memfit.memory.tape import Part
-from memfit.planner.optimizers import optimizer_name
+from memfit.planner.curve import CurvePoint
 from memfit.planner.options import Option
-from memfit.planner.plan import BatchPlan, Plan
-from memfit.report.charts import ChartMarks, bar, line_chart
-from memfit.units import GIB, format_bytes
+from memfit.planner.optimizers import optimizer_name
+from memfit.planner.plan import Plan
+from memfit.planner.verdict import CardFit, Verdict
+from memfit.report.cards import card_fits_table
+from memfit.report.charts import ChartMark, memory_chart
+from memfit.report.numbers import count, shape
+from memfit.report.parts import parts_table
+from memfit.report.terminal import Marks, heading
+from memfit.report.ways import ways_list
+from memfit.units import format_bytes
 
-__all__ = ["COMMON_CARDS", "render_plan"]
+__all__ = ["plan_report"]
 
-#: Shown when no card is named.
-COMMON_CARDS = (
-    "rtx-3060", "rtx-3090", "rtx-4060-ti-16gb", "rtx-4090", "rtx-5090",
-    "t4", "l4", "v100-16gb", "a100-40gb", "a100-80gb", "h100",
-)  # fmt: skip
-
-_LABELS = {
-    Part.PARAMETERS: "1  parameters",
-    Part.GRADIENTS: "   gradients",
-    Part.OPTIMIZER: "2  optimizer state",
-    Part.BATCH: "3  data batch",
-    Part.ACTIVATIONS: "4  activations",
-    Part.TEMPORARIES: "   temporaries",
-    Part.WORKSPACES: "   library workspaces",
-    Part.CACHE: "   allocator cache",
-    Part.CONTEXT: "   CUDA context",
-}
-_TAUGHT = (Part.PARAMETERS, Part.GRADIENTS, Part.OPTIMIZER, Part.BATCH, Part.ACTIVATIONS)
+#: Longer lines are hard to read, whatever the terminal's width.
+_PROSE_WIDTH = 96
 
 
-def render_plan(plan: Plan, options: Sequence[Option], console: Console) -> RenderableType:
-    """Everything about a plan, in the order a person asks.
+def plan_report(
+    plan: Plan,
+    *,
+    verdict: Verdict | None,
+    curve: Sequence[CurvePoint],
+    options: Sequence[Option] | None,
+    cards: Sequence[CardFit],
+    width: int,
+    marks: Marks,
+) -> Group:
+    """Everything about a plan, from the answer down to what it rests on.
 
     Args:
-        plan: what to show.
-        options: ways to fit more, best first.
-        console: where it will be printed; decides width and characters.
+        plan: what was asked.
+        verdict: whether it fits; None without a card.
+        curve: memory against the micro-batch.
+        options: ways to fit more; None when nobody looked for them.
+        cards: what fits common cards, for a plan without a card.
+        width: columns of the terminal.
+        marks: the characters to draw with.
     """
-    marks = ChartMarks.for_encoding(console.encoding)
-    width = min(console.width, 100)
-    sections: list[RenderableType] = [_headline(plan)]
-    sections += [_verdict(plan)] if plan.gpu else [_cards(plan)]
-    sections.append(_parts(plan.at(None), plan.gpu, width, marks))
-    sections.append(_peak(plan.at(None)))
-    sections.append(_curve(plan, width, marks))
-    if options:
-        sections.append(_options(options, width))
-    sections.append(_learning_rate(plan))
-    sections.append(_list("Assumptions", plan.assumptions, "dim"))
-    if plan.unsupported:
-        lines = [f"{operator}: {reason}" for operator, reason in plan.unsupported.items()]
-        sections.append(_list("Could not be accounted for", lines, "yellow"))
-    return Group(*(Padding(section, (0, 0, 1, 0)) for section in sections))
+    sections = [
+        _header(plan, marks),
+        _answer(plan, verdict, marks) if verdict else _cards(cards),
+        _parts(plan, width, marks),
+        _chart(plan, verdict, curve, width, marks),
+        _ways(plan, options, width, marks),
+        _training(plan),
+        _list_of("Assumptions", _assumptions(plan), width, marks, style="dim"),
+        _unsupported(plan, width, marks),
+    ]
+    spaced: list[RenderableType] = []
+    for section in sections:
+        if section is not None:
+            spaced += [*([""] if spaced else []), section]
+    return Group(*spaced)
 
 
-def _headline(plan: Plan) -> Text:
-    recipe = plan.recipe
-    inputs = "x".join(map(str, plan.step.batch.inputs.shape))
-    kind = f"{inputs} tokens" if plan.step.batch.is_tokens else inputs
-    optimizer = optimizer_name(recipe.optimizer)
-    text = Text.assemble((plan.model_name, "bold"), f"  {plan.parameter_count:,} parameters")
-    text.append(f"\n{kind}, {recipe.precision}, {optimizer}", "dim")
+# -- the answer ------------------------------------------------------------------------------------
+
+
+def _header(plan: Plan, marks: Marks) -> RenderableType:
+    recipe, sizes = plan.recipe, plan.step.batch.inputs.shape
+    tokens = plan.step.batch.is_tokens
+    facts = [
+        f"{count(plan.parameter_count)} parameters",
+        f"{sizes[0]:,} tokens" if tokens else f"input {shape(sizes, marks)}",
+        recipe.precision,
+        optimizer_name(recipe.optimizer),
+        *_switches(plan),
+    ]
+    header = Text(plan.model_name, style="bold")
     if plan.gpu is not None:
-        text.append(f", {plan.gpu.name} ({format_bytes(plan.gpu.usable_bytes)} usable)", "dim")
-    return text
+        header.append(" on ", style="not bold")
+        header.append(plan.gpu.name)
+        facts.append(f"{format_bytes(plan.gpu.usable_bytes)} usable")
+    return Group(header, Text(f" {marks.dot} ".join(facts), style="dim"))
 
 
-def _verdict(plan: Plan) -> Text:
+def _switches(plan: Plan) -> Iterator[str]:
+    recipe = plan.recipe
+    if recipe.memory_format == "nhwc":
+        yield "channels last"
+    if recipe.gradient_checkpointing:
+        yield "gradient checkpointing"
+    if recipe.ema:
+        yield "moving average"
+    if recipe.frozen:
+        yield "partly frozen"
+
+
+def _answer(plan: Plan, verdict: Verdict, marks: Marks) -> RenderableType:
+    mark, style = _mark(verdict, marks)
+    largest = Text(_largest(plan))
+    lines: list[Text] = []
+    if not verdict.fits:
+        lines += [Text(_too_much(plan, verdict), style="bold")]
+        lines += [largest] if plan.max_batch_size else []
+        lines += [Text(_remedies(verdict))]
+    elif verdict.is_asked:
+        lines += [Text(_fits(plan, verdict), style="bold"), largest]
+    else:
+        lines += [Text(_largest(plan), style="bold")]
+    grid = Table.grid(padding=(0, 1))
+    for line in lines:
+        grid.add_row(Text(mark, style=style), line)
+        mark = ""
+    return grid
+
+
+def _mark(verdict: Verdict, marks: Marks) -> tuple[str, str]:
+    if not verdict.fits:
+        return marks.no, "bold red"
+    return (marks.maybe, "bold yellow") if verdict.is_tight else (marks.yes, "bold green")
+
+
+def _largest(plan: Plan) -> str:
+    recommended, percent = plan.recommended_batch_size, f"{plan.recipe.safety:.0%}"[:-1]
+    advice = f"recommended {recommended:,}" if recommended else "none is recommended"
+    within = f"({percent} % of the card)" if recommended else f"(none is within {percent} %)"
+    return f"Largest micro-batch that fits: {plan.max_batch_size:,}; {advice} {within}."
+
+
+def _fits(plan: Plan, verdict: Verdict) -> str:
     assert plan.gpu is not None
-    text = Text()
-    asked = plan.recipe.batch_size
-    if asked is not None:
-        fits = bool(plan.fits)
-        missing = plan.at(asked).peak_allocated_bytes + plan.gpu.context_bytes
-        over = max(0, missing - plan.gpu.usable_bytes)
-        text.append(f"Micro-batch {asked} ")
-        text.append("fits" if fits else "does not fit", "bold green" if fits else "bold red")
-        text.append("." if fits else f": {format_bytes(over)} too much.")
-        text.append("\n")
-    largest, recommended = plan.max_batch_size or 0, plan.recommended_batch_size or 0
-    if largest == 0:
-        over = plan.at(1).peak_allocated_bytes + plan.gpu.context_bytes - plan.gpu.usable_bytes
-        text.append("Does not fit", "bold red")
-        text.append(f": not even a micro-batch of 1, by {format_bytes(max(over, 0))}.")
-        return text
-    text.append("Largest micro-batch that fits: ")
-    text.append(f"{largest:,}", "bold green")
-    text.append("   recommended: ")
-    text.append(f"{recommended:,}" if recommended else "none", "bold cyan")
-    text.append(f" (within {plan.recipe.safety:.0%} of the card)")
-    if plan.accumulation > 1:
-        text.append(
-            f"\n{plan.accumulation} micro-batches of {plan.micro_batch} make a global batch of "
-            f"{plan.accumulation * plan.micro_batch}."
+    total, usable = verdict.total_bytes, plan.gpu.usable_bytes
+    if verdict.is_tight:
+        return (
+            f"Micro-batch {verdict.batch_size:,} fits, barely: without a limit it would take "
+            f"{format_bytes(total)}, so the allocator has to give cached memory back on the way."
         )
-    return text
+    return (
+        f"Micro-batch {verdict.batch_size:,} fits: {format_bytes(total)} of "
+        f"{format_bytes(usable)} ({total / usable:.0%})."
+    ).replace("%", " %")
 
 
-def _cards(plan: Plan) -> Table:
-    table = Table(box=None, pad_edge=False, title="Micro-batch by card", title_justify="left")
-    for heading in ("card", "memory", "largest", "recommended"):
-        table.add_column(heading, justify="left" if heading == "card" else "right")
-    for key in COMMON_CARDS:
-        card = find_gpu(key)
-        largest, recommended = plan.max_batch_on(card), plan.recommended_batch_on(card)
-        table.add_row(
-            card.key,
-            format_bytes(card.usable_bytes),
-            f"{largest:,}" if largest else Text("does not fit", "red"),
-            f"{recommended:,}" if recommended else "-",
-        )
-    table.caption = "Kernels as on an RTX 3060; name a card with --gpu for its own."
-    table.caption_justify = "left"
-    return table
+def _too_much(plan: Plan, verdict: Verdict) -> str:
+    subject = f"Micro-batch {verdict.batch_size:,} does not fit"
+    if not verdict.is_asked:
+        subject = "Does not fit: even a micro-batch of 1 is too large"
+    takes = f"it takes {format_bytes(verdict.total_bytes)}"
+    if not verdict.missing_bytes:
+        return f"{subject}: {takes}, and what the card has left is in pieces that are too small."
+    missing = format_bytes(verdict.missing_bytes)
+    return f"{subject}: {takes}, {missing} more than the card has."
 
 
-def _parts(at: BatchPlan, gpu: GPU | None, width: int, marks: ChartMarks) -> Table:
-    table = Table(
-        box=None,
-        pad_edge=False,
-        title=f"Where the bytes go at micro-batch {at.batch_size:,}",
-        title_justify="left",
+def _remedies(verdict: Verdict) -> str:
+    flags = [option.flag for option in verdict.remedies[:3]]
+    if verdict.larger_card is not None:
+        flags.append(f"--gpu {verdict.larger_card.key}")
+    if not flags:
+        return "No single change makes it fit; combine some of the ways below."
+    return f"It fits with {', or '.join(flags)}."
+
+
+def _cards(cards: Sequence[CardFit]) -> RenderableType:
+    return Group(
+        heading("Micro-batches that fit (no card was named: --gpu NAME)"), card_fits_table(cards)
     )
-    table.add_column("", no_wrap=True)
-    table.add_column("memory", justify="right", no_wrap=True)
-    table.add_column("share", justify="right", no_wrap=True)
-    exact = width >= 90
-    if exact:
-        table.add_column("bytes", justify="right", no_wrap=True, style="dim")
-    bars = width - (72 if exact else 50)
-    if bars >= 6:
-        table.add_column("", no_wrap=True)
-    for part in Part:
-        size = at.parts[part]
-        share = size / at.total_bytes
-        cells: list[RenderableType] = [
-            Text(_LABELS[part], "" if part in _TAUGHT else "dim"),
-            _in_gib(size),
-            f"{share:.1%}",
-        ]
-        cells += [f"{size:,}"] if exact else []
-        cells += (
-            [Text(bar(share, bars, marks), "cyan" if part in _TAUGHT else "dim")]
-            if bars >= 6
-            else []
-        )
-        table.add_row(*cells)
-    total: list[RenderableType] = [
-        Text("   total", "bold"), Text(_in_gib(at.total_bytes), "bold"), "100.0%",
-    ]  # fmt: skip
-    total += [f"{at.total_bytes:,}"] if exact else []
-    if gpu is not None and bars >= 6:
-        total.append(f"{at.total_bytes / gpu.usable_bytes:.0%} of the card")
-    table.add_row(*total)
-    return table
 
 
-def _in_gib(size_bytes: int) -> str:
-    """GiB from 10 MiB up, so that the column can be added by eye."""
-    return f"{size_bytes / GIB:.2f} GiB" if size_bytes >= GIB // 100 else format_bytes(size_bytes)
+# -- where the bytes go ----------------------------------------------------------------------------
 
 
-def _peak(at: BatchPlan) -> Text:
-    peak = at.peak
-    text = Text.assemble(("Peak", "bold"), f" in {peak.phase}")
-    if peak.module:
-        text.append(f", module {peak.module}")
-    text.append(f", operator {peak.operator.removeprefix('aten.').partition('.')[0]}")
-    text.append(
-        f"\nallocated {format_bytes(at.peak_allocated_bytes)}, "
-        f"reserved {format_bytes(at.peak_reserved_bytes)}",
-        "dim",
+def _parts(plan: Plan, width: int, marks: Marks) -> RenderableType:
+    at = plan.at(None)
+    peak, operator = at.peak, at.peak.operator.removesuffix(".default")
+    where = f"at {peak.module}" if peak.module else "outside of the modules"
+    lines: list[RenderableType] = [
+        heading(f"Memory at micro-batch {at.batch_size:,}"),
+        parts_table(at, width, marks),
+        "",
+        Text.assemble(("Peak", "bold"), f" in {peak.phase}, {where} ({operator})"),
+    ]
+    if plan.recipe.global_batch or plan.accumulation > 1:
+        lines.append(_global_batch(plan, marks))
+    return Group(*lines)
+
+
+def _global_batch(plan: Plan, marks: Marks) -> Text:
+    total = plan.micro_batch * plan.accumulation
+    return Text.assemble(
+        ("Global batch", "bold"),
+        f" {total:,} = micro-batch {plan.micro_batch:,} {marks.times} "
+        f"{plan.accumulation:,} accumulated",
     )
-    return text
 
 
-def _curve(plan: Plan, width: int, marks: ChartMarks) -> Group:
-    largest = plan.max_batch_size or plan.at(None).batch_size
-    end = max(2, round(largest * 1.15))
-    batches = sorted({max(1, round(end * i / 8)) for i in range(9)})
-    points = [(batch, plan.at(batch).total_bytes / GIB) for batch in batches]
-    limit = plan.gpu.usable_bytes / GIB if plan.gpu else None
-    label = f"{plan.gpu.key}: {limit:.1f} GiB" if plan.gpu else ""
-    lines = line_chart(
-        points,
-        limit,
-        width=max(20, width - 16),
-        height=9,
-        marks=marks,
-        unit="GiB",
-        limit_label=label,
-    )
-    return Group(Text("Memory against micro-batch", "italic"), *(Text(line) for line in lines))
+def _chart(
+    plan: Plan, verdict: Verdict | None, curve: Sequence[CurvePoint], width: int, marks: Marks
+) -> RenderableType | None:
+    if len(curve) < 2:
+        return None
+    pointers = _pointers(plan, verdict)
+    limit = None if plan.gpu is None else plan.gpu.usable_bytes
+    legend = Text.assemble(
+        ("Memory against micro-batch  ", "bold"),
+        (marks.column[-1], "green"), (" needed  ", "dim"),
+        (marks.cached, "bright_black"), (" allocator cache  ", "dim"),
+    )  # fmt: skip
+    if limit is not None:
+        legend.append(marks.line * 2, style="red").append(" the card", style="dim")
+    return Group(legend, memory_chart(curve, limit, pointers, width, marks))
 
 
-def _options(options: Sequence[Option], width: int) -> Table:
-    table = Table(box=None, pad_edge=False, title="Ways to fit more", title_justify="left")
-    table.add_column("change", ratio=3)
-    table.add_column("saves", justify="right", no_wrap=True)
-    table.add_column("largest", justify="right", no_wrap=True)
-    if width >= 76:
-        table.add_column("flag", ratio=3, style="cyan")
-    for option in options:
-        largest = "" if option.max_batch_size is None else f"{option.max_batch_size:,}"
-        cells: list[RenderableType] = [
-            Text.assemble(option.name, ("\n  " + option.note, "dim")),
-            format_bytes(option.saved_bytes),
-            largest,
-        ]
-        table.add_row(*cells, *([option.flag] if width >= 76 else []))
-    return table
+def _pointers(plan: Plan, verdict: Verdict | None) -> list[ChartMark]:
+    if verdict is None:
+        return [ChartMark(plan.micro_batch, "shown above")]
+    pointers = [
+        ChartMark(plan.recommended_batch_size or 0, "recommended"),
+        ChartMark(plan.max_batch_size or 0, "largest"),
+    ]
+    if verdict.is_asked:
+        pointers.append(ChartMark(verdict.batch_size, "asked"))
+    return [pointer for pointer in pointers if pointer.batch_size]
 
 
-def _learning_rate(plan: Plan) -> Text:
+# -- what can be done, and what it rests on --------------------------------------------------------
+
+
+def _ways(
+    plan: Plan, options: Sequence[Option] | None, width: int, marks: Marks
+) -> RenderableType | None:
+    if options is None:
+        return None
+    if not options:
+        return Text("No change of the recipe that memfit knows saves memory here.", style="dim")
+    return ways_list(options, plan.at(None).batch_size, width, marks)
+
+
+def _training(plan: Plan) -> RenderableType:
     rate = plan.learning_rate
-    batch = plan.micro_batch * plan.accumulation
     if rate is None:
-        return Text("Learning rate: pass --base-lr to carry a known one to this batch.", "dim")
-    text = Text.assemble(
-        ("Learning rate ", "bold"), f"{rate.value:.3g} for a global batch of {batch:,}"
+        return Text(
+            "Learning rate: --base-lr X [--base-batch-size N] carries a known one to this batch.",
+            style="dim",
+        )
+    line = Text.assemble(("Learning rate", "bold"), f" {rate.value:.3g} ({rate.rule} rule)")
+    line.append(", with warm-up" if rate.warmup else "")
+    return Group(line, Padding(Text(rate.reason, style="dim"), (0, 0, 0, 2)))
+
+
+def _assumptions(plan: Plan) -> list[str]:
+    if plan.gpu is not None:
+        return plan.assumptions
+    return [f"No card: kernels and CUDA context are those of {plan.step.gpu.name}."] + (
+        plan.assumptions
     )
-    text.append(
-        f", from {plan.recipe.base_lr:g} at {plan.recipe.base_batch_size:,}: {rate.rule} rule"
-    )
-    text.append(f"\n{rate.reason}", "dim")
-    if rate.warmup:
-        text.append("; warm up over the first epochs", "dim")
-    return text
 
 
-def _list(title: str, lines: Sequence[str], style: str) -> Table:
-    table = Table.grid(padding=(0, 1))
-    table.add_column(no_wrap=True)
-    table.add_column()
-    table.add_row(Text(""), Text(title, "italic"))
-    for line in _sentences(lines):
-        table.add_row(Text("-", style), Text(line, style))
-    return table
+def _unsupported(plan: Plan, width: int, marks: Marks) -> RenderableType | None:
+    if not plan.unsupported:
+        return None
+    lines = [f"{name}: {reason}" for name, reason in sorted(plan.unsupported.items())]
+    title = "Incomplete: could not be accounted for"
+    return _list_of(title, lines, width, marks, style="yellow")
 
 
-def _sentences(lines: Sequence[str]) -> Iterator[str]:
-    return iter(lines)
+def _list_of(
+    title: str, lines: Sequence[str], width: int, marks: Marks, *, style: str
+) -> RenderableType | None:
+    if not lines:
+        return None
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(no_wrap=True)
+    grid.add_column(max_width=min(width, _PROSE_WIDTH) - 2, overflow="fold")
+    for line in lines:
+        grid.add_row(Text(marks.dot, style=style), Text(line, style=style))
+    return Group(heading(title), grid)
