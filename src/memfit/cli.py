@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
 
 app = App(
     name="memfit",
-    help="Where every byte of GPU memory goes when you train, before anything runs on a GPU.",
+    help="Where every byte of GPU memory goes when you train, before anything runs on a GPU.\n\n"
+    "Every option can come from the environment, such as MEMFIT_GPU for --gpu.",
     version=__version__,
     config=Env("MEMFIT_", command=False),
+    default_parameter=Parameter(show_env_var=False),
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
 )
 
 
@@ -47,7 +51,7 @@ def plan(
     optimizer: str | None = None,
     precision: str | None = None,
     memory_format: str | None = None,
-    attention: str | None = None,
+    attention: Annotated[str | None, Parameter(help="auto, flash, efficient or math.")] = None,
     zero_grad: str | None = None,
     cudnn_benchmark: Flag = None,
     gradient_checkpointing: Flag = None,
@@ -89,9 +93,6 @@ def plan(
         fp32, tf32, amp-fp16, amp-bf16, fp16 or bf16.
     memory_format:
         nchw or nhwc (channels last).
-
-    Attention:
-        auto, flash, efficient or math.
     zero_grad:
         none: gradients are freed before each step; zero: they stay.
     cudnn_benchmark:
@@ -148,13 +149,13 @@ def plan(
         "safety": safety,
     }
     made = _working("planning", lambda: _make_plan(model, gpu, flags))
-    options = [] if quick or made.gpu is None else _working(
+    options = None if quick or made.gpu is None else _working(
         "planning ways to fit more", lambda: ways_to_fit_more(made)
     )  # fmt: skip
     if as_json:
         from dataclasses import asdict
 
-        _print_json(made.to_dict() | {"options": [asdict(option) for option in options]})
+        _print_json(made.to_dict() | {"options": [asdict(option) for option in options or ()]})
     else:
         from memfit.report.text import render_plan
 
@@ -219,9 +220,9 @@ def model(
     if as_json:
         _print_json(table.to_dict())
     else:
-        from memfit.report.tables import render_layers
+        from memfit.report.layers import render_layers
 
-        _print(lambda console: render_layers(table, made.model_name, console))
+        _print(lambda console: render_layers(table, console))
     return ExitCode.OK
 
 
@@ -241,9 +242,9 @@ def gpus(*, as_json: JsonFlag = False) -> int:
 
         _print_json({"schema_version": 1, "gpus": [asdict(card) for card in catalogue().values()]})
     else:
-        from memfit.report.tables import render_gpus
+        from memfit.report.cards import render_gpus
 
-        _print(lambda console: render_gpus(catalogue(), console))
+        _print(lambda console: render_gpus(catalogue().values(), console))
     return ExitCode.OK
 
 
@@ -286,24 +287,28 @@ def _make_plan(model: str, gpu: str | None, flags: dict[str, Any], *, local: boo
 
 
 def _working(words: str, work: Callable[[], T]) -> T:
-    """Do something that takes a second or two; say so on a terminal's stderr."""
-    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-        return work()
-    from rich.console import Console
+    """Do something that takes a second or two; say so on a terminal's stderr.
 
-    with Console(stderr=True).status(f"{words} ..."):
-        return work()
+    What a user's own model prints meanwhile is a message, too: stdout is for the result.
+    """
+    with redirect_stdout(sys.stderr):
+        if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+            return work()
+        from rich.console import Console
+
+        with Console(stderr=True).status(f"{words} ..."):
+            return work()
 
 
 def _print(render: Callable[[Console], RenderableType]) -> None:
     from rich.console import Console
 
+    from memfit.report.terminal import as_text
+
     columns = os.environ.get("COLUMNS", "")
     piped_width = None if sys.stdout.isatty() or columns.isdigit() else 100
     console = Console(highlight=False, emoji=False, markup=False, width=piped_width)
-    with console.capture() as captured:
-        console.print(render(console))
-    _write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+    _write(as_text(console, _working("replaying", lambda: render(console))))
 
 
 def _print_json(content: dict[str, Any]) -> None:

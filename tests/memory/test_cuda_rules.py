@@ -66,6 +66,16 @@ def test_dropout_that_drops_nothing_or_everything_is_not_fused(run: Callable[[],
         assert "aten::native_dropout" not in operators(run)
 
 
+@pytest.mark.parametrize(("stride", "columns"), [(1, 64), (2, 16), (4, 4)])
+def test_folding_keeps_the_memory_of_its_input_as_on_cpu(stride: int, columns: int) -> None:
+    def fold(device: str) -> int:
+        x = torch.ones(2, 3 * 9, columns, device=device)
+        return F.fold(x, (8, 8), 3, padding=1, stride=stride).untyped_storage().nbytes()
+
+    with VirtualGPU():
+        assert fold("cuda") == fold("cpu")
+
+
 def test_half_attention_is_flash_attention() -> None:
     with VirtualGPU("rtx-3060"):
         assert "aten::_scaled_dot_product_flash_attention" in operators(attend)

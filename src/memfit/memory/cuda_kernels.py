@@ -131,8 +131,17 @@ def _layer_norm_backward(
     )
 
 
+def _col2im(input: Tensor, *sizes: Any) -> Tensor:
+    """Made like the input, then resized, which never gives memory back (``Col2Im.cu``, 2.15)."""
+    output: Tensor = aten.col2im.default(input, *sizes)
+    if output.numel() >= input.numel():
+        return output
+    return input.new_empty(input.numel()).as_strided(output.shape, output.stride())
+
+
 #: By overload; each takes the operator's arguments and returns what CUDA would.
 CUDA_KERNELS: dict[Any, Callable[..., Any]] = {
+    aten.col2im.default: _col2im,
     aten.convolution.default: _convolution,
     aten.convolution_backward.default: _convolution_backward,
     aten.native_batch_norm.default: _batch_norm,

@@ -19,7 +19,7 @@ from memfit.planner.batch import call_model
 from memfit.planner.plan import Plan
 from memfit.planner.step import explain
 
-__all__ = ["Layer", "ModelSummary", "summarize_layers"]
+__all__ = ["Layer", "LayerTable", "summarise_layers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,9 @@ class Layer:
         depth: 0 for the model itself.
         output_shape: of the first tensor it returns, with the batch; None when it did not run.
         calls: how often one forward pass runs it.
-        parameter_count: elements; a shared parameter counts where it comes first.
-        trainable_count: of those, the ones that train.
-        saved_bytes: kept from forward for backward.
+        parameters: elements; a shared parameter counts where it comes first.
+        trainable: of those, the ones that train.
+        kept_bytes: kept from forward for backward.
         multiply_adds: of one forward pass.
         shares_with: where its shared parameters are counted; empty when it shares none.
     """
@@ -44,15 +44,15 @@ class Layer:
     depth: int
     output_shape: tuple[int, ...] | None
     calls: int
-    parameter_count: int
-    trainable_count: int
-    saved_bytes: int
+    parameters: int
+    trainable: int
+    kept_bytes: int
     multiply_adds: int
     shares_with: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class ModelSummary:
+class LayerTable:
     """A model, module by module; the columns add up to the totals.
 
     Args:
@@ -61,7 +61,7 @@ class ModelSummary:
         input_shape: with the batch.
         precision: of the recipe.
         layers: in the order of ``named_modules``, the model itself first.
-        total_bytes: what the whole process takes of the card at this micro-batch.
+        peak_allocated_bytes: of the training step at this micro-batch.
         buffer_bytes: buffers, such as the statistics of batch norms.
         uncounted_operators: operators that compute and have no known count of multiply-adds.
     """
@@ -71,24 +71,24 @@ class ModelSummary:
     input_shape: tuple[int, ...]
     precision: str
     layers: tuple[Layer, ...]
-    total_bytes: int
+    peak_allocated_bytes: int
     buffer_bytes: int
     uncounted_operators: tuple[str, ...] = ()
 
     @property
-    def parameter_count(self) -> int:
+    def parameters(self) -> int:
         """Elements of all parameters, each counted once."""
-        return sum(layer.parameter_count for layer in self.layers)
+        return sum(layer.parameters for layer in self.layers)
 
     @property
-    def trainable_count(self) -> int:
+    def trainable(self) -> int:
         """Elements of the parameters that train."""
-        return sum(layer.trainable_count for layer in self.layers)
+        return sum(layer.trainable for layer in self.layers)
 
     @property
-    def saved_bytes(self) -> int:
+    def kept_bytes(self) -> int:
         """Bytes alive when backward starts that forward made."""
-        return sum(layer.saved_bytes for layer in self.layers)
+        return sum(layer.kept_bytes for layer in self.layers)
 
     @property
     def multiply_adds(self) -> int:
@@ -97,7 +97,7 @@ class ModelSummary:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, with the names of the attributes."""
-        totals = ("parameter_count", "trainable_count", "saved_bytes", "multiply_adds")
+        totals = ("parameters", "trainable", "kept_bytes", "multiply_adds")
         return {
             "schema_version": 1,
             "model": self.name,
@@ -105,22 +105,22 @@ class ModelSummary:
             "input_shape": list(self.input_shape),
             "precision": self.precision,
             **{name: getattr(self, name) for name in totals},
-            "total_bytes": self.total_bytes,
+            "peak_allocated_bytes": self.peak_allocated_bytes,
             "buffer_bytes": self.buffer_bytes,
             "uncounted_operators": list(self.uncounted_operators),
             "layers": [_layer_dict(layer) for layer in self.layers],
         }
 
 
-def summarize_layers(
-    plan: Plan, batch_size: int | None = None, depth: int | None = None
-) -> ModelSummary:
+def summarise_layers(
+    plan: Plan, *, depth: int | None = None, batch_size: int | None = None
+) -> LayerTable:
     """What each module has, makes, keeps and computes at a micro-batch.
 
     Args:
         plan: of the model.
-        batch_size: the micro-batch; the plan's own when omitted.
         depth: modules below it are added to the ancestor that is shown; all when omitted.
+        batch_size: the micro-batch; the plan's own when omitted.
 
     Raises:
         StepError: the model's forward pass failed.
@@ -129,12 +129,12 @@ def summarize_layers(
     model = plan.step.model
     shown = _Shown(model, depth)
     forward = _run_forward(plan, at.batch_size)
-    saved = _saved_bytes(plan, at.batch_size)
+    kept = _kept_bytes(plan, at.batch_size)
     parameters, trainable, shares = _count_parameters(model)
     own = {
-        "parameter_count": shown.roll_up(parameters),
-        "trainable_count": shown.roll_up(trainable),
-        "saved_bytes": shown.roll_up(saved),
+        "parameters": shown.roll_up(parameters),
+        "trainable": shown.roll_up(trainable),
+        "kept_bytes": shown.roll_up(kept),
         "multiply_adds": shown.roll_up(forward.multiply_adds),
     }
     layers = [
@@ -149,13 +149,13 @@ def summarize_layers(
         )
         for path, module in shown.modules.items()
     ]
-    return ModelSummary(
+    return LayerTable(
         name=plan.model_name,
         batch_size=at.batch_size,
         input_shape=(at.batch_size, *plan.step.batch.inputs.shape),
         precision=plan.recipe.precision,
         layers=tuple(layers),
-        total_bytes=at.total_bytes,
+        peak_allocated_bytes=at.peak_allocated_bytes,
         buffer_bytes=sum(b.numel() * b.element_size() for b in model.buffers()),
         uncounted_operators=tuple(sorted(forward.uncounted)),
     )
@@ -211,16 +211,16 @@ def _count_parameters(model: nn.Module) -> tuple[dict[str, int], dict[str, int],
 # -- what forward keeps for backward ---------------------------------------------------------------
 
 
-def _saved_bytes(plan: Plan, batch_size: int) -> dict[str, int]:
+def _kept_bytes(plan: Plan, batch_size: int) -> dict[str, int]:
     """Requested bytes by module path of what is alive when the last backward pass starts."""
     timeline = plan.at(batch_size).timeline
-    saved: dict[str, int] = defaultdict(int)
+    kept: dict[str, int] = defaultdict(int)
     position = _start_of_backward(timeline.tape)
     for number in timeline.live_at(position - 1) if position else ():
         allocation = timeline.tape.allocations[number]
         if allocation.part is Part.ACTIVATIONS and allocation.phase is Phase.FORWARD:
-            saved[allocation.module] += timeline.sizes_bytes[number]
-    return saved
+            kept[allocation.module] += timeline.sizes_bytes[number]
+    return kept
 
 
 def _start_of_backward(tape: Tape) -> int:
@@ -330,9 +330,9 @@ def _layer_dict(layer: Layer) -> dict[str, Any]:
         "depth": layer.depth,
         "output_shape": None if shape is None else list(shape),
         "calls": layer.calls,
-        "parameter_count": layer.parameter_count,
-        "trainable_count": layer.trainable_count,
-        "saved_bytes": layer.saved_bytes,
+        "parameters": layer.parameters,
+        "trainable": layer.trainable,
+        "kept_bytes": layer.kept_bytes,
         "multiply_adds": layer.multiply_adds,
         "shares_with": layer.shares_with,
     }

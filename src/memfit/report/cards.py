@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from rich.console import Console
 from rich.table import Table
 
 from memfit.catalogue import GPU
 from memfit.planner.verdict import CardFit
+from memfit.report.terminal import marks_of, shorten
 from memfit.units import format_bytes
 
-__all__ = ["card_fits_table", "cards_table"]
+__all__ = ["card_fits_table", "render_gpus"]
 
 
 def card_fits_table(cards: Iterable[CardFit]) -> Table:
@@ -29,30 +31,33 @@ def card_fits_table(cards: Iterable[CardFit]) -> Table:
     return table
 
 
-def cards_table(cards: Iterable[GPU], width: int) -> Table:
+def render_gpus(cards: Iterable[GPU], console: Console) -> Table:
     """The catalogue; narrow terminals get the columns that decide what fits.
 
     Args:
         cards: in the order to show.
-        width: columns of the terminal: names from 120 on, speed and size from 76 on.
+        console: where it will be printed: speed and size from 78 columns on, the memory that CUDA
+            reports from 92, names from 112.
     """
-    named, sized = width >= 120, width >= 76
+    width, marks = console.width, marks_of(console)
+    fast, total, named = width >= 78, width >= 92, width >= 112
     table = _plain_table()
     table.add_column("key", no_wrap=True)
     if named:
         table.add_column("name", no_wrap=True)
     table.add_column("architecture", no_wrap=True)
-    for title in ("memory", "usable", "context", *(("SMs", "bandwidth") if sized else ())):
+    titles = [*(["memory"] if total else []), "usable", "context"]
+    for title in (*titles, *(("SMs", "bandwidth") if fast else ())):
         table.add_column(title, justify="right", no_wrap=True)
     for card in cards:
         table.add_row(
             card.key,
-            *([card.name] if named else []),
+            *([shorten(card.name, width - 88, marks)] if named else []),
             card.architecture,
-            format_bytes(card.total_bytes),
+            *([format_bytes(card.total_bytes)] if total else []),
             format_bytes(card.usable_bytes),
             format_bytes(card.context_bytes),
-            *([f"{card.multiprocessors}", _bandwidth(card)] if sized else []),
+            *([f"{card.multiprocessors}", _bandwidth(card)] if fast else []),
         )
     return table
 

@@ -13,7 +13,7 @@ from memfit.units import GIB, KIB, MIB
 
 __all__ = ["ChartMark", "memory_chart"]
 
-_ROWS = 9
+_ROWS, _ROWS_TO_LIMIT = 9, 7
 _AXIS_WIDTH = 11
 
 
@@ -43,10 +43,11 @@ def memory_chart(
     """
     columns = max(20, min(72, width - _AXIS_WIDTH - 2))
     curve = _resample(points, columns)
+    # The card's line is the upper edge of its row: a column through it needs more than the card has.
     top = max(p.total_bytes for p in points)
+    limit_row = None
     if limit_bytes is not None:
-        top = min(max(top, limit_bytes * 9 // 8), limit_bytes * 3 // 2)
-    limit_row = None if limit_bytes is None else min(_ROWS - 1, limit_bytes * _ROWS // top)
+        top, limit_row = limit_bytes * _ROWS // _ROWS_TO_LIMIT, _ROWS_TO_LIMIT - 1
     chart = Text(no_wrap=True)
     for row in reversed(range(_ROWS)):
         chart.append(_axis_label(row, limit_row, limit_bytes, top), style="dim")
@@ -102,7 +103,7 @@ def _axis_label(row: int, limit_row: int | None, limit_bytes: int | None, top: i
     label = ""
     if row == limit_row and limit_bytes is not None:
         label = _short_bytes(limit_bytes)
-    elif row == _ROWS - 1 and limit_row != _ROWS - 2:
+    elif row == _ROWS - 1:
         label = _short_bytes(top)
     elif row == 0:
         label = "0"

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from memfit.planner.layers import Layer, ModelSummary
+from memfit.planner.layers import Layer, LayerTable
 from memfit.report.numbers import count, shape
-from memfit.report.terminal import Marks, shorten
+from memfit.report.terminal import Marks, marks_of, shorten
 from memfit.units import format_bytes
 
-__all__ = ["model_report"]
+__all__ = ["render_layers"]
 
 
-def model_report(summary: ModelSummary, width: int, marks: Marks) -> Group:
+def render_layers(summary: LayerTable, console: Console) -> Group:
     """The modules with what belongs to each, and the totals.
 
     Args:
-        summary: from :func:`memfit.planner.layers.summarize_layers`.
-        width: columns of the terminal: output shapes and shares from 78 on, exact counts and
-            trainable parameters from 110 on.
-        marks: the characters to draw with.
+        summary: from :func:`memfit.planner.layers.summarise_layers`.
+        console: where it will be printed: output shapes and shares from 78 columns on, exact
+            counts and trainable parameters from 110 on.
     """
+    width, marks = console.width, marks_of(console)
     lines: list[RenderableType] = [
         Text(summary.name, style="bold"),
         Text(
@@ -37,9 +37,9 @@ def model_report(summary: ModelSummary, width: int, marks: Marks) -> Group:
     return Group(*lines)
 
 
-def _modules(summary: ModelSummary, width: int, marks: Marks) -> Table:
+def _modules(summary: LayerTable, width: int, marks: Marks) -> Table:
     shaped, exact = width >= 78, width >= 110
-    numbers = 8 + 2 + 10 + 2 + 8 + shaped * (15 + 2 + 6 + 2) + exact * (5 + 15)
+    numbers = 8 + 2 + 10 + 2 + 9 + shaped * (15 + 2 + 6 + 2) + exact * (5 + 15)
     module_width = min(48, max(16, width - numbers - 2))
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("module", no_wrap=True, width=module_width)
@@ -51,9 +51,9 @@ def _modules(summary: ModelSummary, width: int, marks: Marks) -> Table:
     table.add_column("kept", justify="right", no_wrap=True, min_width=10)
     if shaped:
         table.add_column("% peak", justify="right", no_wrap=True, min_width=6)
-    table.add_column("mult-adds", justify="right", no_wrap=True, min_width=8)
+    table.add_column("mult-adds", justify="right", no_wrap=True, min_width=9)
     for layer in summary.layers:
-        cells = _cells(layer, summary.total_bytes, shaped=shaped, exact=exact, marks=marks)
+        cells = _cells(layer, summary.peak_allocated_bytes, shaped=shaped, exact=exact, marks=marks)
         table.add_row(_module(layer, module_width, marks), *cells)
     _add_total(table, summary, shaped=shaped, exact=exact)
     return table
@@ -68,7 +68,7 @@ def _module(layer: Layer, width: int, marks: Marks) -> Text:
     notes = [layer.kind, *([f"{layer.calls}{marks.times}"] if layer.calls > 1 else [])]
     if layer.shares_with:
         notes.append(f"shares {layer.shares_with}")
-    elif layer.parameter_count and not layer.trainable_count:
+    elif layer.parameters and not layer.trainable:
         notes.append("frozen")
     cell = Text(shorten(text, width, marks))
     room = width - len(cell) - 1
@@ -78,46 +78,46 @@ def _module(layer: Layer, width: int, marks: Marks) -> Text:
 
 
 def _cells(
-    layer: Layer, total_bytes: int, *, shaped: bool, exact: bool, marks: Marks
+    layer: Layer, peak_bytes: int, *, shaped: bool, exact: bool, marks: Marks
 ) -> list[str | Text]:
     number = _exact if exact else count
     cells: list[str | Text] = []
     if shaped:
         output = shape(layer.output_shape, marks) if layer.output_shape is not None else ""
         cells.append(Text(shorten(output, 15, marks), style="dim"))
-    cells.append(number(layer.parameter_count) if layer.parameter_count else "")
+    cells.append(number(layer.parameters) if layer.parameters else "")
     if exact:
-        cells.append(number(layer.trainable_count) if layer.parameter_count else "")
-    cells.append(format_bytes(layer.saved_bytes) if layer.saved_bytes else "")
+        cells.append(number(layer.trainable) if layer.parameters else "")
+    cells.append(format_bytes(layer.kept_bytes) if layer.kept_bytes else "")
     if shaped:
-        cells.append(f"{layer.saved_bytes / total_bytes:.1%}"[:-1] if layer.saved_bytes else "")
+        cells.append(f"{layer.kept_bytes / peak_bytes:.1%}"[:-1] if layer.kept_bytes else "")
     cells.append(count(layer.multiply_adds) if layer.multiply_adds else "")
     return cells
 
 
-def _add_total(table: Table, summary: ModelSummary, *, shaped: bool, exact: bool) -> None:
+def _add_total(table: Table, summary: LayerTable, *, shaped: bool, exact: bool) -> None:
     number = _exact if exact else count
     table.add_section()
     table.add_row(
         "total",
         *([""] if shaped else []),
-        number(summary.parameter_count),
-        *([number(summary.trainable_count)] if exact else []),
-        format_bytes(summary.saved_bytes),
-        *([f"{summary.saved_bytes / summary.total_bytes:.1%}"[:-1]] if shaped else []),
+        number(summary.parameters),
+        *([number(summary.trainable)] if exact else []),
+        format_bytes(summary.kept_bytes),
+        *([f"{summary.kept_bytes / summary.peak_allocated_bytes:.1%}"[:-1]] if shaped else []),
         count(summary.multiply_adds),
         style="bold",
     )
 
 
-def _totals(summary: ModelSummary) -> list[Text]:
+def _totals(summary: LayerTable) -> list[Text]:
     """The totals to the last digit: what the columns add up to."""
-    frozen = summary.parameter_count - summary.trainable_count
+    frozen = summary.parameters - summary.trainable
     lines = [
-        f"Parameters {summary.parameter_count:,}, of which {summary.trainable_count:,} train"
+        f"Parameters {summary.parameters:,}, of which {summary.trainable:,} train"
         + (f" and {frozen:,} are frozen." if frozen else "."),
-        f"Kept for backward at micro-batch {summary.batch_size:,}: {summary.saved_bytes:,} bytes, of "
-        f"{summary.total_bytes:,} that the process takes at its peak.",
+        f"Kept for backward at micro-batch {summary.batch_size:,}: {summary.kept_bytes:,} bytes; "
+        f"peak of the training step: {summary.peak_allocated_bytes:,}.",
         f"Multiply-adds of one forward pass: {summary.multiply_adds:,}.",
     ]
     if summary.uncounted_operators:

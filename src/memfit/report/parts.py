@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -44,7 +45,7 @@ def parts_table(at: BatchPlan, width: int, marks: Marks) -> Table:
     for part, size, share in zip(Part, sizes, shares, strict=True):
         number, name, note, colour = _ROWS[part]
         bar = Text(_bar(share, max(shares), bar_width, marks), style=colour)
-        cells = [number, name, *([Text(note, style="dim")] if notes else [])]
+        cells: list[RenderableType] = [number, name, *([Text(note, style="dim")] if notes else [])]
         cells += [format_bytes(size), *([f"{size:,}"] if exact else []), _percent(share), bar]
         table.add_row(*cells)
         if part is _TAUGHT[-1] or part is Part.CONTEXT:

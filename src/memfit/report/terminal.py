@@ -1,15 +1,13 @@
-"""What a terminal can show: its marks, its width, and text that reaches a pipe clean."""
+"""What a terminal can show: its marks, and text that reaches a pipe clean."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
-from typing import TextIO
 
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-__all__ = ["ASCII", "UNICODE", "Marks", "console", "heading", "marks_of", "shorten", "write"]
+__all__ = ["ASCII", "UNICODE", "Marks", "as_text", "heading", "marks_of", "shorten"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,34 +57,21 @@ ASCII = Marks(
 )  # fmt: skip
 
 
-def console(stream: TextIO | None = None, *, width: int | None = None) -> Console:
-    """A console for a stream: colours only on a terminal that has them, no guessing of emphasis.
-
-    Args:
-        stream: standard output when omitted.
-        width: columns; the terminal's, else ``COLUMNS``, else 80 when omitted.
-    """
-    return Console(
-        file=stream or sys.stdout, width=width, highlight=False, markup=False, emoji=False
-    )
-
-
-def marks_of(target: Console) -> Marks:
+def marks_of(console: Console) -> Marks:
     """The marks that the console's encoding can carry."""
     try:
-        "".join((UNICODE.bar, UNICODE.column, UNICODE.yes, UNICODE.no)).encode(target.encoding)
+        "".join((UNICODE.bar, UNICODE.column, UNICODE.yes, UNICODE.no)).encode(console.encoding)
     except (UnicodeEncodeError, LookupError):
         return ASCII
     return UNICODE
 
 
-def write(target: Console, renderable: RenderableType) -> None:
-    """Write without the spaces at the ends of lines that tables are padded with."""
-    with target.capture() as capture:
-        target.print(renderable)
-    text = "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
-    target.file.write(_encodable(text, target.encoding))
-    target.file.flush()
+def as_text(console: Console, renderable: RenderableType) -> str:
+    """What to write for a renderable: no spaces at the ends of lines, no unknown characters."""
+    with console.capture() as captured:
+        console.print(renderable)
+    lines = captured.get().splitlines()
+    return _encodable("".join(f"{line.rstrip()}\n" for line in lines), console.encoding)
 
 
 def shorten(text: str, width: int, marks: Marks) -> str:

@@ -4,28 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from memfit.planner.curve import CurvePoint
-from memfit.planner.options import Option
+from memfit.planner.curve import CurvePoint, memory_curve
 from memfit.planner.optimizers import optimizer_name
+from memfit.planner.options import Option
 from memfit.planner.plan import Plan
-from memfit.planner.verdict import CardFit, Verdict
+from memfit.planner.verdict import CardFit, Verdict, across_cards
+from memfit.planner.verdict import verdict as verdict_of
 from memfit.report.cards import card_fits_table
 from memfit.report.charts import ChartMark, memory_chart
 from memfit.report.numbers import count, shape
 from memfit.report.parts import parts_table
-from memfit.report.terminal import Marks, heading
+from memfit.report.terminal import Marks, heading, marks_of
 from memfit.report.ways import ways_list
 from memfit.units import format_bytes
 
-__all__ = ["plan_report"]
+__all__ = ["plan_report", "render_plan"]
 
 #: Longer lines are hard to read, whatever the terminal's width.
 _PROSE_WIDTH = 96
+
+
+def render_plan(plan: Plan, options: Sequence[Option] | None, console: Console) -> Group:
+    """Everything about a plan for a console's width and characters.
+
+    Args:
+        plan: what was asked.
+        options: ways to fit more; None when nobody looked for them.
+        console: where it will be printed.
+    """
+    return plan_report(
+        plan,
+        verdict=verdict_of(plan, options or ()),
+        curve=memory_curve(plan),
+        options=options,
+        cards=() if plan.gpu else tuple(across_cards(plan)),
+        width=console.width,
+        marks=marks_of(console),
+    )
 
 
 def plan_report(
@@ -104,7 +124,7 @@ def _answer(plan: Plan, verdict: Verdict, marks: Marks) -> RenderableType:
     largest = Text(_largest(plan))
     lines: list[Text] = []
     if not verdict.fits:
-        lines += [Text(_too_much(plan, verdict), style="bold")]
+        lines += [Text(_too_much(verdict), style="bold")]
         lines += [largest] if plan.max_batch_size else []
         lines += [Text(_remedies(verdict))]
     elif verdict.is_asked:
@@ -145,10 +165,10 @@ def _fits(plan: Plan, verdict: Verdict) -> str:
     ).replace("%", " %")
 
 
-def _too_much(plan: Plan, verdict: Verdict) -> str:
+def _too_much(verdict: Verdict) -> str:
     subject = f"Micro-batch {verdict.batch_size:,} does not fit"
     if not verdict.is_asked:
-        subject = "Does not fit: even a micro-batch of 1 is too large"
+        subject = "Does not fit, not even a micro-batch of 1"
     takes = f"it takes {format_bytes(verdict.total_bytes)}"
     if not verdict.missing_bytes:
         return f"{subject}: {takes}, and what the card has left is in pieces that are too small."
@@ -176,13 +196,18 @@ def _cards(cards: Sequence[CardFit]) -> RenderableType:
 
 def _parts(plan: Plan, width: int, marks: Marks) -> RenderableType:
     at = plan.at(None)
-    peak, operator = at.peak, at.peak.operator.removesuffix(".default")
+    peak, operator = at.peak, at.peak.operator.removeprefix("aten.").removesuffix(".default")
     where = f"at {peak.module}" if peak.module else "outside of the modules"
     lines: list[RenderableType] = [
-        heading(f"Memory at micro-batch {at.batch_size:,}"),
+        heading(f"Where the bytes go at micro-batch {at.batch_size:,}"),
         parts_table(at, width, marks),
         "",
-        Text.assemble(("Peak", "bold"), f" in {peak.phase}, {where} ({operator})"),
+        Text.assemble(("Peak", "bold"), f" in {peak.phase}, {where}, operator {operator}"),
+        Text(
+            f"     allocated {format_bytes(at.peak_allocated_bytes)}, "
+            f"reserved {format_bytes(at.peak_reserved_bytes)}",
+            style="dim",
+        ),
     ]
     if plan.recipe.global_batch or plan.accumulation > 1:
         lines.append(_global_batch(plan, marks))
@@ -206,7 +231,7 @@ def _chart(
     pointers = _pointers(plan, verdict)
     limit = None if plan.gpu is None else plan.gpu.usable_bytes
     legend = Text.assemble(
-        ("Memory against micro-batch  ", "bold"),
+        ("Memory against micro-batch", "bold"), "\n" if width < 72 else "  ",
         (marks.column[-1], "green"), (" needed  ", "dim"),
         (marks.cached, "bright_black"), (" allocator cache  ", "dim"),
     )  # fmt: skip
@@ -247,17 +272,20 @@ def _training(plan: Plan) -> RenderableType:
             "Learning rate: --base-lr X [--base-batch-size N] carries a known one to this batch.",
             style="dim",
         )
-    line = Text.assemble(("Learning rate", "bold"), f" {rate.value:.3g} ({rate.rule} rule)")
-    line.append(", with warm-up" if rate.warmup else "")
+    recipe, batch = plan.recipe, plan.micro_batch * plan.accumulation
+    line = Text.assemble(
+        ("Learning rate", "bold"), f" {rate.value:.3g} for a global batch of {batch:,}, from "
+        f"{recipe.base_lr:g} at {recipe.base_batch_size:,}: {rate.rule} rule",
+        ", warm up first" if rate.warmup else "",
+    )  # fmt: skip
     return Group(line, Padding(Text(rate.reason, style="dim"), (0, 0, 0, 2)))
 
 
 def _assumptions(plan: Plan) -> list[str]:
     if plan.gpu is not None:
         return plan.assumptions
-    return [f"No card: kernels and CUDA context are those of {plan.step.gpu.name}."] + (
-        plan.assumptions
-    )
+    rules = f"No card: kernels and CUDA context are those of {plan.step.gpu.name}."
+    return [rules, *plan.assumptions]
 
 
 def _unsupported(plan: Plan, width: int, marks: Marks) -> RenderableType | None:
