@@ -117,7 +117,9 @@ def test_a_recipe_file_with_flags_over_it(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text('model = "mlp"\ninput_shape = "3x32x32"\noptimizer = "adamw"\nbatch_size = 8\n')
+    recipe.write_text(
+        'model = "mlp"\ninput_shape = "3x32x32"\noptimizer = "adamw"\nbatch_size = 8\n'
+    )
     code, out, _ = run(capsys, "plan", str(recipe), "--gpu", "t4", "--batch-size", "16", "--json")
     plan = json.loads(out)
     assert code == 0
@@ -177,5 +179,7 @@ def test_help_and_import_load_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
     assert done.returncode == 0
-    lean = "import sys, memfit; sys.exit(bool({'torch', 'rich', 'matplotlib'} & sys.modules.keys()))"
+    lean = (
+        "import sys, memfit; sys.exit(bool({'torch', 'rich', 'matplotlib'} & sys.modules.keys()))"
+    )
     assert subprocess.run([sys.executable, "-c", lean], check=False).returncode == 0

@@ -43,7 +43,7 @@ def memory_chart(
     """
     columns = max(20, min(72, width - _AXIS_WIDTH - 2))
     curve = _resample(points, columns)
-    # The card's line is the upper edge of its row: a column through it needs more than the card has.
+    # The line is the upper edge of its row: a column through it needs more than the card has.
     top = max(p.total_bytes for p in points)
     limit_row = None
     if limit_bytes is not None:
