@@ -183,3 +183,51 @@ def test_help_and_import_load_no_torch() -> None:
         "import sys, memfit; sys.exit(bool({'torch', 'rich', 'matplotlib'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", lean], check=False).returncode == 0
+
+
+def test_what_the_users_model_prints_stays_out_of_the_result(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    chatty = tmp_path / "chatty.py"
+    chatty.write_text(
+        "from torch import nn\n"
+        "def build():\n    print('building')\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(12, 2))\n"
+    )
+    spec = f"{chatty}:build"
+    code, out, err = run(
+        capsys, "plan", spec, "--input-shape", "3x2x2", "--gpu", "t4", "--quick", "--json"
+    )
+    assert code == 0
+    assert json.loads(out)["model"]["parameters"] == 26
+    assert "building" in err
+
+
+def test_an_incomplete_estimate_exits_with_4_only_when_asked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from memfit.planner.plan import Plan
+
+    monkeypatch.setattr(Plan, "unsupported", property(lambda _: {"mylib.op": "has no rule"}))
+    arguments = (*MLP, "--gpu", "t4", "--quick", "--batch-size", "8")
+    code, out, _ = run(capsys, *arguments)
+    assert code == 0
+    assert "mylib.op: has no rule" in out
+    assert run(capsys, *arguments, "--strict")[0] == 4
+    too_large = (*arguments[:-1], "9000000", "--strict")
+    assert run(capsys, *too_large)[0] == 3
+
+
+def test_interrupted(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("memfit.api.plan", interrupt)
+    assert run(capsys, *MLP, "--gpu", "t4")[:2] == (130, "")
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    line = f"{sys.executable} -m memfit gpus --json | head -n 1"
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)
+    assert done.stdout == "{\n"
+    assert done.stderr == ""

@@ -17,7 +17,7 @@ HALF, BF16, FP32, FP64 = torch.float16, torch.bfloat16, torch.float32, torch.flo
 
 #: Registered for AutocastCUDA, not in our table, and why.
 NOT_IN_OUR_TABLE = {
-    "_cudnn_rnn": "flattens half weights; recurrent layers run unrolled on the virtual GPU",
+    "_cudnn_rnn": "recurrent layers have a rule of their own on the virtual GPU",
     "linalg_matrix_sqrth": "new in 2.15, float32: no layer of an image model",
 }
 

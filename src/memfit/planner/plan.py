@@ -395,7 +395,7 @@ def _assumptions(plan: Plan) -> Iterator[str]:
         yield f"{step.checkpointed_blocks} blocks are recomputed in backward."
     if plan.is_affine:
         small, large = TRACED_BATCHES
-        yield f"Traced at batches {small} and {large}; every other batch is arithmetic."
+        yield f"Traced at batches {small} and {large}; others are arithmetic, 1 is traced."
     else:
         yield f"Every batch is traced directly: {plan.not_affine_because}."
     if step.unknown_temporaries:

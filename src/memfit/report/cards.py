@@ -52,7 +52,7 @@ def render_gpus(cards: Iterable[GPU], console: Console) -> Table:
     for card in cards:
         table.add_row(
             card.key,
-            *([shorten(card.name, width - 88, marks)] if named else []),
+            *([shorten(card.name.removeprefix("NVIDIA "), width - 88, marks)] if named else []),
             card.architecture,
             *([format_bytes(card.total_bytes)] if total else []),
             format_bytes(card.usable_bytes),

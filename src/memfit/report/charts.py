@@ -86,7 +86,7 @@ def _draw_cell(
     """One character: what is needed, cache, the card's line, or nothing."""
     steps = len(marks.column)
     filled = round((needed * _ROWS - row) * steps)
-    if is_limit and filled < steps:
+    if is_limit and needed * _ROWS - row < 1:
         chart.append(marks.line, style="red")
     elif filled >= steps:
         chart.append(marks.column[-1], style="green")

@@ -67,7 +67,7 @@ def _module(layer: Layer, width: int, marks: Marks) -> Text:
         return Text(shorten(layer.kind, width, marks), style="bold")
     notes = [layer.kind, *([f"{layer.calls}{marks.times}"] if layer.calls > 1 else [])]
     if layer.shares_with:
-        notes.append(f"shares {layer.shares_with}")
+        notes.insert(0, f"shares {layer.shares_with}")
     elif layer.parameters and not layer.trainable:
         notes.append("frozen")
     cell = Text(shorten(text, width, marks))

@@ -197,7 +197,7 @@ def _cards(cards: Sequence[CardFit]) -> RenderableType:
 def _parts(plan: Plan, width: int, marks: Marks) -> RenderableType:
     at = plan.at(None)
     peak, operator = at.peak, at.peak.operator.removeprefix("aten.").removesuffix(".default")
-    where = f"at {peak.module}" if peak.module else "outside of the modules"
+    where = f"module {peak.module}" if peak.module else "outside of the modules"
     lines: list[RenderableType] = [
         heading(f"Where the bytes go at micro-batch {at.batch_size:,}"),
         parts_table(at, width, marks),
