@@ -9,10 +9,12 @@ optimizer's step and still there after it is optimizer state.
 
 from __future__ import annotations
 
+import sys
 import weakref
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
+from types import FrameType
 from typing import Any
 
 import torch
@@ -126,8 +128,10 @@ class Recorder(TorchDispatchMode):
         """Run the operator and record the storages it made."""
         func = in_place_twin(func, args)
         self.last_operator = str(func)
-        if func is _LOCAL_SCALAR and self.phase is Phase.OPTIMIZER:
-            return 1.0  # Adafactor reads norms: no memory depends on their value
+        if func is _LOCAL_SCALAR and self._device_type == "meta":
+            value = _assumed_value(args[0], self.phase)
+            if value is not None:
+                return value
         effect = self._effects.get(func)
         if effect is None:
             effect = self._effects[func] = _effect(func)
@@ -296,6 +300,31 @@ class Recorder(TorchDispatchMode):
         self._records[number].rule = rule
         if not stays:
             self._events.append(~number)
+
+
+def _assumed_value(tensor: Tensor, phase: Phase) -> float | bool | None:
+    """The value of a tensor without values, where the answer of a usual run is known.
+
+    Adafactor reads norms during its step; no memory depends on them. ``transformers`` asks whether
+    masks are full and positions ascend, to skip the mask: batches are taken to have no padding and
+    no packed sequences.
+    """
+    if phase is Phase.OPTIMIZER:
+        return 1.0
+    if tensor.dtype == torch.bool and _asker().startswith("transformers."):
+        return True
+    return None
+
+
+def _asker() -> str:
+    """The first module up the stack that is neither torch nor memfit."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__", ""))
+        if not name.startswith(("torch.", "memfit.")):
+            return name
+        frame = frame.f_back
+    return ""
 
 
 def in_backward() -> bool:

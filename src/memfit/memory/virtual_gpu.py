@@ -253,9 +253,6 @@ def _stand_ins(clear_casts: Callable[[], None]) -> Iterator[None]:
         (optimizer_hooks, "_get_foreach_kernels_supported_devices", lambda: [*foreach, "meta"]),
         (optimizer_hooks, "_get_fused_kernels_supported_devices", lambda: [*fused, "meta"]),
     ]
-    if (masking := sys.modules.get("transformers.masking_utils")) is not None:
-        # It reads position ids to see whether sequences are packed; usual batches are not.
-        replaced.append((masking, "find_packed_sequence_indices", lambda _positions: None))
     originals = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced]
     for owner, name, stand_in in replaced:
         setattr(owner, name, stand_in)

@@ -389,6 +389,8 @@ def _assumptions(plan: Plan) -> Iterator[str]:
     yield "The second training step: the first has no optimizer state yet."
     if not recipe.cudnn_benchmark:
         yield "cuDNN picks algorithms by its heuristics (cudnn.benchmark is off)."
+    if step.batch.is_tokens:
+        yield "Sequences of full length: no padding, none packed into one row."
     if recipe.loss is None and recipe.step is None:
         yield "Cross-entropy loss on integer labels."
     if step.checkpointed_blocks:

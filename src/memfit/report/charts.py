@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 
 from rich.text import Text
 
@@ -52,8 +54,9 @@ def memory_chart(
     for row in reversed(range(_ROWS)):
         chart.append(_axis_label(row, limit_row, limit_bytes, top), style="dim")
         chart.append(f" {marks.axis}", style="dim")
-        for needed, total in curve:
-            _draw_cell(chart, row, needed / top, total / top, row == limit_row, marks)
+        cells = [_cell(row, n / top, t / top, row == limit_row, marks) for n, t in curve]
+        for colour, run in groupby(cells, key=itemgetter(1)):
+            chart.append("".join(character for character, _ in run), style=colour)
         chart.append("\n")
     chart.append(" " * (_AXIS_WIDTH - 1) + f" {marks.corner}{marks.line * columns}\n", style="dim")
     _draw_pointers(chart, pointers, points, columns, marks)
@@ -80,22 +83,17 @@ def _resample(points: Sequence[CurvePoint], columns: int) -> list[tuple[float, f
     return result
 
 
-def _draw_cell(
-    chart: Text, row: int, needed: float, total: float, is_limit: bool, marks: Marks
-) -> None:
-    """One character: what is needed, cache, the card's line, or nothing."""
+def _cell(row: int, needed: float, total: float, is_limit: bool, marks: Marks) -> tuple[str, str]:
+    """One character and its colour: what is needed, cache, the card's line, or nothing."""
     steps = len(marks.column)
     filled = round((needed * _ROWS - row) * steps)
     if is_limit and needed * _ROWS - row < 1:
-        chart.append(marks.line, style="red")
-    elif filled >= steps:
-        chart.append(marks.column[-1], style="green")
-    elif total * _ROWS - row >= 0.5:
-        chart.append(marks.cached, style="bright_black")
-    elif filled > 0:
-        chart.append(marks.column[filled - 1], style="green")
-    else:
-        chart.append(" ")
+        return marks.line, "red"
+    if filled >= steps:
+        return marks.column[-1], "green"
+    if total * _ROWS - row >= 0.5:
+        return marks.cached, "bright_black"
+    return (marks.column[filled - 1], "green") if filled > 0 else (" ", "")
 
 
 def _axis_label(row: int, limit_row: int | None, limit_bytes: int | None, top: int) -> str:

@@ -1,0 +1,41 @@
+"""Values that a trace takes for granted: only the library's own questions, only about masks."""
+
+from __future__ import annotations
+
+from types import FunctionType
+
+import pytest
+import torch
+
+from memfit.memory.virtual_gpu import VirtualGPU
+
+
+def asks(tensor: torch.Tensor) -> bool:
+    return bool(tensor)
+
+
+def asked_by(module: str, tensor: torch.Tensor) -> bool:
+    """Ask for a value from code that belongs to a module of that name."""
+    question = FunctionType(asks.__code__, {"__name__": module, "bool": bool})
+    return bool(question(tensor))
+
+
+def test_transformers_masks_are_full() -> None:
+    with VirtualGPU("rtx-3060") as gpu:
+        mask = torch.ones(2, 5, dtype=torch.bool, device=gpu.device)
+        assert asked_by("transformers.masking_utils", mask.all())
+
+
+@pytest.mark.parametrize("module", ["__main__", "timm.models.resnet"])
+def test_nobody_elses_question_is_answered(module: str) -> None:
+    with VirtualGPU("rtx-3060") as gpu:
+        mask = torch.ones(2, 5, dtype=torch.bool, device=gpu.device)
+        with pytest.raises(RuntimeError, match="meta tensors"):
+            asked_by(module, mask.all())
+
+
+def test_numbers_stay_unknown() -> None:
+    with VirtualGPU("rtx-3060") as gpu:
+        number = torch.ones((), device=gpu.device)
+        with pytest.raises(RuntimeError, match="meta tensors"):
+            asked_by("transformers.trainer", number)
