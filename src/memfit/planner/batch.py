@@ -150,6 +150,7 @@ def input_spec(
     if input_shape is None:
         raise UsageError(
             "The input shape is not known.",
-            hint="Pass input_shape=(C, H, W) for images or input_ids=LENGTH for tokens.",
+            hint="Give one sample's: --input-shape 3x224x224 (input_shape=(3, 224, 224)), "
+            "or --input-ids LENGTH for tokens.",
         )
     return TensorSpec(tuple(input_shape), dtype)

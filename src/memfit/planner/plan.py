@@ -382,6 +382,8 @@ def _gpu_dict(gpu: GPU) -> dict[str, Any]:
 
 def _assumptions(plan: Plan) -> Iterator[str]:
     card, recipe, step = plan._card, plan.recipe, plan.step
+    if plan.gpu is None:
+        yield f"No card: kernels and CUDA context are those of {card.name}."
     yield (
         f"CUDA context of {format_bytes(card.context_bytes)} ({card.context_source}); "
         "nothing else runs on the card."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -129,7 +130,7 @@ class TrainingStep:
             settings=settings,
         )
         try:
-            with gpu, self._named_errors(gpu):
+            with _no_collection(), gpu, self._named_errors(gpu):
                 gpu.adopt(self.model)
                 self._loop(gpu, micro_batch, steps)
                 tape = gpu.tape
@@ -280,6 +281,18 @@ def _average(gpu: VirtualGPU, model: nn.Module) -> AveragedModel:
     for tensor in (*average.parameters(), *average.buffers()):
         gpu.recorder.adopt(tensor, Part.OPTIMIZER)
     return average
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Only reference counts free tensors here: a collection at some instant would free others."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class _Scaler:

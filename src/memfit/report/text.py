@@ -76,7 +76,7 @@ def plan_report(
         _chart(plan, verdict, curve, width, marks),
         _ways(plan, options, width, marks),
         _training(plan),
-        _list_of("Assumptions", _assumptions(plan), width, marks, style="dim"),
+        _list_of("Assumptions", plan.assumptions, width, marks, style="dim"),
         _unsupported(plan, width, marks),
     ]
     spaced: list[RenderableType] = []
@@ -279,13 +279,6 @@ def _training(plan: Plan) -> RenderableType:
         ", warm up first" if rate.warmup else "",
     )  # fmt: skip
     return Group(line, Padding(Text(rate.reason, style="dim"), (0, 0, 0, 2)))
-
-
-def _assumptions(plan: Plan) -> list[str]:
-    if plan.gpu is not None:
-        return plan.assumptions
-    rules = f"No card: kernels and CUDA context are those of {plan.step.gpu.name}."
-    return [rules, *plan.assumptions]
 
 
 def _unsupported(plan: Plan, width: int, marks: Marks) -> RenderableType | None:
