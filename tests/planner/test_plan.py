@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import memfit
+import memfit.api
 from memfit.catalogue import gpu as find_gpu
 from memfit.errors import UnknownName, UsageError
 from memfit.memory.tape import Part
@@ -349,3 +350,11 @@ def test_the_users_model_is_left_as_it_was() -> None:
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
     for a, b in zip(model.parameters(), before, strict=True):
         assert torch.equal(a, b)
+
+
+def test_without_a_card_its_rules_are_an_assumption() -> None:
+    plan = memfit.api.plan_recipe(
+        memfit.Recipe(model="mlp", input_shape=(1, 28, 28)), None, verify=False
+    )
+    assert any("kernels and CUDA context are those of" in line for line in plan.assumptions)
+    assert any("kernels" in line for line in plan.to_dict()["assumptions"])

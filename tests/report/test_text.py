@@ -117,11 +117,6 @@ def test_operators_that_were_not_counted_are_listed() -> None:
     assert "mylib.mystery.default: has no rule" in output
 
 
-def test_without_a_card_its_rules_are_an_assumption() -> None:
-    plan, findings = CASES["no_card"]
-    assert "kernels and CUDA context are those of" in printed(plan, **findings)
-
-
 def test_colours_only_where_they_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     plan, findings = CASES["fits"]
