@@ -93,6 +93,7 @@ def test_nothing_fits(capsys: pytest.CaptureFixture[str]) -> None:
         ([*MLP, "--gpu", "t4", "--precision", "fp23"], 2, "fp32"),
         ([*MLP, "--gpu", "t4", "--batch-size", "0"], 2, "batch_size is 0"),
         ([*MLP, "--gpu", "t4", "--batch-size", "-3"], 2, "batch_size is -3"),
+        ([*MLP, "--gpu", "t4", "--batch-size", "3.5"], 2, "not a whole number"),
         ([*MLP, "--gpu", "t4", "--batch-size", "99999999999"], 2, "between 1 and"),
         ([*MLP, "--gpu", "t4", "--safety", "1.5"], 2, "safety is 1.5"),
         ([*MLP, "--gpu", "0GiB"], 2, "not a positive size"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from memfit.catalogue import GPU, local_gpu
 from memfit.catalogue import gpu as find_gpu
+from memfit.errors import UnknownName
 from memfit.models import build
 from memfit.planner.plan import Plan
 from memfit.planner.step import TrainingStep
@@ -41,6 +43,10 @@ def plan(model: Any, *, gpu: str | GPU | None = None, verify: bool = True, **opt
         >>> plan.at(64).parts["batch"]
         201216
     """
+    known = {field.name for field in fields(Recipe)}
+    for name in options:
+        if name not in known:
+            raise UnknownName("option", name, known)
     recipe = model.but(**options) if isinstance(model, Recipe) else Recipe(model=model, **options)
     return plan_recipe(recipe, _card(gpu), verify=verify)
 

@@ -34,6 +34,18 @@ app = App(
 
 
 T = TypeVar("T")
+
+
+def _whole(_kind: object, tokens: Sequence[Any]) -> int:
+    """An integer as written: 3.5 is none, and is not rounded to one."""
+    text: str = tokens[0].value
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a whole number.") from None
+
+
+Whole = Annotated[int | None, Parameter(converter=_whole)]
 JsonFlag = Annotated[bool, Parameter(name="--json", negative=())]
 Flag = Annotated[bool | None, Parameter(negative_bool=("no-",))]
 
@@ -44,10 +56,10 @@ def plan(
     *,
     gpu: str | None = None,
     input_shape: str | None = None,
-    input_ids: int | None = None,
-    num_classes: int | None = None,
-    batch_size: int | None = None,
-    global_batch: int | None = None,
+    input_ids: Whole = None,
+    num_classes: Whole = None,
+    batch_size: Whole = None,
+    global_batch: Whole = None,
     optimizer: str | None = None,
     precision: str | None = None,
     memory_format: str | None = None,
@@ -56,13 +68,13 @@ def plan(
     cudnn_benchmark: Flag = None,
     gradient_checkpointing: Flag = None,
     reentrant: Annotated[bool, Parameter(negative=())] = False,
-    accumulation: int | None = None,
+    accumulation: Whole = None,
     clip_grad_norm: float | None = None,
     ema: Flag = None,
     frozen: Annotated[list[str] | None, Parameter(negative=())] = None,
     allocator: str | None = None,
     base_lr: float | None = None,
-    base_batch_size: int | None = None,
+    base_batch_size: Whole = None,
     safety: float | None = None,
     quick: Annotated[bool, Parameter(negative=())] = False,
     strict: Annotated[bool, Parameter(negative=())] = False,
@@ -170,10 +182,10 @@ def model(
     model: str,
     *,
     depth: int = 2,
-    batch_size: int | None = None,
+    batch_size: Whole = None,
     input_shape: str | None = None,
-    input_ids: int | None = None,
-    num_classes: int | None = None,
+    input_ids: Whole = None,
+    num_classes: Whole = None,
     precision: str | None = None,
     optimizer: str | None = None,
     as_json: JsonFlag = False,

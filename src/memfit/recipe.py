@@ -96,8 +96,7 @@ class Recipe:
     safety: float = 0.8
 
     def __post_init__(self) -> None:
-        if self.input_shape is not None:
-            object.__setattr__(self, "input_shape", tuple(self.input_shape))
+        object.__setattr__(self, "input_shape", _as_shape(self.input_shape))
         object.__setattr__(self, "frozen", tuple(self.frozen))
         for name, choices in _CHOICES.items():
             _check_choice(name, getattr(self, name), choices)
@@ -111,7 +110,7 @@ class Recipe:
         if self.input_shape is not None and self.input_ids is not None:
             raise UsageError("input_shape and input_ids exclude each other.")
         for size in self.input_shape or ():
-            _check_count("every size in input_shape", size, 1_000_000)
+            _check_count("a size in input_shape", size, 1_000_000)
         if self.input_shape == ():
             raise UsageError("input_shape is empty.", hint="For colour images: 3x224x224.")
         if not 0 < self.safety <= 1:
@@ -205,6 +204,14 @@ def parse_optimizer(text: str) -> dict[str, Any]:
         except tomllib.TOMLDecodeError:
             spec[key] = value
     return spec
+
+
+def _as_shape(value: Any) -> tuple[int, ...] | None:
+    if isinstance(value, str):
+        return parse_shape(value)
+    if value is None or isinstance(value, (tuple, list)):
+        return None if value is None else tuple(value)
+    raise UsageError(f"input_shape is {value!r}; it must be like (3, 224, 224).")
 
 
 def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:

@@ -287,3 +287,35 @@ def test_after_an_error_the_step_can_be_traced_again() -> None:
     with pytest.raises(MemfitError):
         step.trace(4)
     assert step.trace(4).allocations
+
+
+def test_an_asked_batch_of_one_that_does_not_run_is_an_error() -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.BatchNorm1d(5))
+
+    assert memfit.plan(build, input_shape=(3, 2, 2), gpu="t4").max_batch_size > 1
+    with pytest.raises(StepError, match="more than 1 value per channel"):
+        memfit.plan(build, input_shape=(3, 2, 2), gpu="t4", batch_size=1)
+
+
+def test_a_model_that_is_half_already_cannot_be_planned_whole() -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(12, 5)).half()
+
+    with pytest.raises(UsageError, match="fp16 already"):
+        memfit.plan(build, input_shape=(3, 2, 2), gpu="t4")
+    plan = memfit.plan(build, input_shape=(3, 2, 2), gpu="t4", precision="fp16")
+    assert plan.at(4).parts["parameters"] == (12 * 5 + 5) * 2
+
+
+def test_a_tensor_made_on_the_cpu_is_named() -> None:
+    class Mixes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(x + torch.zeros(4))
+
+    with pytest.raises(StepError, match="makes on the CPU"):
+        memfit.plan(Mixes(), input_shape=(4,), gpu="t4")

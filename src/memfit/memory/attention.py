@@ -89,6 +89,8 @@ def scaled_dot_product_attention(
     keeps_logsumexp = problem.requires_grad
     if backend is AttentionBackend.CUDNN:
         return _cudnn(query, key, value, mask, keeps_logsumexp, dropout_p, is_causal, scale)
+    if mask is not None:
+        mask = _bias(mask, query, key)  # frees a mask that is padded
     return _efficient(query, key, value, mask, keeps_logsumexp, dropout_p, is_causal, scale)
 
 
@@ -211,13 +213,12 @@ def _efficient(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    mask: Tensor | None,
+    bias: Tensor | None,
     keeps_logsumexp: bool,
     dropout_p: float,
     is_causal: bool,
     scale: float | None,
 ) -> Tensor:
-    bias = None if mask is None else _bias(mask, query, key)
     output: Tensor = aten._scaled_dot_product_efficient_attention(
         query, key, value, bias, keeps_logsumexp, dropout_p, is_causal, scale=scale
     )[0]

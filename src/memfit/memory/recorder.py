@@ -140,7 +140,7 @@ class Recorder(TorchDispatchMode):
         try:
             kernel = self._kernels.get(func, func)
             result = kernel(*args, **kwargs) if kwargs else kernel(*args)
-        except NotImplementedError as error:
+        except RuntimeError as error:
             result = self._run_on_cpu(func, args, kwargs or {}, error)
         if effect is _Effect.MAKES_STORAGE:
             for tensor in _tensors(result):
@@ -152,7 +152,7 @@ class Recorder(TorchDispatchMode):
         return result
 
     def _run_on_cpu(
-        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: NotImplementedError
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: RuntimeError
     ) -> Any:
         """Learn the result's shapes on CPU when an operator has no meta kernel, and say so."""
         if not _lacks_meta_kernel(func, error):
@@ -349,11 +349,11 @@ def _effect(func: Any) -> _Effect:
     return _Effect.ALIASES
 
 
-def _lacks_meta_kernel(func: Any, error: NotImplementedError) -> bool:
+def _lacks_meta_kernel(func: Any, error: RuntimeError) -> bool:
     """Whether shapes would do, had somebody written the kernel; not so where values decide."""
     asks_for_values = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
     text = str(error)
-    is_missing = "'Meta' backend" in text or "no fake impl or Meta kernel" in text
+    is_missing = "'Meta' backend" in text or "no fake impl" in text
     return is_missing and asks_for_values.isdisjoint(func.tags)
 
 

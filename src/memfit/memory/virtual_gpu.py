@@ -21,7 +21,7 @@ from memfit.memory.cuda_rules import AttentionPreference, CudaSemantics, semanti
 from memfit.memory.kernel_facts import DeviceFacts
 from memfit.memory.recorder import Recorder, in_backward
 from memfit.memory.tape import Part, Phase, Tape
-from memfit.memory.timeline import Timeline, replay
+from memfit.memory.timeline import Timeline, fits, replay
 from memfit.memory.transients import Transients, installed_torch_version
 
 __all__ = ["VirtualGPU"]
@@ -98,6 +98,13 @@ class VirtualGPU:
     def timeline(self) -> Timeline:
         """The tape replayed through the caching allocator, with no limit."""
         return replay(self.tape, settings=self.settings)
+
+    @property
+    def fits(self) -> bool:
+        """Whether what was recorded runs on this card: replayed against its capacity."""
+        tape = self.tape
+        capacity = self.gpu.usable_bytes - self.gpu.context_bytes
+        return fits(tape, tape.sizes_bytes, capacity, self.settings)
 
     def adopt(self, model: nn.Module) -> None:
         """Put a model that was built elsewhere on the tape, as ``model.to(device)`` would."""

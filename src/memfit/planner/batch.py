@@ -22,6 +22,9 @@ __all__ = [
 ]
 
 
+_OWN_LOSS = "In Python, pass your own: memfit.plan(..., loss=lambda output, target: ...)."
+
+
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
     """One tensor of a batch, without its batch dimension.
@@ -80,7 +83,7 @@ def target_of(output: Any) -> TensorSpec:
     if logits.dim() < 2:
         raise StepError(
             f"The model returns shape {tuple(logits.shape)}, which is no (N, classes) logits.",
-            hint="Pass loss= with your own (output, target) -> scalar.",
+            hint=_OWN_LOSS,
         )
     spatial = tuple(logits.shape[1:-1]) if _is_language(output, logits) else logits.shape[2:]
     return TensorSpec(tuple(spatial), torch.int64)
@@ -112,7 +115,7 @@ def _main_logits(output: Any) -> Tensor:
         return output[0]
     raise StepError(
         f"The model returns {type(output).__name__}, for which there is no default loss.",
-        hint="Pass loss= with your own (output, target) -> scalar.",
+        hint=_OWN_LOSS,
     )
 
 

@@ -133,11 +133,17 @@ class Plan:
         return self._affine is not None
 
     def verify(self, batch_size: int) -> bool:
-        """Hold the affine answer against a direct trace; without it from now on if they differ."""
+        """Hold the affine answer against a direct trace; without it from now on if they differ.
+
+        Raises:
+            StepError: the asked batch of one does not run (batch norm needs two values).
+        """
         if self._affine is None:
             return False
-        if batch_size == 1:
-            return True  # a trace already, see tape_at
+        if batch_size == 1:  # a trace already, see tape_at
+            if self._single is None and self.recipe.batch_size == 1:
+                self.step.trace(1)
+            return True
         tape = self._direct[batch_size] = self.step.trace(batch_size)
         if self._affine.matches(tape, batch_size):
             return True
@@ -207,6 +213,8 @@ class Plan:
     def _card_named(self, gpu: str | GPU | None) -> GPU:
         if isinstance(gpu, str):
             return find_gpu(gpu)
+        if gpu is not None and not isinstance(gpu, GPU):
+            raise UsageError(f"gpu is {gpu!r}; it must be a name, a size such as '11GiB' or a GPU.")
         if gpu is None and self.gpu is None:
             raise UsageError("Which GPU?", hint='Pass one: plan.at(64).fits(gpu="rtx-3090").')
         return gpu or self._card

@@ -68,6 +68,7 @@ class TrainingStep:
     def _prepare_model(self) -> None:
         recipe, model = self.recipe, self.model
         model.train()
+        _check_precision(model, recipe.precision)
         if dtype := _PURE.get(recipe.precision):
             model.to(dtype)
         if recipe.memory_format == "nhwc":
@@ -145,7 +146,7 @@ class TrainingStep:
         recipe, model, recorder = self.recipe, self.model, gpu.recorder
         trainable = [p for p in model.parameters() if p.requires_grad]
         if not trainable:
-            raise UsageError("Every parameter is frozen: there is nothing to train.")
+            raise UsageError("The model has no parameter that trains: none at all, or all frozen.")
         optimizer = build_optimizer(recipe.optimizer, trainable)
         _adopt_state(gpu, optimizer)
         average = _average(gpu, model) if recipe.ema else None
@@ -216,7 +217,13 @@ def explain(error: Exception, gpu: VirtualGPU) -> StepError:
         return NotTraceable(
             f"{where} asks for a value during the trace ({gpu.recorder.last_operator}): {text}",
             hint="Values are not known without running. Replace .item(), boolean masks and "
-            "branches on values, or pass step= with a forward pass that avoids them.",
+            "branches on values; or in Python: memfit.plan(..., step=...) with a forward that "
+            "avoids them.",
+        )
+    if "is not on the expected device meta" in text:
+        return StepError(
+            f"{where} mixes in a tensor that it makes on the CPU: {text}",
+            hint="Make it with device=x.device, or register it as a buffer.",
         )
     given = None if path is None else gpu.input_shape_at(path)
     if isinstance(error, RuntimeError) and given is not None:
@@ -254,6 +261,18 @@ def _expected(module: nn.Module | None) -> str:
         if isinstance(value, (int, tuple)):
             return f"It expects {value} {words}: check --input-shape."
     return "Check --input-shape."
+
+
+def _check_precision(model: nn.Module, precision: str) -> None:
+    """A model that its author made half can only be trained so."""
+    short = {dtype: name for name, dtype in _PURE.items()}
+    for name, parameter in model.named_parameters():
+        own = short.get(parameter.dtype)
+        if own is not None and precision != own:
+            raise UsageError(
+                f"The model's {name} is {own} already, which is not {precision} training.",
+                hint=f"Plan it with --precision {own}, or leave its parameters float32.",
+            )
 
 
 def _freeze(model: nn.Module, patterns: tuple[str, ...]) -> None:
