@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import memfit
 from memfit.catalogue import gpu as find_gpu
 from memfit.errors import InputShapeError, MemfitError, NotTraceable, StepError, UsageError
 from memfit.memory.tape import Allocation, Part, Phase, Tape

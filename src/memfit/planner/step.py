@@ -146,7 +146,9 @@ class TrainingStep:
         recipe, model, recorder = self.recipe, self.model, gpu.recorder
         trainable = [p for p in model.parameters() if p.requires_grad]
         if not trainable:
-            raise UsageError("The model has no parameter that trains: none at all, or all frozen.")
+            raise UsageError(
+                "There is nothing to train: the model has no parameters, or all are frozen."
+            )
         optimizer = build_optimizer(recipe.optimizer, trainable)
         _adopt_state(gpu, optimizer)
         average = _average(gpu, model) if recipe.ema else None
