@@ -43,8 +43,8 @@ def _largest(*together: Sizes) -> Sizes:
 
 
 def _flash_width(width: int) -> int:
-    rounded = _round_up(width, 32)
-    return rounded if rounded < 224 else 256
+    """``head_size_rounded``."""
+    return _round_up(width, 32 if width <= 128 else 64)
 
 
 def _flash(arguments: Arguments, _outputs: Outputs, device: DeviceFacts) -> Sizes:
@@ -184,17 +184,17 @@ def _efficient_backward(arguments: Arguments, _outputs: Outputs, device: DeviceF
     product = rows * value.shape[3]
     turned = rows if heads > 1 and length > 1 else 0
     copies = (product, product) if is_half else ()
-    return present(*always, *_largest(running, (*copies, product), (product, rows, turned)))
+    return present(*always, *_largest(running, (*copies, product, rows, turned)))
 
 
 def _efficient(arguments: Arguments, outputs: Outputs, device: DeviceFacts) -> Sizes:
-    """Values wider than 128 in half types are summed up in float32 first."""
+    """Beside heads wider than 128, half types are summed up in float32 first."""
     query, value = tensor_at(arguments, 0), tensor_at(arguments, 2)
-    batch, heads, length, _ = query.shape
+    batch, heads, length, width = query.shape
     if batch > _GRID_LIMIT and device.torch_version < (2, 15):
         parts = _chunk_shares(batch)
         return tuple(int(size.size_bytes * part) for size in outputs[:2] for part in parts)
-    sums = query.dtype_bytes == 2 and value.shape[3] > 128
+    sums = query.dtype_bytes == 2 and max(width, value.shape[3]) > 128
     return (batch * heads * length * value.shape[3] * _FLOAT_BYTES,) if sums else ()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from memfit.memory.attention_temporaries import ATTENTION_RULES
 from memfit.memory.convolution_temporaries import (
     convolution_backward_temporaries,
     convolution_temporaries,
@@ -170,27 +171,6 @@ def _index_put(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) ->
     return present(*[count * 8] * 4)
 
 
-# -- attention -----------------------------------------------------------------------------------
-
-
-def _flash_backward(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Sizes:
-    """flash_attn/flash_api.cpp ``mha_bwd``: softmax_d and dq_accum in float32, rounded up."""
-    batch, heads, length, size = tensor_argument(arguments, 1).shape
-    rows = -(-length // 128) * 128
-    step = 32 if size <= 128 else 64
-    width = -(-size // step) * step
-    return present(batch * heads * rows * 4, batch * rows * heads * width * 4)
-
-
-def _efficient_backward(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Sizes:
-    """attention_backward.cu: delta; for half types a float32 accumulator of grad_query, padded."""
-    query = tensor_argument(arguments, 1)
-    batch, heads, length, size = query.shape
-    rows, width = -(-length // 64) * 64, -(-size // 64) * 64
-    accumulator = batch * heads * rows * width * 4 if query.dtype_bytes == 2 else 0
-    return present(batch * heads * length * 4, accumulator)
-
-
 def _safe_softmax(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Sizes:
     """SoftMax.cpp: the softmax before rows without a finite value are blanked, and their mask."""
     scores = tensor_argument(arguments, 0)
@@ -264,9 +244,7 @@ RULES: dict[str, Rule] = {
     "aten._index_put_impl_.default": _index_put,
     "aten._unsafe_index_put.default": _index_put,
     "aten._safe_softmax.default": _safe_softmax,
-    # transformers/cuda
-    "aten._scaled_dot_product_flash_attention_backward.default": _flash_backward,
-    "aten._scaled_dot_product_efficient_attention_backward.default": _efficient_backward,
+    **ATTENTION_RULES,
 }
 
 

@@ -44,7 +44,6 @@ _unsafe_index grid_sampler_2d nll_loss_forward nll_loss_backward nll_loss2d_forw
 nll_loss2d_backward
 """
 _ATTENTION = """
-_scaled_dot_product_flash_attention _scaled_dot_product_efficient_attention
 _scaled_dot_product_cudnn_attention
 """
 _OPTIMIZERS = """

@@ -120,6 +120,11 @@ class Recorder(TorchDispatchMode):
         self._effects: dict[Any, _Effect] = {}
         self.unsupported: dict[str, str] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled here; torch's guard around each operator would cost a tenth."""
+        return False
+
     # -- what runs ---------------------------------------------------------------------------
 
     def __torch_dispatch__(

@@ -74,7 +74,7 @@ def _replan(plan: Plan, change: _Change) -> Plan:
     recipe = plan.recipe.but(**change.values)
     built = build(recipe.model, input_shape=recipe.input_shape, num_classes=recipe.num_classes)
     step = TrainingStep(recipe, built, plan.step.gpu, plan.step.batch.target)
-    return Plan(recipe, step, plan.model_name, plan.gpu)
+    return Plan(recipe, step, plan.model_name, plan.gpu, like=plan)
 
 
 def _changes(plan: Plan) -> Iterator[_Change]:

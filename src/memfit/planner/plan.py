@@ -102,10 +102,16 @@ class Plan:
         step: its training step.
         model_name: how the model is called.
         gpu: the card, or None.
+        like: a plan of a similar recipe, whose answers are good first guesses for this one's.
     """
 
     def __init__(
-        self, recipe: Recipe, step: TrainingStep, model_name: str, gpu: GPU | None
+        self,
+        recipe: Recipe,
+        step: TrainingStep,
+        model_name: str,
+        gpu: GPU | None,
+        like: Plan | None = None,
     ) -> None:
         self.recipe = recipe
         self.step = step
@@ -117,6 +123,8 @@ class Plan:
         self._card = gpu or step.gpu
         self._plans: dict[int, BatchPlan] = {}
         self._largest: dict[tuple[str, int], int] = {}
+        self._bounds: dict[tuple[str, int], int] = {}
+        self._like = like
         small, large = TRACED_BATCHES
         self._direct = {small: step.trace(small), large: step.trace(large)}
         self._affine: AffineTape | None = None
@@ -271,13 +279,23 @@ class Plan:
                 lambda batch: self._least_bytes(batch) <= capacity_bytes,
                 MAX_BATCH if self.is_affine else 4096,
             )
-            self._largest[key] = largest_batch(holds, bound, self._guess(capacity_bytes, bound))
+            guess = self._guess(key, bound)
+            self._largest[key] = largest_batch(holds, bound, guess)
+            self._bounds[key] = bound
         return self._largest[key]
 
-    def _guess(self, capacity_bytes: int, bound: int) -> int:
-        """Where reserved memory would reach the capacity if it grew evenly."""
+    def _guess(self, key: tuple[str, int], bound: int) -> int:
+        """Where reserved memory would reach the capacity: as in a similar plan, or growing evenly.
+
+        Args:
+            key: what is looked for, and the capacity.
+            bound: where requested memory alone reaches it.
+        """
+        capacity_bytes = key[1]
         if bound < 2:
             return bound
+        if self._like is not None and self._like._bounds.get(key):
+            return round(bound * self._like._largest[key] / self._like._bounds[key])
         at_half, at_bound = (self.at(b).peak_reserved_bytes for b in (bound // 2, bound))
         slope = (at_bound - at_half) / (bound - bound // 2)
         return bound - int((at_bound - capacity_bytes) / slope) if slope > 0 else bound
