@@ -86,7 +86,7 @@ def scaled_dot_product_attention(
         return _flash(query, key, value, dropout_p, is_causal, scale)
     if backend is AttentionBackend.MATH:
         return _math(query, key, value, mask, dropout_p, is_causal, scale, enable_gqa)
-    keeps_logsumexp = problem.requires_grad
+    keeps_logsumexp = problem.requires_grad or _trains_only_mask(problem)
     if backend is AttentionBackend.CUDNN:
         return _cudnn(query, key, value, mask, keeps_logsumexp, dropout_p, is_causal, scale)
     if mask is not None:
@@ -136,6 +136,13 @@ def _disabled_backends() -> frozenset[AttentionBackend]:
         AttentionBackend.MATH: torch.backends.cuda.math_sdp_enabled(),
     }
     return frozenset(backend for backend, is_enabled in enabled.items() if not is_enabled)
+
+
+def _trains_only_mask(problem: AttentionProblem) -> bool:
+    """Before 2.14 there was no logsumexp then, and backward failed."""
+    if _installed_torch_version() < (2, 14):
+        return False
+    return problem.mask_requires_grad and torch.is_grad_enabled()
 
 
 def _no_kernel(problem: AttentionProblem, choice: Choice) -> StepError:

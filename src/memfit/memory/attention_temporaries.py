@@ -34,11 +34,6 @@ def _copy_for_kernel(tensor: TensorFacts) -> int:
     return TensorFacts(*turned, tensor.dtype_bytes, tensor.dtype).copy_bytes()
 
 
-def _largest(*together: Sizes) -> Sizes:
-    """The moment at which most is alive."""
-    return max(together, key=sum)
-
-
 # -- flash ---------------------------------------------------------------------------------------
 
 
@@ -184,7 +179,7 @@ def _efficient_backward(arguments: Arguments, _outputs: Outputs, device: DeviceF
     product = rows * value.shape[3]
     turned = rows if heads > 1 and length > 1 else 0
     copies = (product, product) if is_half else ()
-    return present(*always, *_largest(running, (*copies, product, rows, turned)))
+    return present(*always, *max(running, (*copies, product, rows, turned), key=sum))
 
 
 def _efficient(arguments: Arguments, outputs: Outputs, device: DeviceFacts) -> Sizes:
