@@ -29,7 +29,7 @@ class CurvePoint:
 
 
 def memory_curve(plan: Plan) -> tuple[CurvePoint, ...]:
-    """The curve from 1 to somewhat beyond the largest micro-batch that fits."""
+    """The curve from 1 (2 where it is long) to somewhat beyond the largest that fits."""
     batches = _batches(_last_batch(plan), _POINTS if plan.is_affine else _POINTS_WHEN_TRACED)
     return tuple(_point(plan, batch) for batch in batches)
 
@@ -42,8 +42,9 @@ def _last_batch(plan: Plan) -> int:
 
 
 def _batches(last: int, points: int) -> list[int]:
+    first = 1 if last <= points else 2  # a batch of one costs a trace of its own
     steps = min(points, last) - 1
-    return [1 + (last - 1) * number // steps for number in range(steps + 1)]
+    return [first + (last - first) * number // steps for number in range(steps + 1)]
 
 
 def _point(plan: Plan, batch_size: int) -> CurvePoint:

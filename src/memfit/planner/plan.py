@@ -245,7 +245,9 @@ class Plan:
         """Whether the asked batch (else a batch of one) runs on the card; None without a card."""
         if self.gpu is None:
             return None
-        return self.fits_on(self.gpu, self.recipe.batch_size or 1)
+        if self.recipe.batch_size is None:
+            return self.max_batch_on(self.gpu) >= 1
+        return self.fits_on(self.gpu, self.recipe.batch_size)
 
     @property
     def max_batch_size(self) -> int | None:
