@@ -28,7 +28,7 @@ START, END = "<!-- accuracy: from bench/accuracy.py -->", "<!-- end of accuracy 
 def commands() -> str:
     """Every command's help as one page."""
     pages = ["# Commands\n\nThe output of `memfit COMMAND --help`; written by `make docs`.\n"]
-    for words in ([], ["plan"], ["model"], ["gpus"]):
+    for words in ([], ["plan"], ["model"], ["data"], ["gpus"]):
         console = Console(width=90, file=io.StringIO(), force_terminal=False, color_system=None)
         app(
             [*words, "--help"], console=console, exit_on_error=False, result_action="return_value"

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from memfit import data
     from memfit.api import plan
     from memfit.catalogue import GPU, gpus
     from memfit.errors import MemfitError
@@ -15,7 +16,17 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["GPU", "BatchPlan", "MemfitError", "Plan", "Recipe", "VirtualGPU", "gpus", "plan"]
+__all__ = [
+    "GPU",
+    "BatchPlan",
+    "MemfitError",
+    "Plan",
+    "Recipe",
+    "VirtualGPU",
+    "data",
+    "gpus",
+    "plan",
+]
 
 _HOMES = {
     "BatchPlan": "memfit.planner.plan",
@@ -31,6 +42,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Load what is asked for when it is asked for: ``import memfit`` alone loads no torch."""
+    if name == "data":
+        return import_module("memfit.data")
     if name not in _HOMES:
         raise AttributeError(f"module 'memfit' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -7,6 +7,7 @@ from typing import Any
 
 from memfit.catalogue import GPU, local_gpu
 from memfit.catalogue import gpu as find_gpu
+from memfit.data.loading import with_data
 from memfit.errors import UnknownName
 from memfit.models import build
 from memfit.planner.plan import Plan
@@ -59,6 +60,7 @@ def plan_recipe(recipe: Recipe, gpu: GPU | None, *, verify: bool = True) -> Plan
         gpu: the card.
         verify: hold the arithmetic at the recommended batch against a third trace.
     """
+    recipe = with_data(recipe)
     built = build(recipe.model, input_shape=recipe.input_shape, num_classes=recipe.num_classes)
     step = TrainingStep(recipe, built, gpu or find_gpu(DEFAULT_CARD))
     plan = Plan(recipe, step, built.name, gpu)

@@ -239,6 +239,85 @@ def model(
 
 
 @app.command
+def data(
+    source: str,
+    *,
+    root: Path | None = None,
+    download: Annotated[bool, Parameter(negative=())] = False,
+    batch_size: Whole = None,
+    max_pixels: Whole = None,
+    figure: Path | None = None,
+    force: Annotated[bool, Parameter(negative=())] = False,
+    preview: Annotated[bool, Parameter(negative_bool=("no-",))] = True,
+    strict: Annotated[bool, Parameter(negative=())] = False,
+    as_json: JsonFlag = False,
+) -> int:
+    """What these images really are, what the loader will deliver, and the numbers to use.
+
+    Parameters
+    ----------
+    source:
+        mnist, fashion-mnist, cifar10, cifar100, shapes, or a path: a folder of images (a folder
+        per class, with or without train and test), a CSV or Parquet file of paths and labels,
+        IDX files, CIFAR pickles, an .npz, or one image.
+    root:
+        Where the named sets are.
+    download:
+        Fetch a named set that is not there.
+    batch_size:
+        Of the batch whose bytes are shown; 64 when omitted.
+    max_pixels:
+        Larger images count as unreadable; 89,478,485 when omitted.
+    figure:
+        Write a sheet of samples, channels and histograms: a .png, .pdf or .svg file.
+    force:
+        Overwrite the figure.
+    preview:
+        Show a few samples in the terminal, where it has colours.
+    strict:
+        Exit with 4 when anything cannot be read or is wrong with the source.
+    as_json:
+        Print everything as JSON and nothing else.
+    """
+    from memfit.data.decode import MAX_PIXELS
+    from memfit.data.inspection import inspect_dataset
+    from memfit.data.opening import open_dataset
+
+    for name, number in (("--batch-size", batch_size), ("--max-pixels", max_pixels)):
+        if number is not None and number < 1:
+            raise UsageError(f"{name} is {number}; it must be 1 or more.")
+    limit, size = max_pixels or MAX_PIXELS, batch_size or 64
+    if figure is not None:
+        from memfit.report.figures import check_figure_path, samples_figure
+
+        check_figure_path(figure, force=force)
+    opened = open_dataset(source, root=root, download=download)
+    found = _counting(
+        "images", lambda step: inspect_dataset(opened, max_pixels=limit, progress=step)
+    )
+    if figure is not None:
+        samples_figure(opened, found, figure, force=force, max_pixels=limit)
+    if as_json:
+        _print_json(found.to_dict(size))
+    else:
+        from memfit.report.data import render_inspection
+        from memfit.report.preview import preview as preview_of
+
+        _print(
+            lambda console: render_inspection(
+                found,
+                console,
+                batch_size=size,
+                preview=preview_of(opened, console, max_pixels=limit) if preview else None,
+                memory_bytes=_physical_memory_bytes(),
+            )
+        )
+    if not found.overall.readable:
+        return ExitCode.ERROR
+    return ExitCode.INCOMPLETE if strict and not found.is_complete else ExitCode.OK
+
+
+@app.command
 def gpus(*, as_json: JsonFlag = False) -> int:
     """The catalogue of cards.
 
@@ -310,6 +389,39 @@ def _working(words: str, work: Callable[[], T]) -> T:
 
         with Console(stderr=True).status(f"{words} ..."):
             return work()
+
+
+def _counting(things: str, work: Callable[[Callable[[int, int], None] | None], T]) -> T:
+    """Do something that counts as it goes; draw its progress on a terminal's stderr."""
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        return work(None)
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    speed = TextColumn("{task.fields[speed]}")
+    columns = (TextColumn(things), BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(things, total=None, speed="")
+
+        def step(done: int, total: int) -> None:
+            speed = bar.tasks[0].speed
+            words = f"{speed:,.0f} {things}/s" if speed else ""
+            bar.update(task, completed=done, total=total, speed=words)
+
+        return work(step)
+
+
+def _physical_memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # not on every system
+        return None
 
 
 def _print(render: Callable[[Console], RenderableType]) -> None:

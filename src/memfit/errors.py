@@ -10,6 +10,8 @@
     ├── StepError                  1   the training step could not be traced
     │   ├── InputShapeError        1   the model does not accept the input
     │   └── NotTraceable           1   a value that only a real run knows was asked for
+    ├── DataError                  1   the data cannot be found, read or believed
+    │   └── BadImage               1   one image cannot be read: the file and the reason
     └── DoesNotFit                 3   not even the smallest batch fits
 """
 
@@ -20,6 +22,8 @@ from collections.abc import Iterable
 from enum import IntEnum
 
 __all__ = [
+    "BadImage",
+    "DataError",
     "DoesNotFit",
     "ExitCode",
     "InputShapeError",
@@ -109,6 +113,29 @@ class InputShapeError(StepError):
 
 class NotTraceable(StepError):
     """The step asks for a value that only a real run knows, such as ``loss.item()``."""
+
+
+class DataError(MemfitError):
+    """The data cannot be found, read or believed."""
+
+
+class BadImage(DataError):
+    """One image cannot be read.
+
+    Args:
+        name: the file, or the place in an array, such as ``"train[17]"``.
+        reason: why, in a few words, such as ``"truncated"``.
+        hint: what to try.
+    """
+
+    def __init__(self, name: str, reason: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{name}: {reason}.", hint=hint)
+        self.name = name
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[BadImage], tuple[str, str]]:
+        """Worker processes send it home by its parts."""
+        return (type(self), (self.name, self.reason))
 
 
 class DoesNotFit(MemfitError):

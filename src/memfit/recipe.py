@@ -16,9 +16,12 @@ from memfit.errors import UnknownName, UsageError
 __all__ = [
     "Attention",
     "Checkpointing",
+    "Colour",
     "MemoryFormat",
+    "OnBadImage",
     "Precision",
     "Recipe",
+    "Resize",
     "ZeroGrad",
     "load_recipe",
     "parse_optimizer",
@@ -30,6 +33,9 @@ MemoryFormat = Literal["nchw", "nhwc"]
 Attention = Literal["auto", "flash", "efficient", "math"]
 ZeroGrad = Literal["none", "zero"]
 Checkpointing = Literal[False, True, "non-reentrant", "reentrant"]
+Colour = Literal["auto", "grey", "rgb"]
+Resize = Literal["crop", "stretch", "pad"]
+OnBadImage = Literal["error", "skip"]
 
 #: More samples than any step on one device has; larger numbers are typing errors.
 MAX_BATCH = 1 << 24
@@ -65,6 +71,20 @@ class Recipe:
         base_lr: a learning rate known to work...
         base_batch_size: ...at this global batch.
         safety: share of the card that the recommended batch may use.
+        data: what to train on: a named set, a path, or an opened ``memfit.data.Dataset``; it also
+            decides ``input_shape`` and ``num_classes`` where they are omitted.
+        root: folder of the named sets.
+        colour: what the model gets; ``auto`` is what the images are.
+        resize: how images of another size become ``input_shape``: shorter side and centre crop,
+            stretched, or padded.
+        mean: of each channel, on the scale 0 to 1; measured on the training images when omitted.
+        std: as ``mean``.
+        augment: words such as ``("crop=4", "flip")``, see :func:`memfit.data.augment`.
+        transform: done to each uint8 image ``(C, H, W)`` in a worker: a callable, or
+            ``path/to/file.py:name``; what it returns as float is not normalised again.
+        on_bad_image: stop at an image that cannot be read, or count, list and leave it out.
+        workers: processes that read images; chosen by the machine when omitted.
+        seed: of the order, the augmentation and the weights.
 
     Raises:
         UsageError: a value is impossible.
@@ -94,10 +114,24 @@ class Recipe:
     base_lr: float | None = None
     base_batch_size: int = 256
     safety: float = 0.8
+    data: Any = None
+    root: str | None = None
+    colour: Colour = "auto"
+    resize: Resize = "crop"
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    augment: tuple[str, ...] = ()
+    transform: str | Callable[..., Any] | None = None
+    on_bad_image: OnBadImage = "error"
+    workers: int | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "input_shape", _as_shape(self.input_shape))
-        object.__setattr__(self, "frozen", tuple(self.frozen))
+        for name in ("frozen", "augment"):
+            object.__setattr__(self, name, _as_words(name, getattr(self, name)))
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, _as_numbers(name, getattr(self, name)))
         for name, choices in _CHOICES.items():
             _check_choice(name, getattr(self, name), choices)
         self._check_numbers()
@@ -119,6 +153,12 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise UsageError(f"{name} is {value}; it must be positive.")
+        if self.workers is not None and self.workers != 0:
+            _check_count("workers", self.workers, 1024)
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool):
+            raise UsageError(f"seed is {self.seed!r}; it must be a whole number.")
+        if any(value <= 0 for value in self.std or ()):
+            raise UsageError(f"std is {self.std}; every value must be positive.")
         if self.global_batch and self.batch_size and self.global_batch % self.batch_size:
             raise UsageError(
                 f"global_batch {self.global_batch} is no multiple of batch_size {self.batch_size}."
@@ -131,6 +171,8 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON and TOML; code is named, not serialised."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
+        if self.data is not None and not isinstance(self.data, str):
+            values["data"] = str(getattr(self.data, "name", self.data))
         return {name: _plain(value) for name, value in values.items()}
 
 
@@ -140,6 +182,9 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "attention": get_args(Attention),
     "zero_grad": get_args(ZeroGrad),
     "gradient_checkpointing": get_args(Checkpointing),
+    "colour": get_args(Colour),
+    "resize": get_args(Resize),
+    "on_bad_image": get_args(OnBadImage),
 }
 
 
@@ -212,6 +257,22 @@ def _as_shape(value: Any) -> tuple[int, ...] | None:
     if value is None or isinstance(value, (tuple, list)):
         return None if value is None else tuple(value)
     raise UsageError(f"input_shape is {value!r}; it must be like (3, 224, 224).")
+
+
+def _as_words(name: str, value: Any) -> tuple[str, ...]:
+    words = (value,) if isinstance(value, str) else tuple(value or ())
+    if not all(isinstance(word, str) for word in words):
+        raise UsageError(f"{name} is {value!r}; it must be a list of words.")
+    return words
+
+
+def _as_numbers(name: str, value: Any) -> tuple[float, ...] | None:
+    if value is None:
+        return None
+    numbers = (value,) if isinstance(value, (int, float)) else tuple(value)
+    if not numbers or not all(isinstance(n, (int, float)) and abs(n) < 1e6 for n in numbers):
+        raise UsageError(f"{name} is {value!r}; it must be one number for each channel.")
+    return tuple(float(number) for number in numbers)
 
 
 def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-import torchvision  # type: ignore[import-untyped]
+import torchvision
 
 from memfit.errors import InputShapeError
 from memfit.models.built import BuiltModel, Task

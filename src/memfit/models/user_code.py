@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,9 +25,70 @@ from torch import nn
 from memfit.errors import MemfitError, ModelError, UserCodeError
 from memfit.models.meta import construct_on_meta
 
-__all__ = ["construct_from_callable", "construct_from_spec"]
+__all__ = ["construct_from_callable", "construct_from_spec", "import_object"]
 
 _load_count = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where an object of the user's is: a file or a module, and the name in it."""
+
+    spec: str
+    where: str
+    attribute: str
+    path: Path | None
+
+    @classmethod
+    def of(cls, spec: str) -> _Place:
+        where, _, attribute = spec.rpartition(":")
+        if not attribute.isidentifier():
+            raise ModelError(
+                f"{spec!r} does not say what to use.",
+                hint="Write path/to/file.py:NAME or package.module:NAME.",
+            )
+        path = Path(where).resolve() if _is_path(where) else None
+        if path is not None and not path.is_file():
+            raise ModelError(f"There is no file {path}.")
+        return cls(spec, where, attribute, path)
+
+    @contextmanager
+    def importable(self) -> Iterator[None]:
+        """What the user's code raises becomes an error with its place; its prints are messages."""
+        file = self.path or _module_file(self.where)
+        try:
+            with redirect_stdout(sys.stderr), _importing_from(
+                self.path.parent if self.path else Path.cwd()
+            ):  # fmt: skip
+                yield
+        except ModuleNotFoundError as error:
+            if self.path is None and error.name and f"{self.where}.".startswith(f"{error.name}."):
+                raise ModelError(
+                    f"There is no Python module {error.name!r} here or among the installed "
+                    "packages.",
+                    hint="Run memfit in the folder that holds it, or pass path/to/file.py:NAME.",
+                ) from error
+            raise _user_code_error(error, file, self.spec) from error
+        except MemfitError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise _user_code_error(error, file, self.spec) from error
+
+    def load(self) -> Any:
+        module = _import_file(self.path) if self.path else importlib.import_module(self.where)
+        return _attribute(module, self.attribute, self.where)
+
+
+def import_object(spec: str) -> Any:
+    """What ``path/to/file.py:NAME`` or ``package.module:NAME`` names.
+
+    Raises:
+        ModelError: no such file, module or attribute.
+        UserCodeError: importing it raised.
+    """
+    place = _Place.of(spec)
+    with place.importable():
+        return place.load()
 
 
 def construct_from_spec(
@@ -38,35 +100,9 @@ def construct_from_spec(
         ModelError: no such file, module or attribute, or it yields no ``nn.Module``.
         UserCodeError: the user's code raised.
     """
-    where, _, attribute = spec.rpartition(":")
-    if not attribute.isidentifier():
-        raise ModelError(
-            f"{spec!r} does not say what to build.",
-            hint="Write path/to/file.py:NAME or package.module:NAME.",
-        )
-    path = Path(where).resolve() if _is_path(where) else None
-    if path is not None and not path.is_file():
-        raise ModelError(f"There is no file {path}.")
-
-    def import_and_call() -> object:
-        with _importing_from(path.parent if path else Path.cwd()):
-            module = _import_file(path) if path else importlib.import_module(where)
-            return _call(_attribute(module, attribute, where), spec, input_shape, num_classes)
-
-    try:
-        with redirect_stdout(sys.stderr):  # what the user's code prints is not our result
-            built = construct_on_meta(import_and_call)
-    except ModuleNotFoundError as error:
-        if path is None and error.name and f"{where}.".startswith(f"{error.name}."):
-            raise ModelError(
-                f"There is no Python module {error.name!r} here or among the installed packages.",
-                hint="Run memfit in the folder that holds it, or pass path/to/file.py:NAME.",
-            ) from error
-        raise _user_code_error(error, path or _module_file(where), spec) from error
-    except (Exception, SystemExit) as error:
-        if isinstance(error, MemfitError):
-            raise
-        raise _user_code_error(error, path or _module_file(where), spec) from error
+    place = _Place.of(spec)
+    with place.importable():
+        built = construct_on_meta(lambda: _call(place.load(), spec, input_shape, num_classes))
     return _checked_module(built, spec)
 
 

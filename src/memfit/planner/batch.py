@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from memfit.data.loading import Loader
 from memfit.errors import StepError, UsageError
 
 __all__ = [
@@ -18,10 +19,12 @@ __all__ = [
     "call_model",
     "default_loss",
     "input_spec",
+    "loaded_batch",
     "target_of",
 ]
 
 
+_HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 _OWN_LOSS = "In Python, pass your own: memfit.plan(..., loss=lambda output, target: ...)."
 
 
@@ -50,6 +53,13 @@ class TensorSpec:
 class BatchSpec:
     """Inputs and labels of one sample.
 
+    Args:
+        inputs: what the model gets.
+        target: the labels.
+        is_tokens: the inputs are token numbers.
+        channels_last: the inputs are in that memory format.
+        loader: makes the batch on the device, of bytes; without one it appears there as it is.
+
     >>> import torch
     >>> images = TensorSpec((1, 28, 28), torch.float32)
     >>> BatchSpec(images, TensorSpec((), torch.int64)).size_bytes(64)
@@ -60,9 +70,12 @@ class BatchSpec:
     target: TensorSpec
     is_tokens: bool = False
     channels_last: bool = False
+    loader: Loader | None = None
 
     def make(self, micro_batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Inputs and labels on the device, as the loader hands them over."""
+        if self.loader is not None:
+            return self.loader.prepare(self.loader.blank(micro_batch, device), device)
         inputs = self.inputs.make(micro_batch, device)
         if self.channels_last and inputs.dim() == 4:
             inputs = inputs.to(memory_format=torch.channels_last)
@@ -71,6 +84,20 @@ class BatchSpec:
     def size_bytes(self, micro_batch: int) -> int:
         """Bytes of inputs and labels."""
         return self.inputs.size_bytes(micro_batch) + self.target.size_bytes(micro_batch)
+
+
+def loaded_batch(loader: Loader) -> BatchSpec:
+    """The batch that memfit's own loader makes on the device."""
+    dtype = _HALF.get(loader.recipe.precision, torch.float32)
+    target = TensorSpec((), torch.int64)
+    if loader.augmentation.mixes:
+        target = TensorSpec((len(loader.classes),), torch.float32)
+    return BatchSpec(
+        TensorSpec(loader.shape, dtype),
+        target,
+        channels_last=loader.recipe.memory_format == "nhwc",
+        loader=loader,
+    )
 
 
 def target_of(output: Any) -> TensorSpec:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from memfit.catalogue import GPU
+from memfit.data.loading import loader
 from memfit.errors import InputShapeError, MemfitError, NotTraceable, StepError, UsageError
 from memfit.memory.allocator import AllocatorSettings
 from memfit.memory.tape import Part, Phase, Tape
@@ -24,6 +25,7 @@ from memfit.planner.batch import (
     call_model,
     default_loss,
     input_spec,
+    loaded_batch,
     target_of,
 )
 from memfit.planner.optimizers import build_optimizer
@@ -93,6 +95,8 @@ class TrainingStep:
                 raise UsageError("This model reads tokens.", hint="Pass input_ids=LENGTH.")
             length = shape[0]
         inputs = input_spec(None if length else shape, length, dtype)
+        if recipe.data is not None:
+            return loaded_batch(loader(recipe.but(input_shape=shape)))
         spec = BatchSpec(
             inputs,
             target or TensorSpec((), torch.int64),
