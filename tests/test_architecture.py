@@ -19,7 +19,7 @@ FLOORS = {
     "data": 2, "models": 2, "recipe": 2, "catalogue": 2,
     "memory": 3,
     "planner": 4, "api": 4,
-    "train": 5, "report": 5,
+    "trainer": 5, "report": 5,
     "study": 6, "web": 6,
     "cli": 7, "__main__": 8, "__init__": 0,
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -168,9 +169,14 @@ def test_ctrl_c_ends_without_a_result(folder: Path) -> None:
         [sys.executable, "-m", "memfit", "data", str(rows)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    with fifo.open("wb"):  # returns when the process has opened the other end
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+    pipe = None
+    while pipe is None and process.poll() is None:
+        with contextlib.suppress(OSError):  # until the process has opened the other end
+            pipe = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+    assert pipe is not None
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    os.close(pipe)
     assert process.returncode == 130
     assert out == b""
     assert b"Traceback" not in err

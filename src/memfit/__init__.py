@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from memfit.memory.virtual_gpu import VirtualGPU
     from memfit.planner.plan import BatchPlan, Plan
     from memfit.recipe import Recipe
+    from memfit.trainer.recover import recover
+    from memfit.trainer.transaction import fit_micro_batch
 
 __version__ = "0.1.0"
 
@@ -24,8 +26,10 @@ __all__ = [
     "Recipe",
     "VirtualGPU",
     "data",
+    "fit_micro_batch",
     "gpus",
     "plan",
+    "recover",
 ]
 
 _HOMES = {
@@ -35,8 +39,10 @@ _HOMES = {
     "Plan": "memfit.planner.plan",
     "Recipe": "memfit.recipe",
     "VirtualGPU": "memfit.memory.virtual_gpu",
+    "fit_micro_batch": "memfit.trainer.transaction",
     "gpus": "memfit.catalogue",
     "plan": "memfit.api",
+    "recover": "memfit.trainer.recover",
 }
 
 

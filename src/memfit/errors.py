@@ -6,12 +6,18 @@
     ├── UsageError                 2   the question itself is wrong
     │   └── UnknownName            2   a name that does not exist, with the nearest ones
     ├── ModelError                 1   the model could not be built
-    │   └── UserCodeError          1   the user's own file raised, with file and line
+    │   ├── UserCodeError          1   the user's own file raised, with file and line
+    │   └── WeightsMismatch        1   weights of another model: which tensors differ
     ├── StepError                  1   the training step could not be traced
     │   ├── InputShapeError        1   the model does not accept the input
     │   └── NotTraceable           1   a value that only a real run knows was asked for
     ├── DataError                  1   the data cannot be found, read or believed
     │   └── BadImage               1   one image cannot be read: the file and the reason
+    ├── RunError                   1   the run folder cannot be made, opened or written
+    │   ├── RunInUse               1   a live process writes to the run
+    │   ├── OtherVersion           1   written by a memfit with another format
+    │   └── CheckpointError        1   a checkpoint cannot be written or read
+    │       └── DamagedCheckpoint  1   truncated, altered, or no checkpoint at all
     └── DoesNotFit                 3   not even the smallest batch fits
 """
 
@@ -23,6 +29,8 @@ from enum import IntEnum
 
 __all__ = [
     "BadImage",
+    "CheckpointError",
+    "DamagedCheckpoint",
     "DataError",
     "DoesNotFit",
     "ExitCode",
@@ -30,10 +38,14 @@ __all__ = [
     "MemfitError",
     "ModelError",
     "NotTraceable",
+    "OtherVersion",
+    "RunError",
+    "RunInUse",
     "StepError",
     "UnknownName",
     "UsageError",
     "UserCodeError",
+    "WeightsMismatch",
 ]
 
 
@@ -103,6 +115,10 @@ class UserCodeError(ModelError):
     """The user's own file raised; the message carries its error, file and line."""
 
 
+class WeightsMismatch(ModelError):
+    """Weights of another model: the message lists the tensors that differ."""
+
+
 class StepError(MemfitError):
     """The training step could not be traced."""
 
@@ -136,6 +152,36 @@ class BadImage(DataError):
     def __reduce__(self) -> tuple[type[BadImage], tuple[str, str]]:
         """Worker processes send it home by its parts."""
         return (type(self), (self.name, self.reason))
+
+
+class RunError(MemfitError):
+    """The run folder cannot be made, opened or written."""
+
+
+class RunInUse(RunError):
+    """A live process writes to the run."""
+
+
+class OtherVersion(RunError):
+    """Written by a memfit whose run folders or checkpoints have another format."""
+
+
+class CheckpointError(RunError):
+    """A checkpoint cannot be written or read: the path and the reason."""
+
+
+class DamagedCheckpoint(CheckpointError):
+    """Truncated, altered, or no checkpoint at all.
+
+    Args:
+        path: the file.
+        reason: why, in a few words.
+        hint: what to try.
+    """
+
+    def __init__(self, path: object, reason: str, *, hint: str | None = None) -> None:
+        super().__init__(f"{path} is no usable checkpoint: {reason}.", hint=hint)
+        self.reason = reason
 
 
 class DoesNotFit(MemfitError):

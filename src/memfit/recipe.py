@@ -22,6 +22,7 @@ __all__ = [
     "Precision",
     "Recipe",
     "Resize",
+    "Schedule",
     "ZeroGrad",
     "load_recipe",
     "parse_optimizer",
@@ -36,6 +37,7 @@ Checkpointing = Literal[False, True, "non-reentrant", "reentrant"]
 Colour = Literal["auto", "grey", "rgb"]
 Resize = Literal["crop", "stretch", "pad"]
 OnBadImage = Literal["error", "skip"]
+Schedule = Literal["cosine", "step", "constant"]
 
 #: More samples than any step on one device has; larger numbers are typing errors.
 MAX_BATCH = 1 << 24
@@ -85,6 +87,23 @@ class Recipe:
         on_bad_image: stop at an image that cannot be read, or count, list and leave it out.
         workers: processes that read images; chosen by the machine when omitted.
         seed: of the order, the augmentation and the weights.
+        epochs: passes over the training data...
+        steps: ...or optimizer steps, which win.
+        lr: peak learning rate; without it ``base_lr`` is scaled to the global batch, else the
+            optimizer's usual one.
+        schedule: of the learning rate after warm-up.
+        warmup: share of all steps in which the learning rate rises from zero.
+        milestones: shares of all steps at which ``step`` divides the learning rate by ten.
+        label_smoothing: as ``torch.nn.CrossEntropyLoss``.
+        ema_decay: of the moving average, for each step.
+        compile: run the model through ``torch.compile``.
+        deterministic: only algorithms that give the same bits again.
+        early_stopping: end after so many evaluations without a better one.
+        evaluate_every: epochs between evaluations.
+        checkpoint_every: optimizer steps between checkpoints; an epoch when omitted.
+        keep_checkpoints: how many of the last to keep, beside the best.
+        weights: start from ``"pretrained"`` weights of torchvision or timm, or from a local file.
+        grow_after: clean steps before a larger micro-batch is tried again after out-of-memory.
 
     Raises:
         UsageError: a value is impossible.
@@ -125,44 +144,63 @@ class Recipe:
     on_bad_image: OnBadImage = "error"
     workers: int | None = None
     seed: int = 0
+    epochs: int = 5
+    steps: int | None = None
+    lr: float | None = None
+    schedule: Schedule = "cosine"
+    warmup: float = 0.05
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    label_smoothing: float = 0.0
+    ema_decay: float = 0.999
+    compile: bool = False
+    deterministic: bool = False
+    early_stopping: int | None = None
+    evaluate_every: int = 1
+    checkpoint_every: int | None = None
+    keep_checkpoints: int = 2
+    weights: str | None = None
+    grow_after: int = 200
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "input_shape", _as_shape(self.input_shape))
         for name in ("frozen", "augment"):
             object.__setattr__(self, name, _as_words(name, getattr(self, name)))
-        for name in ("mean", "std"):
+        for name in ("mean", "std", "milestones"):
             object.__setattr__(self, name, _as_numbers(name, getattr(self, name)))
         for name, choices in _CHOICES.items():
             _check_choice(name, getattr(self, name), choices)
+        self._check_shape()
         self._check_numbers()
 
     def _check_numbers(self) -> None:
-        for name in ("batch_size", "global_batch", "accumulation", "base_batch_size"):
-            _check_count(name, getattr(self, name), MAX_BATCH)
-        _check_count("num_classes", self.num_classes, 10_000_000)
-        _check_count("input_ids", self.input_ids, 10_000_000)
+        for name, largest in _LARGEST.items():
+            _check_count(name, getattr(self, name), largest)
+        if self.workers is not None and self.workers != 0:
+            _check_count("workers", self.workers, 1024)
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool):
+            raise UsageError(f"seed is {self.seed!r}; it must be a whole number.")
+        for name in ("warmup", "label_smoothing", "ema_decay"):
+            _check_share(name, getattr(self, name))
+        for share in self.milestones:
+            _check_share("a milestone", share)
+        if not 0 < self.safety <= 1:
+            raise UsageError(f"safety is {self.safety}; it is a share: above 0, at most 1.")
+        positive = [(name, getattr(self, name)) for name in ("lr", "base_lr", "clip_grad_norm")]
+        for name, value in (*positive, *(("std", value) for value in self.std or ())):
+            if value is not None and not 0 < value < float("inf"):
+                raise UsageError(f"{name} is {value}; it must be positive.")
+        if self.global_batch and self.batch_size and self.global_batch % self.batch_size:
+            raise UsageError(
+                f"global_batch {self.global_batch} is no multiple of batch_size {self.batch_size}."
+            )
+
+    def _check_shape(self) -> None:
         if self.input_shape is not None and self.input_ids is not None:
             raise UsageError("input_shape and input_ids exclude each other.")
         for size in self.input_shape or ():
             _check_count("a size in input_shape", size, 1_000_000)
         if self.input_shape == ():
             raise UsageError("input_shape is empty.", hint="For colour images: 3x224x224.")
-        if not 0 < self.safety <= 1:
-            raise UsageError(f"safety is {self.safety}; it is a share: above 0, at most 1.")
-        for name in ("base_lr", "clip_grad_norm"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise UsageError(f"{name} is {value}; it must be positive.")
-        if self.workers is not None and self.workers != 0:
-            _check_count("workers", self.workers, 1024)
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool):
-            raise UsageError(f"seed is {self.seed!r}; it must be a whole number.")
-        if any(value <= 0 for value in self.std or ()):
-            raise UsageError(f"std is {self.std}; every value must be positive.")
-        if self.global_batch and self.batch_size and self.global_batch % self.batch_size:
-            raise UsageError(
-                f"global_batch {self.global_batch} is no multiple of batch_size {self.batch_size}."
-            )
 
     def but(self, **changes: Any) -> Recipe:
         """The same recipe with some values changed."""
@@ -185,7 +223,15 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "colour": get_args(Colour),
     "resize": get_args(Resize),
     "on_bad_image": get_args(OnBadImage),
+    "schedule": get_args(Schedule),
 }
+_MANY = 1_000_000_000
+_LARGEST = {
+    "batch_size": MAX_BATCH, "global_batch": MAX_BATCH, "accumulation": MAX_BATCH,
+    "base_batch_size": MAX_BATCH, "num_classes": 10_000_000, "input_ids": 10_000_000,
+    "epochs": _MANY, "steps": _MANY, "early_stopping": _MANY, "evaluate_every": _MANY,
+    "checkpoint_every": _MANY, "keep_checkpoints": _MANY, "grow_after": _MANY,
+}  # fmt: skip
 
 
 def load_recipe(path: str | Path, **changes: Any) -> Recipe:
@@ -281,6 +327,11 @@ def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
     ):
         words = [choice for choice in choices if isinstance(choice, str)]
         raise UnknownName(name.replace("_", " "), str(value), words)
+
+
+def _check_share(name: str, value: Any) -> None:
+    if not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise UsageError(f"{name} is {value!r}; it is a share: at least 0, below 1.")
 
 
 def _check_count(name: str, value: Any, largest: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from memfit.data.dataset import ArraySplit, Dataset, FileSplit, Problem
 from memfit.data.decode import decode
 from memfit.data.inspection import Inspection, inspect_dataset, inspect_source
 from memfit.data.paths import PathTable
-from memfit.errors import UsageError
+from memfit.errors import BadImage, UsageError
 
 MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"
 MAX_PIXELS = BOMB_SIZE[0] * BOMB_SIZE[1] - 1
@@ -201,6 +202,14 @@ def test_chunks_of_an_array_change_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     assert inspect_dataset(dataset(split, classes=("a", "b", "c"))) == whole
 
 
+def test_a_notebook_shows_the_summary() -> None:
+    found = inspect_dataset(replace(dataset(grey(4)), name="<b>"))
+    shown = found._repr_mimebundle_()
+    assert shown["text/plain"] == repr(found)
+    assert "images 4; shape (1, 5, 5); mean [" in repr(found)
+    assert "&lt;b&gt;" in shown["text/html"]
+
+
 # -- classes, batches, edges -----------------------------------------------------------------------
 
 
@@ -253,6 +262,16 @@ def _counting(decoded: list[int]):
         return examine(split, row, max_pixels)
 
     return counted
+
+
+def test_a_remembered_error_holds_on_to_no_image(tmp_path: Path) -> None:
+    from memfit.data.scan import _look
+
+    (tmp_path / "a.png").write_bytes(b"no image")
+    error = _look(files(tmp_path, ["a.png"]), 100, 0)
+    assert isinstance(error, BadImage)
+    assert error.__traceback__ is None
+    assert error.__context__ is None
 
 
 def test_progress_ends_at_the_total() -> None:

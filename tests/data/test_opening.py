@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from PIL import Image
@@ -45,6 +47,8 @@ def test_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     put(tmp_path / "photos/1.png")
     assert len(open_dataset("~/photos")) == 1
+    with pytest.raises(DataError, match="does not exist"):
+        open_dataset("~nobody-of-this-name/photos")
 
 
 def test_a_word_that_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,6 +91,20 @@ def test_what_is_no_source(source: str) -> None:
 def test_a_name_that_is_too_long() -> None:
     with pytest.raises(MemfitError, match="name too long"):
         open_dataset("./" + "a" * 300)
+
+
+@pytest.mark.parametrize("source", ["", "mnist", "file.csv", "t10k-images-idx3-ubyte"])
+def test_what_may_not_be_read(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(path: object, *_: object, **__: object) -> NoReturn:  # root may read anything
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / "file.csv").touch()
+    (tmp_path / "t10k-images-idx3-ubyte").touch()
+    for owner, name in ((os, "scandir"), (os, "listdir"), (Path, "open"), (Path, "is_dir")):
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, name, forbidden)
+            with pytest.raises(MemfitError):
+                open_dataset("mnist" if source == "mnist" else tmp_path / source, root=tmp_path)
 
 
 def test_a_file_that_is_no_image(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_missing_attribute(folder: Path, attribute: str, hint: str) -> None:
 
 
 def test_no_attribute_at_all(folder: Path) -> None:
-    with pytest.raises(ModelError, match="does not say what to build"):
+    with pytest.raises(ModelError, match="does not say what to use"):
         models.build(f"{folder / 'net.py'}:")
 
 

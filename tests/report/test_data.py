@@ -15,8 +15,9 @@ from sample_inspection import clean_dataset, clean_inspection, messy_inspection
 
 from memfit.data.dataset import Dataset
 from memfit.data.inspection import Inspection, inspect_dataset
-from memfit.report.data import render_inspection, sparkline
+from memfit.report.data import render_inspection
 from memfit.report.names import clean
+from memfit.report.pixel_numbers import sparkline
 from memfit.report.preview import preview, spread_samples
 from memfit.report.terminal import ASCII, UNICODE, as_text
 

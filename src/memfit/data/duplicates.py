@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ _HUGE = np.iinfo(np.int64).max
 #: Up to here the number of a row takes 4 bytes.
 _MANY = 2**31
 
-_Integers = NDArray[np.signedinteger]
+_Integers = NDArray[np.signedinteger[Any]]
 _Flags = NDArray[np.bool_]
 
 
@@ -131,7 +132,8 @@ class _Sorted:
     def of(cls, digests: NDArray[np.uint8], readable: _Flags, splits: Sequence[Split]) -> _Sorted:
         keys = digests.view("<u8")  # (N, 2)
         order = np.lexsort((keys[:, 1], keys[:, 0]))  # stable: equal ones stay in their order
-        rows = order[readable[order]].astype(np.int32 if len(order) < _MANY else np.int64)
+        place: type[np.signedinteger[Any]] = np.int32 if len(order) < _MANY else np.int64
+        rows: _Integers = order[readable[order]].astype(place)
         del order
         is_start = np.ones(len(rows), dtype=bool)
         for half in (keys[rows, 0], keys[rows, 1]):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ import numpy as np
 from memfit.data.dataset import Dataset, Problem, Split
 from memfit.data.decode import MAX_PIXELS, reading_images
 from memfit.data.duplicates import Duplicates, find_duplicates
-from memfit.data.examine import Trait
 from memfit.data.hazards import Hazard, hazards_of
 from memfit.data.scan import DEFAULT_THREADS, Progress, Scan, scan_split
+from memfit.data.split_facts import SplitFacts, class_counts, facts_of
 from memfit.data.statistics import PixelStatistics, pixel_statistics
-from memfit.data.tally import Found, Sizes, Tally, Unreadable, counted, summarise_sizes
+from memfit.data.tally import Sizes, Tally, summarise_sizes
 from memfit.errors import UsageError
 
 __all__ = [
@@ -32,48 +33,6 @@ __all__ = [
 #: Where sizes vary, a batch is counted as if its images were resized to this (ImageNet's usual).
 RESIZED = (224, 224)
 _FLOAT32_BYTES, _HALF_BYTES, _LABEL_BYTES = 4, 2, 8
-_TRAITS_AS_FACTS: tuple[Trait, ...] = (
-    "rotated", "animated", "transparent", "extension", "grey as colour",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class SplitFacts:
-    """What the images of a split are.
-
-    Args:
-        name: of the split; ``"all"`` for all splits together.
-        images: samples, readable or not.
-        readable: samples that decode.
-        modes: Pillow's modes with counts; of readable images, as all that follows.
-        formats: of the files with counts.
-        bits: of a stored value, with counts.
-        channels: 1 (grey) and 3 (colour) with counts, as delivered.
-        orientations: of EXIF other than 1, with counts.
-        profiles: names of colour profiles with counts.
-        found: traits of images with counts and examples.
-        sizes: None when nothing is readable.
-        class_counts: samples of each class; None without labels.
-        unlabelled: samples without one of the classes.
-        unreadable: every file that does not decode.
-        bytes_on_disk: mean of the files, None where images have no file of their own.
-    """
-
-    name: str
-    images: int
-    readable: int
-    modes: Mapping[str, int]
-    formats: Mapping[str, int]
-    bits: Mapping[int, int]
-    channels: Mapping[int, int]
-    orientations: Mapping[int, int]
-    profiles: Mapping[str, int]
-    found: Mapping[Trait, Found]
-    sizes: Sizes | None
-    class_counts: tuple[int, ...] | None
-    unlabelled: int
-    unreadable: tuple[Unreadable, ...]
-    bytes_on_disk: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +122,7 @@ class Cost:
         return self.inputs_bytes(batch_size, half=half) + self.labels_bytes(batch_size)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Inspection:
     """Everything about a source of images.
 
@@ -221,6 +180,32 @@ class Inspection:
             content["delivered"] |= {"dtype": "uint8", "shape": self.delivered.shape}
             content["batch"] = self._batch(batch_size)
         return {"schema_version": 1} | content
+
+    def __repr__(self) -> str:
+        facts = "; ".join(f"{name} {value}" for name, value in self._summary().items())
+        return f"<Inspection of {self.name}: {facts}>"
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        rows = "".join(
+            f"<tr><th>{escape(name)}</th><td style='text-align:left'>{escape(value)}</td></tr>"
+            for name, value in self._summary().items()
+        )
+        html = f"<p>{escape(self.name)}</p><table>{rows}</table>"
+        return {"text/plain": repr(self), "text/html": html}
+
+    def _summary(self) -> dict[str, str]:
+        """The few things one wants to know."""
+        facts = {"images": f"{self.overall.images:,}"}
+        if self.classes:
+            facts["classes"] = f"{len(self.classes):,}"
+        if self.delivered is not None:
+            facts["shape"] = str(self.delivered.shape)
+        if self.statistics is not None:
+            for name in ("mean", "std"):
+                values = ", ".join(f"{value:.4f}" for value in getattr(self.statistics, name))
+                facts[name] = f"[{values}]"
+        facts |= {"unreadable": f"{self.overall.images - self.overall.readable:,}"}
+        return facts | {"warnings": f"{len(self.hazards):,}"}
 
     def _batch(self, batch_size: int) -> dict[str, Any]:
         assert self.cost is not None
@@ -298,8 +283,7 @@ def inspect_dataset(
         classes=dataset.classes,
         bytes_on_disk=dataset.bytes_on_disk,
         splits=tuple(
-            _facts(split, scan, len(dataset.classes))
-            for split, scan in zip(splits, scans, strict=True)
+            _facts(split, scan, dataset.classes) for split, scan in zip(splits, scans, strict=True)
         ),
         overall=overall,
         imbalance=_imbalance(dataset),
@@ -332,10 +316,10 @@ def _scan_all(
     return replace(whole, tally=Tally.total(scan.tally for scan in scans)), scans
 
 
-def _facts(split: Split, scan: Scan, classes: int) -> SplitFacts:
+def _facts(split: Split, scan: Scan, classes: Sequence[str]) -> SplitFacts:
     sizes = summarise_sizes(scan.sizes, split.sample_name)
-    counts, unlabelled = _class_counts(split, classes)
-    return _from_tally(split.name, scan.tally, sizes, counts, unlabelled)
+    counts = class_counts(split, len(classes))
+    return facts_of(split.name, scan.tally, sizes, classes, counts)
 
 
 def _overall(dataset: Dataset, splits: Sequence[Split], whole: Scan) -> SplitFacts:
@@ -345,48 +329,18 @@ def _overall(dataset: Dataset, splits: Sequence[Split], whole: Scan) -> SplitFac
         owner = int(np.searchsorted(ends, row, side="right")) - 1
         return splits[owner].sample_name(row - int(ends[owner]))
 
-    counted_ = [_class_counts(split, len(dataset.classes)) for split in splits]
+    counted_ = [class_counts(split, len(dataset.classes)) for split in splits]
     known = [counts for counts, _ in counted_ if counts is not None]
     counts = tuple(map(sum, zip(*known, strict=True))) if known else None
     unlabelled = sum(missing for _, missing in counted_)
-    return _from_tally("all", whole.tally, summarise_sizes(whole.sizes, name), counts, unlabelled)
-
-
-def _from_tally(
-    name: str, tally: Tally, sizes: Sizes | None, counts: tuple[int, ...] | None, unlabelled: int
-) -> SplitFacts:
-    return SplitFacts(
-        name=name,
-        images=tally.rows,
-        readable=tally.readable,
-        modes=counted(tally.modes),
-        formats=counted(tally.formats),
-        bits=dict(sorted(tally.bits.items())),
-        channels=dict(sorted(tally.channels.items())),
-        orientations=dict(sorted(tally.orientations.items())),
-        profiles=counted(tally.profiles),
-        found={trait: tally.found(trait) for trait in _TRAITS_AS_FACTS if tally.traits[trait]},
-        sizes=sizes,
-        class_counts=counts,
-        unlabelled=unlabelled,
-        unreadable=tuple(tally.unreadable.values()),
-        bytes_on_disk=tally.stored_bytes / tally.stored if tally.stored else None,
-    )
-
-
-def _class_counts(split: Split, classes: int) -> tuple[tuple[int, ...] | None, int]:
-    """Samples of each class, and samples of none of them."""
-    if split.labels is None or not classes:
-        return None, len(split) if classes else 0
-    known = split.labels[(split.labels >= 0) & (split.labels < classes)]
-    counts = np.bincount(known, minlength=classes)
-    return tuple(int(count) for count in counts), len(split) - len(known)
+    sizes = summarise_sizes(whole.sizes, name)
+    return facts_of("all", whole.tally, sizes, dataset.classes, (counts, unlabelled))
 
 
 def _imbalance(dataset: Dataset) -> Imbalance | None:
     if len(dataset.classes) < 2 or not dataset.splits:
         return None
-    counts, _ = _class_counts(dataset.train, len(dataset.classes))
+    counts, _ = class_counts(dataset.train, len(dataset.classes))
     if counts is None:
         return None
     most, least = max(counts), min(counts)

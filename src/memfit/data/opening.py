@@ -54,7 +54,15 @@ def open_dataset(
     if isinstance(source, Dataset):
         return source
     text = os.fsdecode(source)
-    if isinstance(source, str):
+    try:
+        return _open(text, isinstance(source, str), root, download)
+    except OSError as error:  # a folder that may not be entered, a name that is too long
+        where = printable(error.filename) if isinstance(error.filename, str) else printable(text)
+        raise DataError(f"{where}: {error.strerror or error}.") from None
+
+
+def _open(text: str, may_be_name: bool, root: Path | None, download: bool) -> Dataset:
+    if may_be_name:
         name = text.partition(",")[0]
         if name == "shapes":
             return open_shapes(parse_shapes(text), text)
@@ -62,19 +70,12 @@ def open_dataset(
             return open_named(text, root, download=download)
         if name in NAMED_SETS:
             raise UsageError(f"{name} has no options, as {text!r} gives.")
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))  # noqa: PTH111 (leaves an unknown ~user alone)
     if "\0" in text or not text.strip():
         raise UsageError(f"{text!r} is neither a name nor a path.")
-    if not _exists(path):
-        raise _nothing_there(text, path, isinstance(source, str))
+    if not path.exists():
+        raise _nothing_there(text, path, may_be_name)
     return _open_path(path, printable(text))
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError as error:  # a name that is too long, a folder that may not be entered
-        raise DataError(f"{printable(str(path))}: {error.strerror}.") from None
 
 
 def _open_path(path: Path, name: str) -> Dataset:

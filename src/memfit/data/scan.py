@@ -156,17 +156,13 @@ def _scan_samples(
     remembered: OrderedDict[str | int, _Result] = OrderedDict()
     look = partial(_look, split, max_pixels)
     with _pool(threads) as pool:
-        mean_pixels = 0.0
         for start in range(0, len(split), _ROWS):
             keys = _keys(split, start, min(start + _ROWS, len(split)))
             first = {key: start + offset for offset, key in reversed(list(enumerate(keys)))}
-            new = [row for key, row in sorted(first.items(), key=_row) if key not in remembered]
-            is_worth = pool is not None and mean_pixels >= _PIXELS_WORTH_A_THREAD
-            results = pool.map(look, new) if pool is not None and is_worth else map(look, new)
-            for row, result in zip(new, results, strict=True):
+            new = sorted(row for key, row in first.items() if key not in remembered)
+            for row, result in zip(new, _results(look, new, pool), strict=True):
                 remembered[keys[row - start]] = result
                 report(row)
-            mean_pixels = _mean_pixels([remembered[keys[row - start]] for row in new], mean_pixels)
             _count_rows(split, scan, start, [remembered[key] for key in keys])
             report(start + len(keys))
             while len(remembered) > _REMEMBERED:
@@ -193,20 +189,23 @@ def _keys(split: Split, start: int, stop: int) -> Sequence[str | int]:
     return range(start, stop)
 
 
-def _row(item: tuple[str | int, int]) -> int:
-    return item[1]
-
-
 def _look(split: Split, max_pixels: int, row: int) -> _Result:
     try:
         return examine(split, row, max_pixels)
     except BadImage as error:
-        return error
+        return BadImage(error.name, error.reason)  # the caught one holds on to the image
 
 
-def _mean_pixels(results: Sequence[_Result], otherwise: float) -> float:
-    pixels = [r.width * r.height for r in results if isinstance(r, Facts)]
-    return sum(pixels) / len(pixels) if pixels else otherwise
+def _results(
+    look: Callable[[int], _Result], rows: Sequence[int], pool: ThreadPoolExecutor | None
+) -> Iterator[_Result]:
+    """In order; the first image tells whether threads are worth it for the others."""
+    if not rows:
+        return
+    first = look(rows[0])
+    yield first
+    is_large = isinstance(first, Facts) and first.width * first.height >= _PIXELS_WORTH_A_THREAD
+    yield from pool.map(look, rows[1:]) if pool is not None and is_large else map(look, rows[1:])
 
 
 def _count_rows(split: Split, scan: Scan, start: int, results: Sequence[_Result]) -> None:

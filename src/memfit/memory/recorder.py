@@ -110,8 +110,10 @@ class Recorder(TorchDispatchMode):
         self._device_type = device_type
         self._transients = transients
         self._kernels = kernels or {}
-        self._records: list[_Record] = []
+        self._records: dict[int, _Record] = {}  # by number
+        self._made = 0  # how many allocations there were
         self._events: list[int] = []
+        self._note_free: Callable[[int], None] = self._events.append  # is told ``~number``
         self._marks: list[Mark] = [Mark(0, 0, Phase.DATA)]
         self._live: dict[int, tuple[weakref.ref[Any], int]] = {}
         self._span_starts: list[int] = []  # autograd sequence numbers at which a module began
@@ -263,7 +265,7 @@ class Recorder(TorchDispatchMode):
     def tape(self) -> Tape:
         """What was recorded so far."""
         return Tape(
-            tuple(record.frozen() for record in self._records),
+            tuple(record.frozen() for record in self._records.values()),
             tuple(self._events),
             tuple(self._marks),
         )
@@ -279,10 +281,10 @@ class Recorder(TorchDispatchMode):
         number = self._append(
             storage.nbytes(), None, operator, tuple(tensor.shape), str(tensor.dtype)[6:]
         )
-        events, live = self._events, self._live
+        note_free, live = self._note_free, self._live
 
         def freed(_: Any, number: int = number, address: int = address) -> None:
-            events.append(~number)
+            note_free(~number)
             live.pop(address, None)
 
         live[address] = (weakref.ref(storage, freed), number)
@@ -290,11 +292,12 @@ class Recorder(TorchDispatchMode):
     def _append(
         self, size: int, part: Part | None, operator: str, shape: tuple[int, ...], dtype: str
     ) -> int:
-        number = len(self._records)
+        number = self._made
         self.last_module = self._module_now()
-        self._records.append(
-            _Record(size, part, self.phase, operator, self.last_module, shape, dtype, self.step)
+        self._records[number] = _Record(
+            size, part, self.phase, operator, self.last_module, shape, dtype, self.step
         )
+        self._made += 1
         self._events.append(number)
         return number
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from memfit.errors import InputShapeError
 from memfit.models.built import BuiltModel
+from memfit.models.meta import is_for_training
 
 __all__ = ["build_builtin", "builtin_names"]
 
@@ -76,6 +77,6 @@ def build_builtin(
     """Build ``mlp`` or ``cnn``; without a shape for 1x28x28 images and ten classes."""
     shape = input_shape or DEFAULT_INPUT_SHAPE
     classes = num_classes or DEFAULT_NUM_CLASSES
-    with torch.device("meta"):
+    with torch.device("cpu" if is_for_training() else "meta"):
         module = _BUILTIN[name](shape, classes)
     return BuiltModel(module, name, shape, classes, "image", task="classification")

@@ -13,14 +13,14 @@ from torch import nn
 from memfit.errors import ModelError, UnknownName, UsageError
 from memfit.models.built import BuiltModel
 from memfit.models.builtin import build_builtin, builtin_names
-from memfit.models.meta import materialise_lazy, meta_twin
+from memfit.models.meta import for_training, materialise_lazy, meta_twin
 from memfit.models.optional import is_installed
 from memfit.models.timm_models import build_timm, is_timm_name, timm_names
 from memfit.models.torchvision_models import build_torchvision, torchvision_names
 from memfit.models.transformers_models import build_transformers, transformers_names
 from memfit.models.user_code import construct_from_callable, construct_from_spec
 
-__all__ = ["build", "model_names"]
+__all__ = ["build", "build_for_training", "model_names"]
 
 _SOURCES = ("builtin", "torchvision", "timm", "transformers")
 
@@ -74,6 +74,21 @@ def build(
     if not built.module.training:
         built.module.train()
     return built
+
+
+def build_for_training(
+    model: str | nn.Module | Callable[[], nn.Module],
+    *,
+    input_shape: tuple[int, ...] | None = None,
+    num_classes: int | None = None,
+    seed: int = 0,
+) -> BuiltModel:
+    """Build a model with real weights on the CPU, initialised from ``seed``.
+
+    Arguments, result and errors are those of :func:`build`; a module instance is used as it is.
+    """
+    with for_training(seed):
+        return build(model, input_shape=input_shape, num_classes=num_classes)
 
 
 def model_names(source: str | None = None) -> list[str]:

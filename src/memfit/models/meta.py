@@ -18,6 +18,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -31,7 +32,37 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from memfit.errors import InputShapeError, MemfitError, ModelError
 
-__all__ = ["construct_library_model", "construct_on_meta", "materialise_lazy", "meta_twin"]
+__all__ = [
+    "construct_library_model",
+    "construct_on_meta",
+    "for_training",
+    "is_for_training",
+    "materialise_lazy",
+    "meta_twin",
+]
+
+_FOR_TRAINING: ContextVar[bool] = ContextVar("for_training", default=False)
+
+
+@contextmanager
+def for_training(seed: int) -> Iterator[None]:
+    """Build with real weights, drawn from ``seed``, where otherwise only shapes are built.
+
+    Everything below works as it says, without the redirection: what is built is what its
+    constructor made, on the CPU. The process's random state stays as it was.
+    """
+    token = _FOR_TRAINING.set(True)
+    try:
+        with _random_state_kept():
+            torch.manual_seed(seed)
+            yield
+    finally:
+        _FOR_TRAINING.reset(token)
+
+
+def is_for_training() -> bool:
+    """Whether real weights are wanted."""
+    return _FOR_TRAINING.get()
 
 
 def construct_on_meta(factory: Callable[[], object]) -> object:
@@ -46,6 +77,8 @@ def construct_on_meta(factory: Callable[[], object]) -> object:
     Returns:
         What ``factory`` returned. Its parameters are on meta, its buffers where they were made.
     """
+    if is_for_training():
+        return factory()
     with _random_state_kept():
         try:
             with _parameters_on_meta():
@@ -92,6 +125,8 @@ def meta_twin(module: nn.Module) -> nn.Module:
         ModelError: the module holds something that Python cannot copy, such as an open file.
     """
     module = _unwrapped(module)
+    if is_for_training():
+        return module
     twins: dict[int, Any] = {}
     for part in module.modules():
         for parameter in part._parameters.values():
@@ -129,8 +164,9 @@ def materialise_lazy(module: nn.Module, input_shape: tuple[int, ...] | None) -> 
             hint="Say the input shape, for example --input-shape 3x224x224.",
         )
     try:
+        device = "cpu" if is_for_training() else "meta"
         with _random_state_kept(), torch.no_grad():
-            module(torch.empty(2, *input_shape, device="meta"))
+            module(torch.zeros(2, *input_shape, device=device))
     except Exception as error:
         shape = "x".join(map(str, input_shape))
         raise InputShapeError(

@@ -9,7 +9,7 @@ import torchvision
 
 from memfit.errors import InputShapeError
 from memfit.models.built import BuiltModel, Task
-from memfit.models.meta import construct_library_model
+from memfit.models.meta import construct_library_model, is_for_training
 
 __all__ = ["build_torchvision", "torchvision_names"]
 
@@ -109,7 +109,7 @@ def _options(
     if num_classes is not None and _task(name) != "optical-flow":
         options["num_classes"] = num_classes
     if name in ("googlenet", "inception_v3"):
-        options["init_weights"] = False  # slow and warned about; values do not matter here
+        options["init_weights"] = is_for_training()  # slow, and without values for nothing
     if input_shape is not None and name.startswith("vit_") and input_shape[1] == input_shape[2]:
         options["image_size"] = input_shape[1]
     if input_shape is not None and name.startswith("maxvit_"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ __all__ = [
     "default_loss",
     "input_spec",
     "loaded_batch",
+    "logits_of",
     "target_of",
 ]
 
@@ -116,19 +118,29 @@ def target_of(output: Any) -> TensorSpec:
     return TensorSpec(tuple(spatial), torch.int64)
 
 
-def default_loss(output: Any, target: Tensor) -> Tensor:
-    """Cross-entropy over what the common libraries return.
+def default_loss(output: Any, target: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy over what the common libraries return; labels are classes or their shares.
 
     Weights of auxiliary heads: 0.4 for Inception v3 and 0.3 for GoogLeNet (their papers), 0.5 for
     torchvision's segmentation models (references/segmentation/train.py, 0.26).
     """
     logits = _main_logits(output)
+    cross_entropy = partial(F.cross_entropy, label_smoothing=label_smoothing)
     if _is_language(output, logits):
-        return F.cross_entropy(logits.flatten(0, 1), target.flatten())
-    loss = F.cross_entropy(logits, target)
+        return cross_entropy(logits.flatten(0, 1), target.flatten())
+    loss = cross_entropy(logits, target)
     for weight, auxiliary in _auxiliary(output):
-        loss = loss + weight * F.cross_entropy(auxiliary, target)
+        loss = loss + weight * cross_entropy(auxiliary, target)
     return loss
+
+
+def logits_of(output: Any) -> Tensor:
+    """The scores of the classes in what a model returns: ``(N, classes, …)``.
+
+    Raises:
+        StepError: there are none.
+    """
+    return _main_logits(output)
 
 
 def _main_logits(output: Any) -> Tensor:

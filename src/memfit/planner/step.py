@@ -6,6 +6,7 @@ import fnmatch
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ from memfit.planner.batch import (
 from memfit.planner.optimizers import build_optimizer
 from memfit.recipe import Recipe
 
-__all__ = ["TrainingStep"]
+__all__ = ["TrainingStep", "loss_of", "prepare_model"]
 
 _META = torch.device("meta")
 _PURE = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -60,30 +61,11 @@ class TrainingStep:
         self.model = built.module
         self.unsupported: dict[str, str] = {}
         self.unknown_temporaries: set[str] = set()
-        self.checkpointed_blocks = 0
         self._is_tokens = recipe.input_ids is not None or built.kind == "token"
-        self._prepare_model()
+        self.checkpointed_blocks = prepare_model(self.model, recipe)
         self.batch = self._batch_spec(built, target)
 
     # -- preparation ---------------------------------------------------------------------------
-
-    def _prepare_model(self) -> None:
-        recipe, model = self.recipe, self.model
-        model.train()
-        _check_precision(model, recipe.precision)
-        if dtype := _PURE.get(recipe.precision):
-            model.to(dtype)
-        if recipe.memory_format == "nhwc":
-            model.to(memory_format=torch.channels_last)
-        _freeze(model, recipe.frozen)
-        if recipe.gradient_checkpointing:
-            reentrant = recipe.gradient_checkpointing == "reentrant"
-            self.checkpointed_blocks = enable_gradient_checkpointing(model, reentrant=reentrant)
-            if not self.checkpointed_blocks:
-                raise UsageError(
-                    "gradient_checkpointing found no repeated blocks in this model.",
-                    hint="Use torch.utils.checkpoint in your own forward and leave it off here.",
-                )
 
     def _batch_spec(self, built: BuiltModel, target: TensorSpec | None) -> BatchSpec:
         recipe = self.recipe
@@ -195,8 +177,7 @@ class TrainingStep:
 
     def _forward(self, model: nn.Module, inputs: Tensor, target: Tensor) -> tuple[Tensor, Any]:
         output = call_model(model, inputs, is_tokens=self._is_tokens)
-        loss = self.recipe.loss or default_loss
-        return loss(output, target), output
+        return loss_of(self.recipe)(output, target), output
 
     def _autocast(self) -> Any:
         dtype = _AMP.get(self.recipe.precision)
@@ -211,6 +192,45 @@ class TrainingStep:
             raise
         except Exception as error:  # whatever the model's own code raises
             raise explain(error, gpu) from error
+
+
+def prepare_model(model: nn.Module, recipe: Recipe) -> int:
+    """Make a model what the recipe trains: precision, memory format, frozen, checkpointed.
+
+    Args:
+        model: changed in place.
+        recipe: says how.
+
+    Returns:
+        Blocks that are recomputed in backward.
+
+    Raises:
+        UsageError: the model and the recipe do not go together.
+    """
+    model.train()
+    _check_precision(model, recipe.precision)
+    if dtype := _PURE.get(recipe.precision):
+        model.to(dtype)
+    if recipe.memory_format == "nhwc":
+        model.to(memory_format=torch.channels_last)
+    _freeze(model, recipe.frozen)
+    if not recipe.gradient_checkpointing:
+        return 0
+    reentrant = recipe.gradient_checkpointing == "reentrant"
+    blocks = enable_gradient_checkpointing(model, reentrant=reentrant)
+    if not blocks:
+        raise UsageError(
+            "gradient_checkpointing found no repeated blocks in this model.",
+            hint="Use torch.utils.checkpoint in your own forward and leave it off here.",
+        )
+    return blocks
+
+
+def loss_of(recipe: Recipe) -> Callable[[Any, Tensor], Tensor]:
+    """The recipe's loss: its own, else cross-entropy with its label smoothing."""
+    if recipe.loss is not None:
+        return recipe.loss
+    return partial(default_loss, label_smoothing=recipe.label_smoothing)
 
 
 def explain(error: Exception, gpu: VirtualGPU) -> StepError:

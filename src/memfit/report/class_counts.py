@@ -6,7 +6,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from memfit.data.inspection import Inspection, SplitFacts
+from memfit.data.inspection import Inspection
+from memfit.data.split_facts import SplitFacts
 from memfit.report.names import clean
 from memfit.report.terminal import Marks, heading, shorten
 

@@ -1,0 +1,1 @@
+"""Train without running out of memory: the step, its recovery, the run."""

@@ -1,0 +1,73 @@
+"""Which errors mean that memory ran out, and how to let go of what they hold."""
+
+from __future__ import annotations
+
+import gc
+import traceback
+from collections.abc import Callable
+
+import torch
+
+__all__ = ["is_out_of_memory", "let_go", "release", "release_accelerator_cache"]
+
+#: How libraries that allocate beside PyTorch's allocator say that they could not, in a plain
+#: ``RuntimeError``. Searched as they are, so an illegal access or a wrong argument is none of them.
+#: PyTorch 2.11 to 2.15: ``AT_CUDNN_CHECK`` and ``TORCH_CUDABLAS_CHECK`` put the status's name into
+#: the text (``aten/src/ATen/cuda/Exceptions.h``; names of cuDNN 8 and 9, cuBLAS, cuSOLVER),
+#: ``c10_cuda_check_implementation`` what ``cudaGetErrorString`` says
+#: (``c10/cuda/CUDAException.cpp``), ``check_cudnn_sdpa_execution`` words of its own
+#: (``aten/src/ATen/native/cudnn/MHA.cpp``).
+_TEXTS = (
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "CUDA driver error: out of memory",
+    "CUDA ran out of memory outside PyTorch's allocator",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUSOLVER_STATUS_ALLOC_FAILED",
+    "HIP out of memory",
+    "MPS backend out of memory",
+    "DefaultCPUAllocator: can't allocate memory",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a smaller batch can help: memory ran out, and the device is still well.
+
+    Args:
+        error: what forward or backward raised.
+
+    Example:
+        >>> is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
+        True
+        >>> is_out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
+        False
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _TEXTS)
+
+
+def let_go(error: BaseException) -> None:
+    """Clear the frames that an error came through: their variables hold activations."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            traceback.clear_frames(one.__traceback__)
+            waiting += [one.__cause__, one.__context__]
+
+
+def release_accelerator_cache() -> None:
+    """Give cached blocks back to the device, so that blocks of other sizes can be made."""
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()
+
+
+def release(give_back: Callable[[], None]) -> None:
+    """Free what only the collector can, then release the cache; call it outside ``except``."""
+    gc.collect()
+    give_back()
