@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -160,23 +159,27 @@ def test_neither_torch_nor_matplotlib_is_loaded(folder: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 def test_ctrl_c_ends_without_a_result(folder: Path) -> None:
-    """The process stops at a pipe inside the folder's place, and is interrupted there."""
-    rows = folder.parent / "rows.csv"
-    fifo = folder / "pipe.png"
-    os.mkfifo(fifo)
-    rows.write_text(f"path,label\n{folder / 'cat' / '0.png'},a\n{fifo},a\n")
+    """The process stops in the middle of its images, says so, and is interrupted there."""
+    code = (
+        "import os, signal, sys\n"
+        "from memfit.cli import main\n"
+        "from memfit.data import examine\n"
+        "read_file = examine.read_file\n"
+        "def reading(path):\n"
+        "    if str(path).endswith('1.png'):\n"
+        "        os.write(2, b'waiting')\n"
+        "        signal.pause()\n"
+        "    return read_file(path)\n"
+        "examine.read_file = reading\n"
+        "sys.exit(main(['data', sys.argv[1]]))\n"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-m", "memfit", "data", str(rows)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    pipe = None
-    while pipe is None and process.poll() is None:
-        with contextlib.suppress(OSError):  # until the process has opened the other end
-            pipe = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
-    assert pipe is not None
+        [sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None
+    assert process.stderr.read(7) == b"waiting"
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    os.close(pipe)
     assert process.returncode == 130
     assert out == b""
     assert b"Traceback" not in err

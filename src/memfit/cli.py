@@ -15,11 +15,11 @@ from cyclopts.config import Env
 
 from memfit import __version__
 from memfit.errors import ExitCode, MemfitError, UsageError
+from memfit.flags import JsonFlag, MemoryFlags, Whole, recipe_of
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from memfit.planner.plan import Plan
 
 app = App(
     name="memfit",
@@ -36,46 +36,12 @@ app = App(
 T = TypeVar("T")
 
 
-def _whole(_kind: object, tokens: Sequence[Any]) -> int:
-    """An integer as written: 3.5 is none, and is not rounded to one."""
-    text: str = tokens[0].value
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a whole number.") from None
-
-
-Whole = Annotated[int | None, Parameter(converter=_whole)]
-JsonFlag = Annotated[bool, Parameter(name="--json", negative=())]
-Flag = Annotated[bool | None, Parameter(negative_bool=("no-",))]
-
-
 @app.command
 def plan(
     model: str,
     *,
+    flags: MemoryFlags | None = None,
     gpu: str | None = None,
-    input_shape: str | None = None,
-    input_ids: Whole = None,
-    num_classes: Whole = None,
-    batch_size: Whole = None,
-    global_batch: Whole = None,
-    optimizer: str | None = None,
-    precision: str | None = None,
-    memory_format: str | None = None,
-    attention: Annotated[str | None, Parameter(help="auto, flash, efficient or math.")] = None,
-    zero_grad: str | None = None,
-    cudnn_benchmark: Flag = None,
-    gradient_checkpointing: Flag = None,
-    reentrant: Annotated[bool, Parameter(negative=())] = False,
-    accumulation: Whole = None,
-    clip_grad_norm: float | None = None,
-    ema: Flag = None,
-    frozen: Annotated[list[str] | None, Parameter(negative=())] = None,
-    allocator: str | None = None,
-    base_lr: float | None = None,
-    base_batch_size: Whole = None,
-    safety: float | None = None,
     quick: Annotated[bool, Parameter(negative=())] = False,
     strict: Annotated[bool, Parameter(negative=())] = False,
     as_json: JsonFlag = False,
@@ -89,46 +55,6 @@ def plan(
         package.module:build, or a recipe file ending in .toml.
     gpu:
         A card such as rtx-3060, or a size such as 11GiB. Without it: the local GPU, else a table.
-    input_shape:
-        Of one sample, such as 3x224x224.
-    input_ids:
-        Tokens in one sample, for language models.
-    num_classes:
-        Of the model's head.
-    batch_size:
-        Does this micro-batch fit? Exit code 3 if not.
-    global_batch:
-        Samples for one optimizer step, reached by accumulation.
-    optimizer:
-        A name, with options after commas: sgd,momentum=0.9 or adamw,fused=true.
-    precision:
-        fp32, tf32, amp-fp16, amp-bf16, fp16 or bf16.
-    memory_format:
-        nchw or nhwc (channels last).
-    zero_grad:
-        none: gradients are freed before each step; zero: they stay.
-    cudnn_benchmark:
-        torch.backends.cudnn.benchmark.
-    gradient_checkpointing:
-        Recompute blocks in backward.
-    reentrant:
-        Checkpoint with the reentrant implementation.
-    accumulation:
-        Micro-batches for one optimizer step.
-    clip_grad_norm:
-        Clip gradients to this norm.
-    ema:
-        Keep a moving average of the weights on the device.
-    frozen:
-        Parameters that do not train, as a path pattern; may be repeated.
-    allocator:
-        Options as in PYTORCH_ALLOC_CONF, such as expandable_segments:True.
-    base_lr:
-        A learning rate that works at the base batch size.
-    base_batch_size:
-        The global batch at which the base learning rate works.
-    safety:
-        Share of the card that the recommended batch may use.
     quick:
         Leave out the ways to fit more.
     strict:
@@ -136,31 +62,11 @@ def plan(
     as_json:
         Print the plan as JSON and nothing else.
     """
+    from memfit.api import plan as make_plan
     from memfit.planner.options import ways_to_fit_more
 
-    flags = {
-        "input_shape": input_shape,
-        "input_ids": input_ids,
-        "num_classes": num_classes,
-        "batch_size": batch_size,
-        "global_batch": global_batch,
-        "optimizer": optimizer,
-        "precision": precision,
-        "memory_format": memory_format,
-        "attention": attention,
-        "zero_grad": zero_grad,
-        "cudnn_benchmark": cudnn_benchmark,
-        "gradient_checkpointing": "reentrant" if reentrant else gradient_checkpointing,
-        "accumulation": accumulation,
-        "clip_grad_norm": clip_grad_norm,
-        "ema": ema,
-        "frozen": tuple(frozen) if frozen else None,
-        "allocator": allocator,
-        "base_lr": base_lr,
-        "base_batch_size": base_batch_size,
-        "safety": safety,
-    }
-    made = _working("planning", lambda: _make_plan(model, gpu, flags))
+    recipe = recipe_of(model, (flags or MemoryFlags()).given())
+    made = _working("planning", lambda: make_plan(recipe, gpu=gpu))
     options = None if quick or made.gpu is None else _working(
         "planning ways to fit more", lambda: ways_to_fit_more(made)
     )  # fmt: skip
@@ -213,21 +119,21 @@ def model(
     as_json:
         Print the table as JSON and nothing else.
     """
+    from memfit.api import plan_recipe
     from memfit.planner.layers import summarise_layers
 
     if depth < 0:
         raise UsageError(f"--depth is {depth}; it must be 0 or more.")
-    flags = {
-        "input_shape": input_shape,
-        "input_ids": input_ids,
-        "num_classes": num_classes,
-        "batch_size": batch_size or 1,
-        "precision": precision,
-        "optimizer": optimizer,
-    }
-    if batch_size is not None:
-        flags["batch_size"] = batch_size
-    made = _working("tracing", lambda: _make_plan(model, None, flags, local=False))
+    flags = MemoryFlags(
+        input_shape=input_shape,
+        input_ids=input_ids,
+        num_classes=num_classes,
+        batch_size=1 if batch_size is None else batch_size,
+        precision=precision,
+        optimizer=optimizer,
+    )
+    recipe = recipe_of(model, flags.given())
+    made = _working("tracing", lambda: plan_recipe(recipe, None, verify=False))
     table = summarise_layers(made, depth=depth)
     if as_json:
         _print_json(table.to_dict())
@@ -357,24 +263,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return int(result or ExitCode.OK)
-
-
-def _make_plan(model: str, gpu: str | None, flags: dict[str, Any], *, local: bool = True) -> Plan:
-    """The plan of a recipe file or a model, with flags over the file."""
-    from memfit.api import plan as make_plan
-    from memfit.api import plan_recipe
-    from memfit.recipe import Recipe, load_recipe, parse_optimizer, parse_shape
-
-    if flags.get("input_shape") is not None:
-        flags["input_shape"] = parse_shape(flags["input_shape"])
-    if flags.get("optimizer") is not None:
-        flags["optimizer"] = parse_optimizer(flags["optimizer"])
-    if Path(model).suffix == ".toml":
-        recipe = load_recipe(model, **flags)
-    else:
-        given = {name: value for name, value in flags.items() if value is not None}
-        recipe = Recipe(model=model, **given)
-    return make_plan(recipe, gpu=gpu) if local else plan_recipe(recipe, None, verify=False)
 
 
 def _working(words: str, work: Callable[[], T]) -> T:

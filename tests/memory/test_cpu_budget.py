@@ -105,7 +105,7 @@ def test_the_parts_are_those_of_the_model() -> None:
     parts = run(PLENTY).peak_parts
     weights = sum(p.numel() * 4 for p in wide().parameters())
     assert parts[Part.PARAMETERS] == parts[Part.GRADIENTS] == weights
-    assert parts[Part.OPTIMIZER] == 2 * weights + 4 * len(list(wide().parameters()))  # and `step`
+    assert parts[Part.OPTIMIZER] == 2 * weights
     assert sum(parts.values()) <= run(PLENTY).max_allocated_bytes
 
 
@@ -160,7 +160,7 @@ def test_an_optimizers_state_is_adopted() -> None:
     train(model, optimizer, 1)
     with CpuBudget(PLENTY) as budget:
         budget.adopt(optimizer)
-        assert budget.peak_parts[Part.OPTIMIZER] > 2 * sum(p.nbytes for p in model.parameters())
+        assert budget.peak_parts[Part.OPTIMIZER] == 2 * sum(p.nbytes for p in model.parameters())
         assert budget.peak_parts[Part.TEMPORARIES] == 0
 
 
@@ -187,6 +187,7 @@ def test_fails_once_where_it_is_told(phase: Phase, after: int) -> None:
         with pytest.raises(torch.OutOfMemoryError, match="asked for"):
             step(model, optimizer, images, labels, seen)
         assert not budget.is_failure_pending
+        optimizer.state.clear()  # Adam cannot go on from a half-made state
         order = [Phase.DATA, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER]
         assert seen == order[: order.index(phase)]
         step(model, optimizer, images, labels, seen)
@@ -237,23 +238,25 @@ def test_running_statistics_may_have_moved_when_it_is_raised() -> None:
 
 
 def test_the_collector_may_run_at_any_moment() -> None:
-    model = wide()
-    optimizer = torch.optim.AdamW(model.parameters())
-    plain = run(PLENTY)
+    left = []
     threshold = gc.get_threshold()
-    with CpuBudget(PLENTY) as budget:
-        budget.adopt(model)
-        gc.set_threshold(1)
-        try:
-            for _ in range(3):
-                cycle: list[object] = [torch.empty(MIB, dtype=torch.uint8)]
-                cycle.append(cycle)
-                del cycle
-                train(model, optimizer, 1)
-        finally:
-            gc.set_threshold(*threshold)
-        gc.collect()
-        assert budget.allocated_bytes == plain.allocated_bytes
+    for eagerness in (threshold[0], 1):
+        model = wide()
+        optimizer = torch.optim.AdamW(model.parameters())
+        with CpuBudget(PLENTY) as budget:
+            budget.adopt(model)
+            gc.set_threshold(eagerness)
+            try:
+                for _ in range(3):
+                    cycle: list[object] = [torch.empty(MIB, dtype=torch.uint8)]
+                    cycle.append(cycle)
+                    del cycle
+                    train(model, optimizer, 1)
+            finally:
+                gc.set_threshold(*threshold)
+            gc.collect()
+            left.append(budget.allocated_bytes)
+    assert left[0] == left[1] > 4 * sum(p.nbytes for p in wide().parameters())
 
 
 def test_keeps_no_tape_of_the_past() -> None:

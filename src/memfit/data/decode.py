@@ -16,8 +16,10 @@ animation              first frame                 first frame
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import stat
 import struct
 import warnings
 from collections.abc import Iterator
@@ -38,6 +40,7 @@ __all__ = [
     "open_image",
     "pixels_of",
     "printable",
+    "read_file",
     "reading_images",
 ]
 
@@ -87,7 +90,7 @@ def open_image(
 
 def _open(source: str | Path | bytes, max_pixels: int) -> Image.Image:
     try:
-        content = source if isinstance(source, bytes) else _read(source)
+        content = source if isinstance(source, bytes) else read_file(source)
     except OSError as error:
         raise BadImage("", error.strerror or "cannot be read") from None
     if not content:
@@ -103,7 +106,10 @@ def _open(source: str | Path | bytes, max_pixels: int) -> Image.Image:
     return image
 
 
-def _read(path: str | Path) -> bytes:
+def read_file(path: str | Path) -> bytes:
+    """The content of a file; a pipe or a device, which may never end, raises ``OSError``."""
+    if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 (a pipe would block for ever)
+        raise OSError(errno.EINVAL, "not a regular file")
     with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (images are many and small)
         return file.read()
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from memfit.data.dataset import FileSplit, Split
-from memfit.data.decode import Pixels, open_image, pixels_of
+from memfit.data.decode import Pixels, open_image, pixels_of, read_file
 from memfit.data.statistics import Histogram, histogram_of
 
 __all__ = ["DIGEST_BYTES", "Facts", "Trait", "bits_of_mode", "examine", "fingerprint"]
@@ -137,8 +137,7 @@ def _content(split: Split, index: int) -> bytes | None:
     if not isinstance(split, FileSplit):
         return None
     try:
-        with open(split.filename(index), "rb", buffering=0) as file:  # noqa: PTH123
-            return file.read()
+        return read_file(split.filename(index))
     except OSError:
         return None
 

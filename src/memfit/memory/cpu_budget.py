@@ -185,10 +185,9 @@ reserved 32.0 MiB.
         self._account.tag_gradients(self._parameters)
 
     def _adopt_state(self, optimizer: torch.optim.Optimizer) -> None:
-        for state in optimizer.state.values():
-            for value in state.values():
-                if isinstance(value, Tensor):
-                    self._account.adopt(value, Part.OPTIMIZER)
+        for value in _state_tensors(optimizer):
+            if value.dim():  # a lone number, such as Adam's count of steps, stays on the host
+                self._account.adopt(value, Part.OPTIMIZER)
 
     def _before_module(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         account = self._account
@@ -217,9 +216,15 @@ reserved 32.0 MiB.
         self._account.enter_phase(Phase.OPTIMIZER)
 
     def _after_optimizer(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
-        self._adopt_state(optimizer)
+        for value in _state_tensors(optimizer):
+            self._account.tag(value, Part.OPTIMIZER)
         self._account.begin_step()
         self._account.fold()
+
+
+def _state_tensors(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
+    for state in optimizer.state.values():
+        yield from (value for value in state.values() if isinstance(value, Tensor))
 
 
 _PARTS: tuple[Part, ...] = tuple(p for p in Part if p not in (Part.CACHE, Part.CONTEXT))

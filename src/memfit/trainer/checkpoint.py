@@ -119,10 +119,15 @@ def content_bytes(content: Any) -> int:
 
 
 def unpickling_reason(error: Exception) -> str:
-    """One line of what ``torch.load`` says, without its advice to trust the file."""
+    """What ``torch.load`` found, in a few words and without its advice to trust the file."""
     text = str(error)
-    reason = re.search(r"WeightsUnpickler error: (.+)", text) or re.search(r"(\S.*)", text)
-    return reason[1].strip().rstrip(".") if reason else type(error).__name__
+    if foreign := re.search(r"Unsupported global: GLOBAL (\S+)", text):
+        return f"it holds a {foreign[1]}, which is neither a tensor nor plain data"
+    if "TorchScript" in text:
+        return "it is a TorchScript program"
+    if isinstance(error, RuntimeError) and text:
+        return text.strip().splitlines()[0].partition(". ")[0].rstrip(".")
+    return "it was not written by torch.save, or is damaged"
 
 
 class _SealedFile:
@@ -214,9 +219,7 @@ def _unpickled(path: Path, file: BinaryIO) -> dict[str, Any]:
     except OSError:
         raise
     except Exception as error:  # the unpickler raises whatever a strange pickle leads it to
-        raise DamagedCheckpoint(
-            path, f"it cannot be unpickled ({unpickling_reason(error)})"
-        ) from None
+        raise DamagedCheckpoint(path, unpickling_reason(error)) from None
     if not isinstance(content, dict):
         raise DamagedCheckpoint(path, f"it holds a {type(content).__name__}, not a dict")
     return content

@@ -8,7 +8,7 @@ disk, or one without links, has whole files in their place.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,11 @@ class Checkpoints:
             OtherVersion: the newest whole one is of another format.
         """
         reasons = []
-        for path in self._candidates():
+        try:
+            candidates = self._candidates()
+        except OSError as error:
+            raise CheckpointError(f"Cannot read {self.folder}: {error.strerror}.") from None
+        for path in candidates:
             try:
                 return path, load_checkpoint(path)
             except OtherVersion:
@@ -127,16 +131,15 @@ class Checkpoints:
         except OSError as error:
             raise CheckpointError(f"Cannot clean {self.folder}: {error.strerror}.") from None
 
-    def _candidates(self) -> Iterator[Path]:
+    def _candidates(self) -> list[Path]:
         """From new to old, each file once, though it may have several names."""
         steps = [self.path(step) for step in reversed(self.steps())]
-        seen = set()
+        files: dict[tuple[int, int], Path] = {}
         for path in (*steps[:1], self.last_path, *steps[1:], self.best_path):
             if path.exists():
                 status = path.stat()
-                if (status.st_dev, status.st_ino) not in seen:
-                    seen.add((status.st_dev, status.st_ino))
-                    yield path
+                files.setdefault((status.st_dev, status.st_ino), path)
+        return list(files.values())
 
     def _let_go(self, newest_step: int) -> None:
         steps = self.steps()

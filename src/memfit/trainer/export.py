@@ -69,7 +69,10 @@ def export_weights(
         RunError: the target exists, or cannot be written.
         CheckpointError: there is no usable checkpoint, or no model in it.
     """
-    _check_target(target, force)
+    try:
+        _check_target(target, force)
+    except OSError as error:
+        raise RunError(f"Cannot write {target}: {error.strerror}.") from None
     checkpoint, content = _chosen(run, which, on_damaged)
     averaged = average and bool(content.get("model_average"))
     weights = _model_weights(checkpoint, content, averaged)

@@ -137,8 +137,12 @@ class RunFolder:
             RunError: the folder is no run, or damaged.
             OtherVersion: it was written in another format.
         """
-        if not (self.path / "run.json").is_file():
-            raise _no_run(self.path)
+        try:
+            (self.path / "run.json").stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise _no_run(self.path) from None
+        except OSError as error:
+            raise RunError(f"Cannot read {self.path}: {error.strerror}.") from None
         facts = self.read_json("run.json")
         found = facts.get("schema_version")
         if found != FORMAT_VERSION:

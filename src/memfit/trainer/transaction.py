@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from memfit.errors import StepError, UsageError
 from memfit.trainer.before_step import Buffers, Gradients, RandomState
+from memfit.trainer.optimizer_state import allocate_state
 from memfit.trainer.out_of_memory import (
     is_out_of_memory,
     let_go,
@@ -46,7 +47,8 @@ def fit_micro_batch(
 
     Args:
         model: its buffers are restored when a step is redone.
-        optimizer: its parameters' gradients, with the model's, are restored.
+        optimizer: its parameters' gradients, with the model's, are restored. Its state is made
+            before the first micro-batch, so that its step cannot be the one that fails.
         sizes: micro-batches to use, largest first; one number is halved down to 1.
         scale: applied to each micro-batch's loss before its backward (``scaler.scale``).
         grow_after: clean steps before the next larger size is tried again; doubled each time
@@ -115,6 +117,7 @@ class Fitting:
         self._release_cache = release_cache
         self._buffers = Buffers(model)
         self._where: Where = "forward"
+        self._has_state = False
         self._steps = 0
         self._wait = grow_after  # clean steps before growing
         self._clean_steps = 0
@@ -150,12 +153,16 @@ class Fitting:
             The mean loss over the batch: a detached tensor without dimensions.
 
         Raises:
-            DoesNotFit: the smallest size does not fit; everything is as before the call.
+            DoesNotFit: the smallest size does not fit, everything is as before the call; or the
+                optimizer's state does not, at the first call.
             StepError: the loss is not one number.
             UsageError: ``count`` is below 1.
         """
         if count < 1:
             raise UsageError(f"A batch of {count} samples has no gradient.")
+        if not self._has_state:
+            allocate_state(self._optimizer)
+            self._has_state = True
         parameters = self._parameters()
         gradients = Gradients(parameters)
         random = RandomState({parameter.device for parameter in parameters})

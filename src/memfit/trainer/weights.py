@@ -55,8 +55,10 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         ModelError: no such file, damaged, or no weights in it.
     """
-    if not path.is_file():
-        raise ModelError(f"There is no file {path} to take weights from.")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise ModelError(f"Cannot read weights from {path}: {error.strerror}.") from None
     content = _from_safetensors(path) if path.suffix == ".safetensors" else _from_torch(path)
     weights = unwrap(content)
     if not weights:
@@ -131,7 +133,8 @@ def _from_safetensors(path: Path) -> dict[str, Tensor]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             aliases = file.metadata() or {}
     except (safetensors.SafetensorError, OSError) as error:
-        raise ModelError(f"{path} cannot be read as weights: {unpickling_reason(error)}.") from None
+        reason = str(error).rstrip(".")
+        raise ModelError(f"{path} cannot be read as weights: {reason}.") from None
     # safetensors.torch.save_model notes which names of a shared tensor it dropped
     shared = {name: tensors[kept] for name, kept in aliases.items() if kept in tensors}
     return shared | tensors
