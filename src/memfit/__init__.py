@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from memfit.planner.plan import BatchPlan, Plan
     from memfit.recipe import Recipe
     from memfit.trainer.recover import recover
+    from memfit.trainer.run import train
+    from memfit.trainer.trained import open_trained
     from memfit.trainer.transaction import fit_micro_batch
 
 __version__ = "0.1.0"
@@ -28,8 +30,10 @@ __all__ = [
     "data",
     "fit_micro_batch",
     "gpus",
+    "open_trained",
     "plan",
     "recover",
+    "train",
 ]
 
 _HOMES = {

@@ -6,19 +6,23 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Env
 
 from memfit import __version__
 from memfit.errors import ExitCode, MemfitError, UsageError
-from memfit.flags import JsonFlag, MemoryFlags, Whole, recipe_of
+from memfit.flags import JsonFlag, MemoryFlags, TrainingFlags, Whole, recipe_of
+from memfit.units import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+
+    from memfit.recipe import Recipe
+    from memfit.trainer.listener import Listener
 
 
 app = App(
@@ -224,6 +228,202 @@ def data(
 
 
 @app.command
+def train(
+    model: str | None = None,
+    *,
+    memory_flags: MemoryFlags | None = None,
+    training_flags: TrainingFlags | None = None,
+    name: str | None = None,
+    runs: Path = Path("runs"),
+    resume: Path | None = None,
+    device: str = "auto",
+    memory: str | None = None,
+    as_json: JsonFlag = False,
+) -> int:
+    """Train with the planned batch; out of memory never ends it, and it resumes to the bit.
+
+    Without arguments: the built-in cnn on the generated shapes. The first SIGINT or SIGTERM
+    finishes the step and writes a checkpoint. On several devices:
+    torchrun --nproc-per-node N -m memfit train ...
+
+    Parameters
+    ----------
+    model:
+        As for memfit plan; or a recipe file ending in .toml.
+    name:
+        Of the run's folder; made of date, model and data when omitted.
+    runs:
+        The folder of all runs.
+    resume:
+        Go on with a run: its folder. Everything else is as it was.
+    device:
+        auto (a GPU where there is one), cpu, cuda or cuda:1.
+    memory:
+        Play a smaller device, such as 8GiB: a share of the GPU, or a virtual budget on the CPU.
+    as_json:
+        Print JSON lines and nothing else.
+    """
+    from memfit.trainer.run import train as train_recipe
+
+    changes = {
+        **(memory_flags or MemoryFlags()).given(), **(training_flags or TrainingFlags()).given()
+    }  # fmt: skip
+    if resume is not None and (model is not None or changes or name is not None):
+        raise UsageError(
+            "--resume goes on with a run as it began.",
+            hint="Give only --resume, --device and --memory; or start a new run.",
+        )
+    recipe = None if resume is not None else _training_recipe(model, changes)
+    reporter = _reporter(as_json)
+    try:
+        with redirect_stdout(sys.stderr) if not as_json else nullcontext():
+            result = train_recipe(
+                recipe,
+                name=name,
+                runs=runs,
+                resume=resume,
+                device=device,
+                memory_bytes=None if memory is None else parse_bytes(memory),
+                listener=reporter,
+                command=sys.argv,
+            )
+    finally:
+        reporter.ended()
+    if int(os.environ.get("RANK", "0")) != 0:
+        return ExitCode.OK
+    if as_json:
+        ended = {"event": "ended", "status": result.status, "run": str(result.path)}
+        _write(json.dumps(ended | {"summary": result.summary}) + "\n")
+    else:
+        from memfit.report.run import render_run
+
+        _print(lambda console: render_run(result, console))
+    return ExitCode.OK
+
+
+@app.command
+def predict(
+    run: Path,
+    images: list[Path],
+    /,
+    *,
+    top: int = 3,
+    device: str = "auto",
+    as_json: JsonFlag = False,
+) -> int:
+    """The likeliest classes of images, by a trained run.
+
+    Parameters
+    ----------
+    run:
+        A run's folder.
+    images:
+        Image files.
+    top:
+        Classes for each image.
+    device:
+        auto, cpu or cuda.
+    as_json:
+        Print JSON and nothing else.
+    """
+    from memfit.trainer.trained import open_trained
+
+    found = _working("predicting", lambda: open_trained(run, device=device).predict(images, top))
+    if as_json:
+        rows = [
+            {"image": name, "classes": [{"class": c, "probability": p} for c, p in answers]}
+            for name, answers in found
+        ]
+        _print_json({"schema_version": 1, "predictions": rows})
+    else:
+        from memfit.report.run import render_predictions
+
+        _print(lambda console: render_predictions(found, console))
+    return ExitCode.OK
+
+
+@app.command
+def evaluate(
+    run: Path,
+    *,
+    split: str | None = None,
+    figure: Path | None = None,
+    force: Annotated[bool, Parameter(negative=())] = False,
+    device: str = "auto",
+    as_json: JsonFlag = False,
+) -> int:
+    """How good a trained run is: accuracy, by class, and who is taken for whom.
+
+    Parameters
+    ----------
+    run:
+        A run's folder.
+    split:
+        Of the run's data; test when omitted.
+    figure:
+        Write the confusion matrix: a .png, .pdf or .svg file.
+    force:
+        Overwrite the figure.
+    device:
+        auto, cpu or cuda.
+    as_json:
+        Print JSON and nothing else.
+    """
+    from memfit.trainer.trained import open_trained
+
+    if figure is not None:
+        from memfit.report.figures import check_figure_path
+
+        check_figure_path(figure, force=force)
+    found = _working("evaluating", lambda: open_trained(run, device=device).evaluate(split))
+    if figure is not None:
+        from memfit.report.confusion import confusion_figure
+
+        confusion_figure(found, figure, force=force)
+    if as_json:
+        _print_json(found.to_dict())
+    else:
+        from memfit.report.run import render_evaluation
+
+        _print(lambda console: render_evaluation(found, str(run), console))
+    return ExitCode.OK
+
+
+@app.command
+def export(
+    run: Path,
+    target: Path,
+    /,
+    *,
+    which: Literal["best", "last"] = "best",
+    average: Annotated[bool, Parameter(negative_bool=("no-",))] = True,
+    force: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Write a run's weights, and nothing else, to a .safetensors or .pt file.
+
+    Parameters
+    ----------
+    run:
+        A run's folder.
+    target:
+        Ends in .safetensors or .pt.
+    which:
+        Checkpoint: best or last.
+    average:
+        The moving average of the weights, where the run kept one.
+    force:
+        Overwrite.
+    """
+    from memfit.trainer.export import export_weights
+    from memfit.trainer.run_folder import RunFolder
+
+    done = export_weights(RunFolder.open(run), target, force, which=which, average=average)
+    kind = "averaged weights" if done.averaged else "weights"
+    _write(f"{done.path}: {kind}, {done.tensors} tensors, {format_bytes(done.size_bytes)}\n")
+    return ExitCode.OK
+
+
+@app.command
 def gpus(*, as_json: JsonFlag = False) -> int:
     """The catalogue of cards.
 
@@ -263,6 +463,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return int(result or ExitCode.OK)
+
+
+def _training_recipe(model: str | None, changes: dict[str, Any]) -> Recipe:
+    """The recipe to train; what is not said at all is the built-in example."""
+    if model is None and not changes:
+        changes = {"optimizer": "adamw", "lr": 0.002}
+    recipe = recipe_of(model or "cnn", changes)
+    return recipe if recipe.data is not None else recipe.but(data="shapes")
+
+
+def _reporter(as_json: bool) -> Listener:
+    from memfit.report.progress import BarReporter, JsonReporter, LineReporter
+
+    if as_json:
+        return JsonReporter()
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        from rich.console import Console
+
+        return BarReporter(Console(stderr=True))
+    return LineReporter()
 
 
 def _working(words: str, work: Callable[[], T]) -> T:

@@ -227,6 +227,19 @@ def test_a_failed_forward_leaves_nothing_allocated() -> None:
         del loss
 
 
+def test_after_a_failure_comes_data() -> None:
+    model, (images, labels) = wide(), batch()
+    with CpuBudget(PLENTY) as budget:
+        budget.adopt(model)
+        budget.fail(Phase.FORWARD, after=3)
+        with pytest.raises(torch.OutOfMemoryError):
+            model(images)
+        again = labels.clone()
+        budget.reset_peak()
+        F.cross_entropy(model(images), again).backward()
+        assert budget.peak_parts[Part.BATCH] == again.nbytes
+
+
 def test_running_statistics_may_have_moved_when_it_is_raised() -> None:
     layer = nn.BatchNorm1d(8)
     with CpuBudget(PLENTY) as budget:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -43,7 +43,7 @@ from memfit.errors import DataError, UsageError
 from memfit.models.user_code import import_object
 from memfit.recipe import Recipe
 
-__all__ = ["Batch", "Loader", "loader", "with_data"]
+__all__ = ["Batch", "Loader", "loader", "normalised", "with_data"]
 
 DEFAULT_BATCH = 64
 _CHANNELS = {"grey": 1, "rgb": 3}
@@ -254,7 +254,7 @@ class Loader:
             answer = next(answers) if len(absent) else None
             with single_threaded():
                 batch = self._assemble(epoch, position, indices, answer)
-            if len(batch):
+            if len(batch) or self.world_size > 1:  # ranks take their steps together
                 yield batch
 
     def epoch(
@@ -359,13 +359,7 @@ class Loader:
         pixels = crop_and_flip(
             pixels, self.augmentation, self.recipe.seed, batch.epoch, batch.indices
         )
-        if pixels.dtype != torch.uint8:
-            return pixels
-        mean, std = (
-            torch.tensor(values, device=device).view(1, -1, 1, 1)
-            for values in (self.mean, self.std)
-        )
-        return pixels.to(torch.float32).div_(255).sub_(mean).div_(std)
+        return normalised(pixels, self.mean, self.std)
 
 
 def with_data(recipe: Recipe) -> Recipe:
@@ -388,6 +382,25 @@ def with_data(recipe: Recipe) -> Recipe:
 
 def _opened(recipe: Recipe) -> Dataset:
     return open_dataset(recipe.data, root=None if recipe.root is None else Path(recipe.root))
+
+
+def normalised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """What the model gets of bytes: as ``ToTensor`` and ``Normalize`` do, to the bit.
+
+    Args:
+        pixels: ``(N, C, H, W)``; what is no uint8 stays as it is.
+        mean: of each channel, on the scale 0 to 1.
+        std: of each channel.
+
+    Returns:
+        ``(N, C, H, W)`` float32.
+    """
+    if pixels.dtype != torch.uint8:
+        return pixels
+    centre, spread = (
+        torch.tensor(values, device=pixels.device).view(1, -1, 1, 1) for values in (mean, std)
+    )
+    return pixels.to(torch.float32).div_(255).sub_(centre).div_(spread)
 
 
 def _shape(recipe: Recipe, seen: Survey) -> tuple[int, int, int]:

@@ -29,6 +29,7 @@ class Purpose(IntEnum):
     FLIP = 4
     TRANSFORM = 5
     MIX = 6
+    STEP = 7
 
 
 def uniform(

@@ -23,7 +23,15 @@ from memfit.data.randomness import sample_seeds
 from memfit.errors import BadImage, DataError
 from memfit.recipe import Resize
 
-__all__ = ["Request", "SampleReader", "Samples", "Shaping", "read_ahead", "unreadable_error"]
+__all__ = [
+    "Request",
+    "SampleReader",
+    "Samples",
+    "Shaping",
+    "read_ahead",
+    "resized",
+    "unreadable_error",
+]
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,7 @@ class SampleReader(Dataset[Samples]):
         if shaping.whole_image is not None:
             steps = (shaping.whole_image, *steps)
         elif tuple(image.shape[1:]) != shaping.shape[1:]:
-            image = _resized(image, shaping)
+            image = resized(image, shaping)
         for step in steps:
             image = _transformed(step, image, self.split.sample_name(index))
         if tuple(image.shape) != shaping.shape:
@@ -215,7 +223,8 @@ def _prepare_worker(_worker: int) -> None:
     _WORKER.enter_context(reading_images())
 
 
-def _resized(pixels: Tensor, shaping: Shaping) -> Tensor:
+def resized(pixels: Tensor, shaping: Shaping) -> Tensor:
+    """An image ``(C, h, w)`` uint8 in the size that the model gets."""
     channels, height, width = shaping.shape
     image = Image.fromarray(pixels[0].numpy() if channels == 1 else pixels.permute(1, 2, 0).numpy())
     size, method = (width, height), Image.Resampling.BILINEAR

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from memfit.errors import CheckpointError, OtherVersion, UsageError
+from memfit.errors import CheckpointError, UsageError
 from memfit.trainer.checkpoint import load_checkpoint, save_checkpoint
 from memfit.trainer.durable import link_or_copy, remove_leftovers, why_not_written
 
@@ -103,8 +103,6 @@ class Checkpoints:
         for path in candidates:
             try:
                 return path, load_checkpoint(path)
-            except OtherVersion:
-                raise
             except CheckpointError as error:
                 reason = getattr(error, "reason", error.message)
                 reasons.append(f"  {path.name}: {reason}")

@@ -75,6 +75,11 @@ class Sizes:
         """Whether there is a larger size."""
         return self._rung > 0
 
+    def take_at_most(self, size: int) -> None:
+        """Take the largest size up to this one, without an event."""
+        below = [rung for rung, each in enumerate(self.all) if each <= size]
+        self._rung = below[0] if below else len(self.all) - 1
+
     def grow(self, step: int) -> None:
         """Take the next larger size."""
         self._take(self._rung - 1, step, "growth", "")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,9 @@ from memfit.trainer.out_of_memory import (
     release_accelerator_cache,
 )
 from memfit.trainer.sizes import MicroBatchEvent, Sizes, Where
+
+#: Of a :class:`Fitting`, beside its size.
+_STATE = ("steps", "wait", "clean_steps", "is_trial")
 
 __all__ = ["Fitting", "MicroBatchEvent", "batch_dependent_layers", "fit_micro_batch"]
 
@@ -68,11 +72,9 @@ def fit_micro_batch(
         >>> optimizer = torch.optim.AdamW(model.parameters())
         >>> loader = [(torch.randn(64, 8), torch.zeros(64, dtype=torch.long))]
         >>> fitting = memfit.fit_micro_batch(model, optimizer, sizes=(64, 24, 8))
-        >>> for inputs, targets in loader:  # the global batch, on the host or the device
+        >>> for x, y in loader:  # the global batch, on the host or the device
         ...     optimizer.zero_grad()
-        ...     loss = fitting.backward(
-        ...         len(inputs), lambda part: criterion(model(inputs[part]), targets[part])
-        ...     )
+        ...     loss = fitting.backward(len(x), lambda part: criterion(model(x[part]), y[part]))
         ...     optimizer.step()
         >>> fitting.size, fitting.events
         (64, [])
@@ -116,6 +118,8 @@ class Fitting:
         self._agree = agree
         self._release_cache = release_cache
         self._buffers = Buffers(model)
+        self._gradients: Gradients | None = None
+        self._random: RandomState | None = None
         self._where: Where = "forward"
         self._has_state = False
         self._steps = 0
@@ -145,7 +149,7 @@ class Fitting:
         BatchNorm to refuse.
 
         Args:
-            count: samples in the batch.
+            count: samples in the batch; on several ranks some may have none.
             compute_loss: from a slice of ``range(count)``, the mean loss over it (one number). It
                 may be called again for the same samples, and must not talk to other ranks.
 
@@ -158,14 +162,14 @@ class Fitting:
             StepError: the loss is not one number.
             UsageError: ``count`` is below 1.
         """
-        if count < 1:
+        if count < 1 and self._agree is None:
             raise UsageError(f"A batch of {count} samples has no gradient.")
         if not self._has_state:
             allocate_state(self._optimizer)
             self._has_state = True
         parameters = self._parameters()
-        gradients = Gradients(parameters)
-        random = RandomState({parameter.device for parameter in parameters})
+        self._gradients = Gradients(parameters)
+        self._random = RandomState({parameter.device for parameter in parameters})
         self._buffers.save()
         while True:
             outcome = self._attempt(count, compute_loss)
@@ -175,12 +179,27 @@ class Fitting:
                 self._note_clean_step(count)
                 return outcome
             del outcome
-            gradients.restore()
-            self._buffers.restore()
-            random.restore()
+            self.undo()
             torch.clear_autocast_cache()
             release(self._release_cache)
             self._shrink(count, failure)
+
+    def undo(self) -> None:
+        """Put gradients, buffers and random state back to before the last :meth:`backward`."""
+        if self._gradients is not None and self._random is not None:
+            self._gradients.restore()
+            self._buffers.restore()
+            self._random.restore()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to change its sizes at the same steps."""
+        return {name: getattr(self, f"_{name}") for name in _STATE} | {"size": self.size}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on as :meth:`state_dict` says; a size that is none of ours becomes the next below."""
+        self._sizes.take_at_most(state["size"])
+        for name in _STATE:
+            setattr(self, f"_{name}", state[name])
 
     def _parameters(self) -> list[Tensor]:
         groups = self._optimizer.param_groups
@@ -201,14 +220,13 @@ class Fitting:
 
     def _all_micro_batches(self, count: int, compute_loss: Callable[[slice], Tensor]) -> Tensor:
         total: Tensor | None = None
-        parts = even_slices(count, self.size)
+        parts = even_slices(count, self.size) if count else []
         if len(parts) > 1 and self.note is None:
             self._note_batch_dependence()
         for part in parts:
             loss = self._micro_batch(part, count, compute_loss)
             total = loss if total is None else total + loss
-        assert total is not None
-        return total
+        return torch.zeros(()) if total is None else total
 
     def _micro_batch(
         self, part: slice, count: int, compute_loss: Callable[[slice], Tensor]

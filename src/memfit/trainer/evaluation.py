@@ -1,0 +1,116 @@
+"""How good a model is on images that it was not trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from memfit.data.loading import Batch, Loader
+from memfit.trainer.ingredients import Ingredients
+from memfit.trainer.ranks import Ranks
+from memfit.trainer.recover import Recovery
+
+__all__ = ["Evaluation", "evaluate"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model answered on a split.
+
+    Args:
+        loss: mean cross-entropy.
+        accuracy: share of right answers.
+        confusion: ``[true][answered]``, samples.
+        classes: names.
+    """
+
+    loss: float
+    accuracy: float
+    confusion: tuple[tuple[int, ...], ...]
+    classes: tuple[str, ...]
+
+    @property
+    def samples(self) -> int:
+        """How many were asked."""
+        return sum(map(sum, self.confusion))
+
+    @property
+    def per_class(self) -> dict[str, float | None]:
+        """Share of right answers for each class; None where it has no samples."""
+        return {
+            name: row[number] / sum(row) if sum(row) else None
+            for number, (name, row) in enumerate(zip(self.classes, self.confusion, strict=True))
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "schema_version": 1,
+            "samples": self.samples,
+            "loss": self.loss,
+            "accuracy": self.accuracy,
+            "per_class": self.per_class,
+            "classes": list(self.classes),
+            "confusion": [list(row) for row in self.confusion],
+        }
+
+
+def evaluate(
+    ingredients: Ingredients, loader: Loader, fitting: Recovery, ranks: Ranks | None = None
+) -> Evaluation:
+    """Ask a model for every sample of a split; survives out-of-memory with smaller batches.
+
+    Args:
+        ingredients: the model, or its average.
+        loader: of the split; it has no augmentation.
+        fitting: the sizes that evaluation tries, its own.
+        ranks: each asks for its share.
+    """
+    ranks = ranks or Ranks()
+    device, classes = ingredients.device, len(loader.classes)
+    counts = torch.zeros(classes * classes, dtype=torch.int64, device=device)
+    total_loss = torch.zeros((), dtype=torch.float64, device=device)
+    modes = {module: module.training for module in ingredients.model.modules()}
+    ingredients.model.eval()
+    if ingredients.average is not None:
+        ingredients.average.eval()
+    try:
+        for batch in loader.batches(0):
+            if not len(batch):
+                continue  # another rank has the last samples
+            scores, targets = _answers(ingredients, loader, batch, fitting)
+            total_loss += F.cross_entropy(scores, targets, reduction="sum").double()
+            pairs = targets * classes + scores.argmax(1)
+            counts += torch.bincount(pairs, minlength=classes * classes)
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    ranks.sum_tensor(counts)
+    ranks.sum_tensor(total_loss)
+    table = counts.view(classes, classes).tolist()
+    right = sum(table[number][number] for number in range(classes))
+    number_of_samples = max(1, int(counts.sum()))
+    return Evaluation(
+        float(total_loss) / number_of_samples,
+        right / number_of_samples,
+        tuple(map(tuple, table)),
+        loader.classes,
+    )
+
+
+def _answers(
+    ingredients: Ingredients, loader: Loader, batch: Batch, fitting: Recovery
+) -> tuple[Tensor, Tensor]:
+    """Scores ``(N, classes)`` and labels ``(N,)`` of a batch."""
+    found: list[Tensor] = []
+    for attempt in fitting:
+        with attempt as size:
+            found = []
+            for part in batch.split(size):
+                inputs, _ = loader.prepare(part, ingredients.device)
+                found.append(ingredients.predict(inputs))
+    return torch.cat(found), batch.labels.to(ingredients.device)

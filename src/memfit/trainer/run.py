@@ -1,0 +1,367 @@
+"""A run: a recipe trained to its end in a folder of its own, whatever happens on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from memfit.data.loading import Loader, loader
+from memfit.errors import DoesNotFit
+from memfit.recipe import Recipe
+from memfit.trainer.devices import RunDevice, choose_device
+from memfit.trainer.evaluation import Evaluation, evaluate
+from memfit.trainer.ingredients import Ingredients, make_deterministic, prepare_ingredients
+from memfit.trainer.interruption import Interruption
+from memfit.trainer.listener import Beginning, Listener
+from memfit.trainer.micro_batches import even_sizes, sizes_that_fit
+from memfit.trainer.opening import opened_run
+from memfit.trainer.out_of_memory import is_out_of_memory, let_go, release
+from memfit.trainer.ranks import Ranks
+from memfit.trainer.recover import recover
+from memfit.trainer.resolve import resolved
+from memfit.trainer.run_folder import RunFolder
+from memfit.trainer.summary import summarise
+from memfit.trainer.training import NonFiniteLoss, StepResult, Training
+from memfit.trainer.transaction import MicroBatchEvent
+
+__all__ = ["RunResult", "train"]
+
+#: About so many lines of training steps are written, however long the run.
+_METRIC_LINES = 5000
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What came of a run.
+
+    Args:
+        path: of its folder.
+        status: ``finished``, or ``stopped`` by a signal with a checkpoint.
+        step: optimizer steps that were taken.
+        evaluation: the last one; None where there is nothing to evaluate on.
+        summary: as in ``summary.json``.
+    """
+
+    path: Path
+    status: Literal["finished", "stopped"]
+    step: int
+    evaluation: Evaluation | None
+    summary: dict[str, Any]
+
+
+def train(
+    recipe: Recipe | None = None,
+    *,
+    name: str | None = None,
+    runs: Path | str = "runs",
+    resume: Path | str | None = None,
+    device: str = "auto",
+    memory_bytes: int | None = None,
+    listener: Listener | None = None,
+    command: Sequence[str] = (),
+    **options: Any,
+) -> RunResult:
+    """Train a recipe, with the micro-batch that its plan says fits.
+
+    Args:
+        recipe: what to train; the built-in ``cnn`` on ``shapes`` when omitted. Not needed to
+            resume, unless it holds code of yours.
+        name: of the run's folder; made of date, model and data when omitted.
+        runs: the folder of all runs.
+        resume: a run's folder to go on with.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+        memory_bytes: play a smaller device.
+        listener: is told what happens.
+        command: what was typed, for the run's record.
+        **options: fields of :class:`~memfit.Recipe`.
+
+    Raises:
+        MemfitError: see :mod:`memfit.errors`; nothing that was reached is lost.
+
+    Example:
+        >>> import memfit
+        >>> result = memfit.train(epochs=1, data="shapes,train=256,test=64,size=16")  # doctest: +SKIP
+        >>> result.evaluation.accuracy  # doctest: +SKIP
+    """
+    listener = listener or Listener()
+    if recipe is None and resume is None:
+        recipe = Recipe(**{"model": "cnn", "data": "shapes", **options})
+    elif recipe is not None:
+        recipe = recipe.but(**options)
+    place = choose_device(device, memory_bytes)
+    ranks = Ranks.join(place.device.type)
+    try:
+        with place.limits(), opened_run(
+            recipe,
+            name=name,
+            runs=Path(runs),
+            resume=None if resume is None else Path(resume),
+            command=command,
+            ranks=ranks,
+            on_damaged=lambda path, reason: listener.note(f"{path.name} is not used: {reason}."),
+        ) as opened:  # fmt: skip
+            return _Run(*opened, place, ranks, listener).go()
+    finally:
+        ranks.leave()
+
+
+class _Run:
+    """One process of a run."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        recipe: Recipe,
+        state: dict[str, Any] | None,
+        place: RunDevice,
+        ranks: Ranks,
+        listener: Listener,
+    ) -> None:
+        self.folder, self.place, self.ranks = folder, place, ranks
+        self.listener = listener if ranks.is_first else Listener()
+        if recipe.deterministic:
+            make_deterministic()
+        self.plan, self.recipe = resolved(recipe, place.card)
+        self.loader = loader(self.recipe, rank=ranks.rank, world_size=ranks.world_size)
+        self.test = self._test_loader()
+        self.total_steps = self.recipe.steps or self.recipe.epochs * len(self.loader)
+        self.ingredients: Ingredients = prepare_ingredients(self.recipe, place.device)
+        sizes = self._sizes()
+        self.training = Training(
+            self.ingredients, self.loader, self.total_steps, sizes,
+            ranks=ranks, on_event=self._changed_micro_batch, release_cache=place.release_cache,
+        )  # fmt: skip
+        self.evaluating = recover(even_sizes(2 * sizes[0]), release_cache=place.release_cache)
+        self.epoch, self.position = 0, 0
+        self.best: float | None = None
+        self.without_better = 0
+        self.last: Evaluation | None = None
+        self._adopt()
+        self.is_resumed = state is not None
+        if state is not None:
+            self._load(state)
+
+    # -- from start to end -------------------------------------------------------------------------
+
+    def go(self) -> RunResult:
+        """Train to the end, or until a signal says stop."""
+        self._begin()
+        with Interruption() as interruption:
+            try:
+                self._train(interruption)
+            except NonFiniteLoss:
+                self._save()
+                self._set_status("stopped")
+                raise
+        status: Literal["finished", "stopped"] = "finished" if self._is_done else "stopped"
+        summary = summarise(self.plan, self.training, self.last, self.best, self.place, self.loader)
+        if self.ranks.is_first:
+            self.folder.write_json("summary.json", summary | {"status": status})
+        self._set_status(status)
+        self.listener.ended()
+        return RunResult(self.folder.path, status, self.training.step, self.last, summary)
+
+    def _train(self, interruption: Interruption) -> None:
+        while not self._is_done:
+            try:
+                self._train_epoch(interruption)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                let_go(error)
+                message = str(error).partition("\n")[0]
+            else:
+                if interruption.is_asked:
+                    return
+                continue
+            self._go_back(message)
+
+    def _train_epoch(self, interruption: Interruption) -> None:
+        for batch in self.loader.batches(self.epoch, self.position):
+            self._note_step(self.training.take_step(batch))
+            self.position = batch.position + self.loader.batch_size
+            if self.ranks.any(interruption.is_asked, self.place.device):
+                interruption.is_asked = True
+                self._save()
+                return
+            every = self.recipe.checkpoint_every
+            if every is not None and self.training.step % every == 0:
+                self._save()
+            if self.training.step >= self.total_steps:
+                break
+        self.epoch, self.position = self.epoch + 1, 0
+        self._finish_epoch()
+
+    def _finish_epoch(self) -> None:
+        is_best = False
+        due = self.epoch % self.recipe.evaluate_every == 0 or self.training.step >= self.total_steps
+        if self.test is not None and due:
+            is_best = self._evaluate(self.test)
+        self._save(is_best)
+
+    @property
+    def _is_done(self) -> bool:
+        patience = self.recipe.early_stopping
+        stopped_early = patience is not None and self.without_better >= patience
+        return self.training.step >= self.total_steps or stopped_early
+
+    def _evaluate(self, test: Loader) -> bool:
+        """Evaluate, and say whether it was the best so far."""
+        found = evaluate(self.ingredients, test, self.evaluating, self.ranks)
+        is_best = self.best is None or found.accuracy > self.best
+        self.best = found.accuracy if is_best else self.best
+        self.without_better = 0 if is_best else self.without_better + 1
+        self.last = found
+        record = {"loss": found.loss, "accuracy": found.accuracy}
+        self._write({"event": "evaluation", "epoch": self.epoch, **record})
+        self.listener.evaluated(self.training.step, self.epoch, found, is_best)
+        return is_best
+
+    # -- the folder --------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        if self.ranks.is_first:
+            if not self.is_resumed:
+                self.folder.write_recipe(self.recipe.to_dict())
+                self.folder.write_json("plan.json", self.plan.to_dict())
+            self.folder.rewind(self.training.step)
+        self.listener.began(
+            Beginning(
+                run=self.folder.path,
+                plan=self.plan,
+                device=self.place.name,
+                step=self.training.step,
+                total_steps=self.total_steps,
+                steps_per_epoch=len(self.loader),
+                global_batch=self.loader.batch_size,
+                micro_batch=self.training.fitting.size,
+                world_size=self.ranks.world_size,
+                learning_rate=self.training.peak_rate,
+                memory_bytes=self.place.memory_bytes,
+            )
+        )
+        for note in self.ingredients.notes:
+            self.listener.note(note)
+        if not self.is_resumed:
+            self._save()
+
+    def _save(self, is_best: bool = False) -> None:
+        if not self.ranks.is_first:
+            self.ranks.wait()
+            return
+        progress = {
+            "epoch": self.epoch,
+            "position": self.position,
+            "best": self.best,
+            "without_better": self.without_better,
+        }
+        path = self.folder.save_checkpoint(
+            self.training.step,
+            {
+                **self.training.state_dict(),
+                "progress": progress,
+                "recipe": self.recipe.to_dict(),
+                "classes": list(self.loader.classes),
+            },
+            is_best,
+        )
+        skipped = {**self.loader.unreadable, **(self.test.unreadable if self.test else {})}
+        if skipped:
+            problems = sorted((problem.name, problem.reason) for problem in skipped.values())
+            self.folder.write_skipped(problems)
+        self.listener.saved(path)
+        self.ranks.wait()
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self.training.load_state_dict(state)
+        progress = state["progress"]
+        self.epoch, self.position = progress["epoch"], progress["position"]
+        self.best, self.without_better = progress["best"], progress["without_better"]
+
+    def _go_back(self, message: str) -> None:
+        """Memory ran out in the optimizer's step, which cannot be undone: back to the checkpoint."""
+        failed_at = self.training.step
+        release(self.place.release_cache)
+        path, state = self.folder.checkpoints.newest()
+        if self._went_back_at == failed_at:
+            raise DoesNotFit(
+                f"The optimizer's step does not fit: {message}",
+                hint="fused=true needs no temporaries: --optimizer adamw,fused=true.",
+            )
+        self._went_back_at = failed_at
+        self._load(state)
+        if self.ranks.is_first:
+            self.folder.rewind(self.training.step)
+        self.listener.note(
+            f"Memory ran out in the optimizer's step {failed_at + 1}: back to {path.name}."
+        )
+
+    _went_back_at: int | None = None
+
+    def _set_status(self, status: Literal["finished", "stopped"]) -> None:
+        if self.ranks.is_first:
+            self.folder.set_status(status)
+
+    def _write(self, record: dict[str, Any]) -> None:
+        if self.ranks.is_first:
+            self.folder.metrics.append({"step": self.training.step, **record})
+
+    # -- events ------------------------------------------------------------------------------------
+
+    def _note_step(self, result: StepResult) -> None:
+        if (fitting := self.training.fitting).note is not None and not self._noted:
+            self._noted = True
+            self.listener.note(str(fitting.note))
+        if result.step % max(1, self.total_steps // _METRIC_LINES) == 0:
+            self._write(
+                {
+                    "event": "step",
+                    "epoch": self.epoch,
+                    "loss": result.loss,
+                    "learning_rate": result.learning_rate,
+                    "micro_batch": result.micro_batch,
+                }
+            )
+        self.listener.took_step(result, self.place.reserved_bytes)
+
+    _noted = False
+
+    def _changed_micro_batch(self, event: MicroBatchEvent) -> None:
+        predicted = self.plan.at(event.from_size).peak_reserved_bytes
+        self._write(
+            {
+                "event": "micro-batch",
+                "phase": event.phase,
+                "from": event.from_size,
+                "to": event.to_size,
+                "message": event.message,
+                "predicted_bytes": predicted,
+                "limit_bytes": self.place.memory_bytes,
+            }
+        )
+        self.listener.changed_micro_batch(event)
+
+    # -- preparation -------------------------------------------------------------------------------
+
+    def _test_loader(self) -> Loader | None:
+        test = self.recipe.data.test
+        if test is None or test.labels is None or not len(test):
+            return None
+        return loader(
+            self.recipe, test.name, rank=self.ranks.rank, world_size=self.ranks.world_size
+        )
+
+    def _sizes(self) -> list[int]:
+        share = -(-min(self.loader.batch_size, len(self.loader.split)) // self.ranks.world_size)
+        sizes = sizes_that_fit(self.plan, share, self.place.memory_bytes)
+        largest = self.ranks.least(sizes[0], self.place.device)
+        return [size for size in sizes if size <= largest] or [largest]
+
+    def _adopt(self) -> None:
+        """What was made before counts under a virtual budget, too."""
+        budget = self.place.budget
+        if budget is not None:
+            budget.adopt(self.ingredients.model)
+            budget.adopt(self.ingredients.optimizer)

@@ -1,0 +1,64 @@
+"""What came of a run, with the plan's memory beside what was measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from memfit.data.loading import Loader
+from memfit.planner.plan import Plan
+from memfit.trainer.devices import RunDevice
+from memfit.trainer.evaluation import Evaluation
+from memfit.trainer.training import Training
+
+__all__ = ["summarise"]
+
+
+def summarise(
+    plan: Plan,
+    training: Training,
+    evaluation: Evaluation | None,
+    best: float | None,
+    place: RunDevice,
+    loader: Loader,
+) -> dict[str, Any]:
+    """Plain values for ``summary.json``.
+
+    Args:
+        plan: what was predicted.
+        training: that has ended.
+        evaluation: the last one.
+        best: the best accuracy.
+        place: where it ran.
+        loader: of the training data.
+    """
+    largest = max([training.fitting.size, *(e.from_size for e in training.fitting.events)])
+    predicted = plan.at(largest)
+    return {
+        "schema_version": 1,
+        "step": training.step,
+        "global_batch": loader.batch_size,
+        "micro_batch": training.fitting.size,
+        "largest_micro_batch": largest,
+        "device": place.name,
+        "best_accuracy": best,
+        "evaluation": None if evaluation is None else evaluation.to_dict(),
+        "skipped_images": len(loader.unreadable),
+        "memory": {
+            "predicted": {
+                "allocated_bytes": predicted.peak_allocated_bytes,
+                "reserved_bytes": predicted.peak_reserved_bytes,
+                "parts": predicted.parts,
+            },
+            "measured": place.peaks(),
+        },
+        "micro_batch_events": [
+            {
+                "step": event.step,
+                "phase": event.phase,
+                "from": event.from_size,
+                "to": event.to_size,
+                "message": event.message,
+            }
+            for event in training.fitting.events
+        ],
+    }
