@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from memfit.data.inspection import Inspection
     from memfit.data.statistics import PixelStatistics
 
-__all__ = ["SUFFIXES", "check_figure_path", "samples_figure"]
+__all__ = ["SUFFIXES", "check_figure_path", "samples_figure", "write_figure"]
 
 #: What matplotlib writes without further packages.
 SUFFIXES = (".png", ".pdf", ".svg")
@@ -110,12 +110,20 @@ def samples_figure(
     with reading_images(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # names in any script
         figure = _sheet(dataset, inspection, max_pixels)
-        _save(figure, path)
+        write_figure(figure, path)
     return path
 
 
-def _save(figure: Figure, path: Path) -> None:
-    """Whole or not at all: written beside its place, then moved."""
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure whole or not at all: beside its place, then moved.
+
+    Args:
+        figure: of matplotlib.
+        path: ends in ``.png``, ``.pdf`` or ``.svg``.
+
+    Raises:
+        DataError: it cannot be written.
+    """
     import matplotlib as mpl
 
     date = {".pdf": "CreationDate", ".svg": "Date"}.get(path.suffix.lower())

@@ -46,7 +46,11 @@ def render_run(result: RunResult, console: Console) -> Group:
     lines.append(Text(f"  use them  memfit predict {result.path} IMAGE"))
     if (skipped := result.summary["skipped_images"]) > 0:
         lines.append(Text(f"  {skipped} images were left out: {result.path}/skipped.txt"))
-    if result.summary["memory"]["measured"] is not None:
+    measured = result.summary["memory"]["measured"]
+    if measured is not None and "limit_bytes" in measured:
+        peak, limit = (format_bytes(measured[f"{n}_bytes"]) for n in ("reserved", "limit"))
+        lines.append(Text(f"  memory    {peak} of the virtual budget's {limit} at the peak"))
+    elif measured is not None:
         lines += ["", _memory(result.summary)]
     return Group(*lines)
 

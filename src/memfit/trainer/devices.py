@@ -67,6 +67,7 @@ class RunDevice:
             return {
                 "allocated_bytes": self.budget.max_allocated_bytes,
                 "reserved_bytes": self.budget.max_reserved_bytes,
+                "limit_bytes": self.budget.capacity_bytes,
                 "parts": parts,
             }
         if self.device.type == "cuda":

@@ -63,7 +63,8 @@ def _check_labels(recipe: Recipe) -> None:
         bad = np.flatnonzero((split.labels < 0) | (split.labels >= recipe.num_classes))
         if len(bad):
             raise DataError(
-                f"{len(bad):,} labels of {split.name} lie outside of 0 to {recipe.num_classes - 1}; "
-                f"the first is {int(split.labels[bad[0]])} of {split.sample_name(int(bad[0]))}.",
+                f"{len(bad):,} labels of {split.name} lie outside of 0 to "
+                f"{recipe.num_classes - 1}; the first is {int(split.labels[bad[0]])} of "
+                f"{split.sample_name(int(bad[0]))}.",
                 hint=f"Leave out --num-classes, or give at least {int(split.labels.max()) + 1}.",
             )

@@ -17,6 +17,7 @@ from memfit.trainer.interruption import Interruption
 from memfit.trainer.listener import Beginning, Listener
 from memfit.trainer.micro_batches import even_sizes, sizes_that_fit
 from memfit.trainer.opening import opened_run
+from memfit.trainer.optimizer_state import allocate_state
 from memfit.trainer.out_of_memory import is_out_of_memory, let_go, release
 from memfit.trainer.ranks import Ranks
 from memfit.trainer.recover import recover
@@ -82,7 +83,8 @@ def train(
 
     Example:
         >>> import memfit
-        >>> result = memfit.train(epochs=1, data="shapes,train=256,test=64,size=16")  # doctest: +SKIP
+        >>> data = "shapes,train=256,test=64,size=16"
+        >>> result = memfit.train(data=data, epochs=1)  # doctest: +SKIP
         >>> result.evaluation.accuracy  # doctest: +SKIP
     """
     listener = listener or Listener()
@@ -281,7 +283,7 @@ class _Run:
         self.best, self.without_better = progress["best"], progress["without_better"]
 
     def _go_back(self, message: str) -> None:
-        """Memory ran out in the optimizer's step, which cannot be undone: back to the checkpoint."""
+        """Memory ran out in the optimizer's step, which cannot be undone: to the checkpoint."""
         failed_at = self.training.step
         release(self.place.release_cache)
         path, state = self.folder.checkpoints.newest()
@@ -360,8 +362,8 @@ class _Run:
         return [size for size in sizes if size <= largest] or [largest]
 
     def _adopt(self) -> None:
-        """What was made before counts under a virtual budget, too."""
-        budget = self.place.budget
-        if budget is not None:
+        """The optimizer's state is made now, so that its step cannot be what runs out of memory."""
+        allocate_state(self.ingredients.optimizer)
+        if (budget := self.place.budget) is not None:
             budget.adopt(self.ingredients.model)
             budget.adopt(self.ingredients.optimizer)

@@ -143,7 +143,7 @@ class Training:
         return StepResult(self.step, mean, rate, int(samples), self.fitting.size)
 
     def _seed(self) -> None:
-        """Random numbers (dropout) follow from seed, step and rank: a resumed run needs no state."""
+        """Random numbers (dropout) follow from seed, step and rank; no state is kept."""
         key = (self.step << 16) + self.ranks.rank
         torch.manual_seed(seed_of(self.ingredients.recipe.seed, 0, Purpose.STEP, key) >> 1)
 

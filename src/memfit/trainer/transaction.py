@@ -160,7 +160,7 @@ class Fitting:
             DoesNotFit: the smallest size does not fit, everything is as before the call; or the
                 optimizer's state does not, at the first call.
             StepError: the loss is not one number.
-            UsageError: ``count`` is below 1.
+            UsageError: ``count`` is below 1 (without ``agree``).
         """
         if count < 1 and self._agree is None:
             raise UsageError(f"A batch of {count} samples has no gradient.")
