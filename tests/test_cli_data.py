@@ -183,3 +183,27 @@ def test_ctrl_c_ends_without_a_result(folder: Path) -> None:
     assert process.returncode == 130
     assert out == b""
     assert b"Traceback" not in err
+
+
+def test_a_figure_never_replaces_an_image(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = folder / "cat" / "0.png"
+    before = image.read_bytes()
+    assert main(["data", str(folder), "--figure", str(image), "--force"]) == 2
+    assert "is one of the images" in capsys.readouterr().err
+    assert image.read_bytes() == before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_below_stdout_is_an_error_in_words(folder: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "memfit", "data", str(folder)],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "error: The result cannot be written: No space left on device.\n"
+
+
+def test_the_hint_names_the_commands_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "mnist", "--batch-size", "1e3"]) == 2
+    assert "memfit data --help lists what there is." in capsys.readouterr().err

@@ -186,10 +186,13 @@ def context_bytes(multiprocessors: int, compute_capability: tuple[int, int]) -> 
     return int(CONTEXT_BASE_BYTES + CONTEXT_BYTES_PER_THREAD * threads)
 
 
-def local_gpu() -> tuple[GPU, int] | None:
-    """The first GPU that CUDA would use here, and its free bytes, without making a CUDA context.
+def local_gpu(index: int = 0) -> tuple[GPU, int] | None:
+    """A GPU that CUDA would use here, and its free bytes, without making a CUDA context.
 
-    ``CUDA_VISIBLE_DEVICES`` is heeded; without it the first device in NVML's order is taken.
+    ``CUDA_VISIBLE_DEVICES`` is heeded; without it devices are counted in NVML's order.
+
+    Args:
+        index: as in ``cuda:0``.
 
     Returns:
         The card of the catalogue (or one made from the driver's figures when the catalogue does not
@@ -203,7 +206,7 @@ def local_gpu() -> tuple[GPU, int] | None:
     except nvml.NVMLError:
         return None
     try:
-        device = _visible_device(nvml)
+        device = _visible_device(nvml, index)
         return None if device is None else _read_device(nvml, device)
     except nvml.NVMLError:
         return None
@@ -301,14 +304,15 @@ def _spelling(name: str) -> str:
     return spelling
 
 
-def _visible_device(nvml: ModuleType) -> Any | None:
+def _visible_device(nvml: ModuleType, index: int) -> Any | None:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    first = "0" if visible is None else visible.split(",")[0].strip()
-    if first.startswith("GPU-"):
-        return nvml.nvmlDeviceGetHandleByUUID(first)
-    if not first.isdecimal() or int(first) >= nvml.nvmlDeviceGetCount():
+    names = [str(index)] * (index + 1) if visible is None else visible.split(",")
+    chosen = names[index].strip() if index < len(names) else ""
+    if chosen.startswith("GPU-"):
+        return nvml.nvmlDeviceGetHandleByUUID(chosen)
+    if not chosen.isdecimal() or int(chosen) >= nvml.nvmlDeviceGetCount():
         return None
-    return nvml.nvmlDeviceGetHandleByIndex(int(first))
+    return nvml.nvmlDeviceGetHandleByIndex(int(chosen))
 
 
 def _read_device(nvml: ModuleType, device: Any) -> tuple[GPU, int]:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, redirect_stdout
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -202,11 +202,14 @@ def data(
 
         check_figure_path(figure, force=force)
     opened = open_dataset(source, root=root, download=download)
+    if figure is not None and figure.exists() and opened.holds(figure):
+        raise UsageError(f"{figure} is one of the images: it is not overwritten.")
     found = _counting(
         "images", lambda step: inspect_dataset(opened, max_pixels=limit, progress=step)
     )
     if figure is not None:
         samples_figure(opened, found, figure, force=force, max_pixels=limit)
+        print(f"wrote {figure}", file=sys.stderr)
     if as_json:
         _print_json(found.to_dict(size))
     else:
@@ -268,15 +271,16 @@ def train(
     changes = {
         **(memory_flags or MemoryFlags()).given(), **(training_flags or TrainingFlags()).given()
     }  # fmt: skip
-    if resume is not None and (model is not None or changes or name is not None):
+    given = changes.keys() - {"shard"}
+    if resume is not None and (model is not None or given or name is not None):
         raise UsageError(
             "--resume goes on with a run as it began.",
-            hint="Give only --resume, --device and --memory; or start a new run.",
+            hint="Give only --resume, --shard, --device and --memory; or start a new run.",
         )
     recipe = None if resume is not None else _training_recipe(model, changes)
     reporter = _reporter(as_json)
     try:
-        with redirect_stdout(sys.stderr) if not as_json else nullcontext():
+        with redirect_stdout(sys.stderr):  # what a user's own model prints
             result = train_recipe(
                 recipe,
                 name=name,
@@ -286,14 +290,17 @@ def train(
                 memory_bytes=None if memory is None else parse_bytes(memory),
                 listener=reporter,
                 command=sys.argv,
+                **(changes if resume is not None else {}),
             )
     finally:
         reporter.ended()
     if int(os.environ.get("RANK", "0")) != 0:
         return ExitCode.OK
     if as_json:
+        from memfit.trainer.metrics_file import to_json
+
         ended = {"event": "ended", "status": result.status, "run": str(result.path)}
-        _write(json.dumps(ended | {"summary": result.summary}) + "\n")
+        _write(to_json(ended | {"summary": result.summary}) + "\n")
     else:
         from memfit.report.run import render_run
 
@@ -454,12 +461,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code, see :class:`memfit.errors.ExitCode`.
     """
+    if sys.stdout is None:  # closed by the caller: nobody reads the result
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
     try:
         result = app(arguments, exit_on_error=False, print_error=False)
     except MemfitError as error:
-        return _complain(error.message, error.hint, error.exit_code)
+        return _complain(error.message, error.hint, error.exit_code, is_of_rank=error.is_of_rank)
     except CycloptsError as error:
-        return _complain(str(error), "memfit --help lists what there is.", ExitCode.USAGE)
+        return _complain(str(error), f"{_help_of(arguments)} lists what there is.", ExitCode.USAGE)
     except KeyboardInterrupt:
         return 130
     return int(result or ExitCode.OK)
@@ -540,7 +549,13 @@ def _print(render: Callable[[Console], RenderableType]) -> None:
     columns = os.environ.get("COLUMNS", "")
     piped_width = None if sys.stdout.isatty() or columns.isdigit() else 100
     console = Console(highlight=False, emoji=False, markup=False, width=piped_width)
-    _write(as_text(console, _working("replaying", lambda: render(console))))
+    try:
+        text = as_text(console, _working("drawing", lambda: render(console)))
+    except BrokenPipeError:
+        return
+    except OSError as error:
+        raise _unwritten(error) from None
+    _write(text)
 
 
 def _print_json(content: dict[str, Any]) -> None:
@@ -554,9 +569,31 @@ def _write(text: str) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        raise _unwritten(error) from None
 
 
-def _complain(message: str, hint: str | None, code: int) -> int:
+def _unwritten(error: OSError) -> MemfitError:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor at the end
+    return MemfitError(f"The result cannot be written: {error.strerror}.")
+
+
+def _help_of(arguments: Sequence[str] | None) -> str:
+    """The help that belongs to what was typed."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    command = f" {words[0]}" if words and words[0] in app else ""
+    return f"memfit{command} --help"
+
+
+def _complain(message: str, hint: str | None, code: int, *, is_of_rank: bool | None = None) -> int:
+    """Say what is wrong; of torchrun's processes only one does.
+
+    Before they meet, all on a machine fail in the same way, and the first one speaks.
+    """
+    if is_of_rank is None:
+        is_of_rank = os.environ.get("LOCAL_RANK", "0") == "0"
+    if not is_of_rank:
+        return code
     print(f"error: {message}", file=sys.stderr)
     if hint:
         print(hint, file=sys.stderr)

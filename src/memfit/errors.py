@@ -18,7 +18,8 @@
     │   ├── OtherVersion           1   written by a memfit with another format
     │   └── CheckpointError        1   a checkpoint cannot be written or read
     │       └── DamagedCheckpoint  1   truncated, altered, or no checkpoint at all
-    └── DoesNotFit                 3   not even the smallest batch fits
+    ├── DoesNotFit                 3   not even the smallest batch fits
+    └── RankStopped                1   another rank failed, and says why
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ __all__ = [
     "ModelError",
     "NotTraceable",
     "OtherVersion",
+    "RankStopped",
     "RunError",
     "RunInUse",
     "StepError",
@@ -68,6 +70,8 @@ class MemfitError(Exception):
     """
 
     exit_code: ExitCode = ExitCode.ERROR
+    #: Whether this rank is the one to tell it; None: nobody knows of other ranks yet.
+    is_of_rank: bool | None = None
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -188,3 +192,12 @@ class DoesNotFit(MemfitError):
     """Not even the smallest batch fits the device."""
 
     exit_code = ExitCode.DOES_NOT_FIT
+
+
+class RankStopped(MemfitError):
+    """Another rank failed, and says why; this one has nothing to add."""
+
+    is_of_rank = False
+
+    def __init__(self) -> None:
+        super().__init__("Another rank failed.")

@@ -172,6 +172,9 @@ class TrainingFlags:
     grow_after: Annotated[
         Whole, _in(_TRAINING, "Clean steps before a larger micro-batch is tried again.")
     ] = None
+    shard: Annotated[
+        Flag, _in(_TRAINING, "Under torchrun: split weights and optimizer state over the ranks.")
+    ] = None
 
     def given(self) -> dict[str, Any]:
         """The recipe's fields that were given."""

@@ -104,6 +104,7 @@ class Recipe:
         keep_checkpoints: how many of the last to keep, beside the best.
         weights: start from ``"pretrained"`` weights of torchvision or timm, or from a local file.
         grow_after: clean steps before a larger micro-batch is tried again after out-of-memory.
+        shard: on several ranks, each keeps a part of weights, gradients and optimizer state.
 
     Raises:
         UsageError: a value is impossible.
@@ -160,6 +161,7 @@ class Recipe:
     keep_checkpoints: int = 2
     weights: str | None = None
     grow_after: int = 200
+    shard: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "input_shape", _as_shape(self.input_shape))
@@ -175,7 +177,7 @@ class Recipe:
     def _check_numbers(self) -> None:
         for name, largest in _LARGEST.items():
             _check_count(name, getattr(self, name), largest)
-        if self.workers is not None and self.workers != 0:
+        if self.workers != 0:
             _check_count("workers", self.workers, 1024)
         if not isinstance(self.seed, int) or isinstance(self.seed, bool):
             raise UsageError(f"seed is {self.seed!r}; it must be a whole number.")
@@ -251,7 +253,7 @@ def load_recipe(path: str | Path, **changes: Any) -> Recipe:
     for key in content:
         if key not in names:
             raise UnknownName(f"key in {path}:", key, names)
-    if isinstance(content.get("optimizer"), str):
+    if isinstance(content.get("optimizer"), str) and "," in content["optimizer"]:
         content["optimizer"] = parse_optimizer(content["optimizer"])
     if isinstance(content.get("input_shape"), str):
         content["input_shape"] = parse_shape(content["input_shape"])
@@ -276,7 +278,9 @@ def parse_shape(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def parse_optimizer(text: str) -> dict[str, Any]:
+def parse_optimizer(
+    text: str, what: str = "an optimizer", example: str = "sgd,momentum=0.9"
+) -> dict[str, Any]:
     """``"sgd,momentum=0.9,foreach=false"`` as ``{"name": "sgd", "momentum": 0.9, …}``.
 
     Raises:
@@ -288,7 +292,7 @@ def parse_optimizer(text: str) -> dict[str, Any]:
         key, separator, value = option.partition("=")
         if not separator or not key.isidentifier():
             raise UsageError(
-                f"{option!r} is no option of an optimizer.", hint="Write it like sgd,momentum=0.9."
+                f"{option!r} is no option of {what}.", hint=f"Write it like {example}."
             )
         try:
             spec[key] = tomllib.loads(f"value = {value.lower()}")["value"]
@@ -306,6 +310,8 @@ def _as_shape(value: Any) -> tuple[int, ...] | None:
 
 
 def _as_words(name: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, (str, list, tuple, type(None))):
+        raise UsageError(f"{name} is {value!r}; it must be a list of words.")
     words = (value,) if isinstance(value, str) else tuple(value or ())
     if not all(isinstance(word, str) for word in words):
         raise UsageError(f"{name} is {value!r}; it must be a list of words.")

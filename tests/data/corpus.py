@@ -43,7 +43,7 @@ UNREADABLE = {
     "text.jpg": "not an image",
     "empty.png": "empty",
     "bomb.png": "pixels are more than",
-    "floats_beyond.tif": "outside of 0..1",
+    "floats_beyond.tif": "do not lie in 0..1",
 }
 
 

@@ -79,8 +79,8 @@ def test_classes_are_the_same_in_all_splits(tmp_path: Path) -> None:
     assert [dataset["train"].label(i) for i in range(2)] == [0, 2]
     assert [dataset["test"].label(i) for i in range(2)] == [1, 2]
     assert problems(dataset) == {
-        "train/b": "class that train does not have",
-        "test/a": "class that test does not have",
+        "train/b": "no image of this class in train",
+        "test/a": "no image of this class in test",
     }
 
 

@@ -362,3 +362,12 @@ def test_mnist_has_its_well_known_numbers() -> None:
     assert found.delivered is not None
     assert found.delivered.shape == (1, 28, 28)
     assert found.statistics_of == "train"
+
+
+def test_sixteen_bits_that_are_really_twelve_are_warned_of(tmp_path: Path) -> None:
+    values = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)  # 0..4095
+    Image.fromarray(values).save(tmp_path / "dark.png")
+    Image.fromarray(values * 16).save(tmp_path / "full.png")
+    found = inspect_source(tmp_path)
+    dark = [hazard for hazard in found.hazards if "upper three quarters" in hazard.kind]
+    assert [(hazard.count, hazard.example) for hazard in dark] == [(1, "dark.png")]

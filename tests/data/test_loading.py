@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -374,3 +375,67 @@ def test_the_plan_knows_shares_of_classes_and_half_precision() -> None:
     images, _ = next(loader(half, batch_size=8).epoch(0))
     assert images.dtype == torch.bfloat16
     assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+# -- what a stranger found -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_pipe_is_unreadable_and_does_not_block(tmp_path: Path, workers: int) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    table = PathTable(["a.png", "pipe.jpg"])
+    split = FileSplit("train", tmp_path, table, np.zeros(2, dtype=np.int64))
+    data = Dataset("pipes", "a folder", {"train": split}, ("a",))
+    made = loader(data, batch_size=2, workers=workers, on_bad_image="skip", input_shape=(3, 8, 8))
+    assert set(samples_of(made)) == {0}
+    assert made.unreadable[1].reason == "not a regular file"
+
+
+def test_training_images_decide_the_colour_for_inspection_loader_and_plan() -> None:
+    import memfit
+    from memfit.data.inspection import inspect_dataset
+
+    grey = ArraySplit(
+        "train", np.random.default_rng(0).integers(0, 255, (8, 16, 16), np.uint8), np.arange(8) % 2
+    )
+    colour = ArraySplit(
+        "test",
+        np.random.default_rng(0).integers(0, 255, (4, 16, 16, 3), np.uint8),
+        np.arange(4) % 2,
+    )
+    data = Dataset("two", "made up", {"train": grey, "test": colour}, ("a", "b"))
+    found = inspect_dataset(data)
+    assert found.delivered is not None
+    assert found.delivered.channels == loader(data, batch_size=2).shape[0] == 1
+    assert [hazard.kind for hazard in found.hazards] == ["colour outside of training"]
+    assert memfit.plan("cnn", data=data, gpu="11GiB").at(4).parts["batch"] == 4 * (16 * 16 * 4 + 8)
+    assert {
+        tuple(image.shape) for image, _ in samples_of(loader(data, "test", batch_size=2)).values()
+    } == {(1, 16, 16)}
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda data: loader(data, batch_size=0), "batch_size is 0"),
+        (lambda data: loader(data, batch_size=1.5), "batch_size is 1.5"),
+        (lambda data: next(loader(data, batch_size=4).epoch(-1)), "epochs count from 0"),
+        (lambda data: next(loader(data, batch_size=4).epoch(0, 99)), "has 37 samples"),
+        (lambda data: loader(data, batch_size=4, augment=3), "list of words"),
+        (lambda data: loader(data, batch_size=4, sample_weights=3), "Unknown option"),
+    ],
+)  # fmt: skip
+def test_numbers_that_make_no_sense(call: Any, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        call(arrays())
+
+
+def test_float64_of_a_transform_becomes_float32(files: Dataset) -> None:
+    made = loader(files, batch_size=8, workers=0, transform=lambda image: image.double() / 255)
+    assert next(made.epoch(0))[0].dtype == torch.float32
+
+
+def test_a_loader_is_its_first_epoch() -> None:
+    made = loader(arrays(), batch_size=8)
+    assert sum(len(images) for images, _ in made) == COUNT

@@ -185,3 +185,18 @@ def test_parquet_without_pyarrow(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UsageError, match=r"pip install 'memfit\[parquet\]'"):
         open_dataset(path)
+
+
+def test_a_missing_file_in_the_first_line_is_a_sample_not_a_header(folder: Path) -> None:
+    path = csv(folder, "gone/nope.png,a\n1.png,b\n")
+    assert content(path) == [("gone/nope.png", "a"), ("1.png", "b")]
+
+
+def test_a_header_of_unknown_names_is_said(folder: Path) -> None:
+    problems = open_dataset(csv(folder, "x,z\n1.png,b\n")).problems
+    assert ["its first line (x, z) is taken for names" in p.reason for p in problems] == [True]
+
+
+def test_two_columns_of_one_name(folder: Path) -> None:
+    with pytest.raises(DataError, match="2 columns are called 'path'"):
+        open_dataset(csv(folder, "path,path,label\n1.png,2.png,b\n"))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from memfit.data.decode import MAX_PIXELS, Pixels, open_image, pixels_of, printable
+from memfit.data.decode import MAX_PIXELS, Pixels, check_floats, open_image, pixels_of, printable
 from memfit.data.paths import PathTable
 from memfit.errors import BadImage, DataError, UnknownName
 
@@ -149,8 +149,7 @@ class ArraySplit(Split):
         if pixels.dtype.kind == "f":
             pixels = pixels.astype(np.float32)
             if pixels.ndim == 3:  # Pillow has no float colour
-                if not np.isfinite(pixels).all() or pixels.min() < 0 or pixels.max() > 1:
-                    raise BadImage(self.sample_name(index), "float values are outside of 0..1")
+                check_floats(pixels, self.sample_name(index))
                 pixels = np.round(pixels * 255).astype(np.uint8)
         elif pixels.dtype == np.uint16 and pixels.ndim == 3:  # nor 16-bit colour
             pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
@@ -229,6 +228,16 @@ class Dataset:
     def __len__(self) -> int:
         """Samples in all splits."""
         return sum(len(split) for split in self.splits.values())
+
+    def holds(self, path: Path) -> bool:
+        """Whether a file is one of the images."""
+        wanted = os.path.realpath(path)
+        return any(
+            os.path.realpath(split.filename(index)) == wanted
+            for split in self.splits.values()
+            if isinstance(split, FileSplit)
+            for index in range(len(split))
+        )
 
     @property
     def train(self) -> Split:

@@ -25,6 +25,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,7 @@ from memfit.errors import BadImage
 __all__ = [
     "MAX_PIXELS",
     "Pixels",
+    "check_floats",
     "decode",
     "is_grey",
     "open_image",
@@ -185,8 +187,7 @@ def _may_be_rotated(image: Image.Image) -> bool:
 def _eight_bits(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "F":
         values = np.asarray(image)
-        if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
-            raise BadImage(name, "float values outside of 0..1 have no place in 0..255")
+        check_floats(values, name)
         return Image.fromarray(np.round(values * 255).astype(np.uint8))
     if image.mode == "I" or image.mode.startswith("I;16"):
         values = np.asarray(image)
@@ -194,6 +195,22 @@ def _eight_bits(image: Image.Image, name: str) -> Image.Image:
             raise BadImage(name, "32-bit values outside of 0..65535 have no place in 0..255")
         return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
     return image
+
+
+def check_floats(values: NDArray[np.floating[Any]], name: str) -> None:
+    """Float pixels are shares from 0 to 1.
+
+    Raises:
+        BadImage: they are not.
+    """
+    if not np.isfinite(values).all():
+        raise BadImage(name, "it holds NaN or infinite values")
+    if values.min() < 0 or values.max() > 1:
+        raise BadImage(
+            name,
+            f"float values from {values.min():g} to {values.max():g} do not lie in 0..1: "
+            "divide them, or store uint8",
+        )
 
 
 def _on_white(image: Image.Image) -> Image.Image:

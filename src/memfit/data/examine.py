@@ -27,6 +27,7 @@ Trait = Literal[
     "palette",
     "transparent",
     "16-bit grey",
+    "16-bit, dark",
     "16-bit colour",
     "float",
     "cmyk",
@@ -41,6 +42,8 @@ _ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 258
 _PNG_DEPTH = 24  # byte of IHDR: PNG specification, 11.2.1
 #: What readers of metadata raise for damaged metadata; the pixels are read by then.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, KeyError, TypeError)
+#: A 16-bit picture without values from a quarter up (of 256 levels) is often one of 10 to 14 bits.
+_DARK = 64
 _SAME_FORMAT = {"MPO": "JPEG", "DIB": "BMP"}
 
 
@@ -101,6 +104,8 @@ def examine(split: Split, index: int, max_pixels: int) -> Facts:
     suffix = PurePath(name).suffix if content else ""
     mode = image.mode
     traits = _traits(image, bits, orientation, profile, suffix)  # moves it to another frame
+    if "16-bit grey" in traits and not histogram[:, _DARK:].any():
+        traits = (*traits, "16-bit, dark")
     return Facts(
         mode=mode,
         format=image.format or "array",

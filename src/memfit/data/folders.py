@@ -149,7 +149,7 @@ def _dataset(
             number = np.array([numbers[raw] for raw in files.classes], np.int64)
             labels = number[np.frombuffer(files.labels, np.int64)]
             for raw in sorted(set(classes) - set(files.classes)):
-                notes.add(_join(folder, raw), f"class that {split} does not have")
+                notes.add(_join(folder, raw), f"no image of this class in {split}")
         elif classes:
             notes.add(folder, "no class folders, so no labels")
         splits[split] = FileSplit(split, root, files.paths, labels)

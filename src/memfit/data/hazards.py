@@ -36,6 +36,11 @@ _TRAITS: dict[Trait, tuple[str, str, str]] = {
         "16-bit grey", "convert cuts all values off at 255: mostly white",
         "scaled from 0..65535 to 0..255",
     ),
+    "16-bit, dark": (
+        "16-bit grey that leaves the upper three quarters empty",
+        "values of 10 to 14 bits lose most of their levels in 8 bits",
+        "the same, from 0..65535: stretch them first, or with a transform",
+    ),
     "16-bit colour": (
         "16-bit colour", "Pillow keeps the upper 8 bits only", "the same: 8 bits are delivered",
     ),
@@ -94,10 +99,16 @@ def _by_trait(tally: Tally) -> Iterator[Hazard]:
 
 def _of_the_set(tally: Tally, sizes: Sizes | None, channels: int) -> Iterator[Hazard]:
     grey, colour = tally.channels[1], tally.channels[3]
-    if grey and colour:
+    if grey and colour and channels == 3:
         yield Hazard(
             "grey among colour", grey, "",
             "1 and 3 channels do not stack to a batch", "delivered as RGB, grey in each channel",
+        )  # fmt: skip
+    elif grey and colour:
+        yield Hazard(
+            "colour outside of training", colour, "",
+            "1 and 3 channels do not stack to a batch",
+            "delivered as grey, as the training images are",
         )  # fmt: skip
     same = tally.found("grey as colour")
     if same.count and same.count == tally.readable and channels == 3:

@@ -272,16 +272,17 @@ def inspect_dataset(
         whole, scans = _scan_all(splits, max_pixels, threads, progress)
     total = whole.tally
     overall = _overall(dataset, splits, whole)
-    channels = 3 if total.channels[3] else 1
     trained = dataset.train.name if splits else ""
     train = next((scan for split, scan in zip(splits, scans, strict=True) if split.name == trained),
                  Scan.empty(0))  # fmt: skip
+    seen = train.tally.channels if train.tally.readable else total.channels
+    channels = 3 if seen[3] else 1  # as the loader: what the training images are
     delivered = _delivered(overall.sizes, channels)
     return Inspection(
         name=dataset.name,
         layout=dataset.layout,
         classes=dataset.classes,
-        bytes_on_disk=dataset.bytes_on_disk,
+        bytes_on_disk=dataset.bytes_on_disk or total.stored_bytes or None,
         splits=tuple(
             _facts(split, scan, dataset.classes) for split, scan in zip(splits, scans, strict=True)
         ),

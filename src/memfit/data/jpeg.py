@@ -14,7 +14,7 @@ try:
 except ImportError:
     decode_jpeg = None
 
-from memfit.data.decode import MAX_PIXELS
+from memfit.data.decode import MAX_PIXELS, read_file
 
 __all__ = ["decode_plain_jpeg"]
 
@@ -39,8 +39,7 @@ def decode_plain_jpeg(path: str, channels: int) -> Tensor | None:
     if decode_jpeg is None:
         return None
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (a third of the time)
-            content = file.read()
+        content = read_file(path)
     except OSError:
         return None
     if not content.startswith(_START) or b"Exif\x00" in content[:65_536]:

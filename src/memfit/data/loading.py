@@ -14,7 +14,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,13 +39,15 @@ from memfit.data.reading import (
     unreadable_error,
 )
 from memfit.data.survey import Survey, survey
-from memfit.errors import DataError, UsageError
+from memfit.errors import DataError, UnknownName, UsageError
 from memfit.models.user_code import import_object
 from memfit.recipe import Recipe
 
 __all__ = ["Batch", "Loader", "loader", "normalised", "with_data"]
 
 DEFAULT_BATCH = 64
+#: Models that take any size, and so have none of their own.
+_WITHOUT_SIZE = ("mlp", "cnn")
 _CHANNELS = {"grey": 1, "rgb": 3}
 _HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -128,6 +130,10 @@ def loader(
         DataError: the data cannot be opened or has no labels.
         UsageError: shapes or channels disagree.
     """
+    known = {field.name for field in fields(Recipe)} - {"model", "data"}
+    for name in options:
+        if name not in known:
+            raise UnknownName("option", name, known)
     if isinstance(source, Recipe):
         recipe = source.but(**options)
     else:
@@ -136,7 +142,9 @@ def loader(
         raise UsageError("The recipe names no data.", hint='Add: data = "mnist", or a folder.')
     dataset = _opened(recipe)
     chosen = dataset.train if split is None else dataset[split]
-    size = batch_size or recipe.global_batch or recipe.batch_size or DEFAULT_BATCH
+    size = batch_size
+    if size is None:
+        size = recipe.global_batch or recipe.batch_size or DEFAULT_BATCH
     return Loader(
         recipe.but(data=dataset), dataset, chosen, batch_size=size, rank=rank, world_size=world_size
     )
@@ -175,6 +183,8 @@ class Loader:
                 f"{dataset.name} has no labels.",
                 hint="A folder for each class, or a CSV of paths and labels, gives them.",
             )
+        if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+            raise UsageError(f"batch_size is {batch_size!r}; it must be 1 or more.")
         if not 0 <= rank < world_size:
             raise UsageError(f"rank {rank} of {world_size} does not exist.")
         self.recipe = recipe
@@ -191,6 +201,7 @@ class Loader:
         self.augmentation = parse_augmentation(words, self.shape[1:])
         self._labels = torch.from_numpy(split.labels)
         self._reader = SampleReader(split, self._shaping(), recipe.seed)
+        self._moments: dict[torch.device, tuple[Tensor, Tensor]] = {}
         self._pins = torch.cuda.is_available()
 
     def _shaping(self) -> Shaping:
@@ -227,6 +238,10 @@ class Loader:
         """Global batches in an epoch; the last one may be smaller."""
         return math.ceil(len(self.split) / self.batch_size)
 
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The first epoch; :meth:`epoch` gives any."""
+        return self.epoch(0)
+
     # -- what happens on the host ------------------------------------------------------------------
 
     def order(self, epoch: int) -> NDArray[np.int64]:
@@ -245,7 +260,12 @@ class Loader:
         Raises:
             BadImage: a file cannot be read, unless the recipe skips them.
             DataError: a transform failed.
+            UsageError: there is no such epoch or position.
         """
+        if not isinstance(epoch, int) or epoch < 0:
+            raise UsageError(f"epoch is {epoch!r}; epochs count from 0.")
+        if not 0 <= start <= len(self.split):
+            raise UsageError(f"start is {start}; the epoch has {len(self.split):,} samples.")
         wanted = list(self._wanted(epoch, start))
         missing = [self._missing(indices) for _, indices in wanted]
         requests = (Request(epoch, indices) for indices in missing if len(indices))
@@ -359,7 +379,9 @@ class Loader:
         pixels = crop_and_flip(
             pixels, self.augmentation, self.recipe.seed, batch.epoch, batch.indices
         )
-        return normalised(pixels, self.mean, self.std)
+        if device not in self._moments:
+            self._moments[device] = _moments(self.mean, self.std, device)
+        return _normalised(pixels, *self._moments[device])
 
 
 def with_data(recipe: Recipe) -> Recipe:
@@ -375,6 +397,8 @@ def with_data(recipe: Recipe) -> Recipe:
         seen = survey(dataset.train, _CHANNELS.get(recipe.colour))
         if seen.size is not None:
             changes["input_shape"] = (seen.channels, *seen.size)
+        elif recipe.model in _WITHOUT_SIZE:
+            raise _different_sizes()
     if recipe.num_classes is None and dataset.classes:
         changes["num_classes"] = len(dataset.classes)
     return recipe.but(**changes)
@@ -388,19 +412,28 @@ def normalised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> T
     """What the model gets of bytes: as ``ToTensor`` and ``Normalize`` do, to the bit.
 
     Args:
-        pixels: ``(N, C, H, W)``; what is no uint8 stays as it is.
+        pixels: ``(N, C, H, W)``; what is no uint8 keeps its values.
         mean: of each channel, on the scale 0 to 1.
         std: of each channel.
 
     Returns:
         ``(N, C, H, W)`` float32.
     """
+    return _normalised(pixels, *_moments(mean, std, pixels.device))
+
+
+def _normalised(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     if pixels.dtype != torch.uint8:
-        return pixels
-    centre, spread = (
-        torch.tensor(values, device=pixels.device).view(1, -1, 1, 1) for values in (mean, std)
-    )
-    return pixels.to(torch.float32).div_(255).sub_(centre).div_(spread)
+        return pixels.to(torch.float32)
+    return pixels.to(torch.float32).div_(255).sub_(mean).div_(std)
+
+
+def _moments(
+    mean: Sequence[float], std: Sequence[float], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Of each channel, ``(1, C, 1, 1)`` float32."""
+    centre, spread = (torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (mean, std))
+    return centre, spread
 
 
 def _shape(recipe: Recipe, seen: Survey) -> tuple[int, int, int]:
@@ -416,17 +449,22 @@ def _shape(recipe: Recipe, seen: Survey) -> tuple[int, int, int]:
     channels = _CHANNELS.get(recipe.colour, seen.channels)
     if asked is not None and asked[0] != channels:
         kinds = {1: "grey", 3: "RGB"}
+        word = "grey" if asked[0] == 1 else "rgb"
         raise UsageError(
             f"The model takes {kinds[asked[0]]} images, the data delivers {kinds[channels]}.",
-            hint=f"Convert them: --colour {'grey' if asked[0] == 1 else 'rgb'}.",
+            hint=f'Convert them: colour="{word}" (--colour {word}).',
         )
     size = asked[1:] if asked is not None else seen.size
     if size is None:
-        raise UsageError(
-            "The images have different sizes, so the model's has to be said.",
-            hint="Such as --input-shape 3x224x224.",
-        )
+        raise _different_sizes()
     return (channels, size[0], size[1])
+
+
+def _different_sizes() -> UsageError:
+    return UsageError(
+        "The images have different sizes, so the model's has to be said.",
+        hint="Such as input_shape=(3, 224, 224) (--input-shape 3x224x224).",
+    )
 
 
 def _normalisation(

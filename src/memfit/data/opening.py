@@ -31,7 +31,10 @@ def source_names() -> list[str]:
 
 
 def open_dataset(
-    source: str | os.PathLike[str] | Dataset, *, root: Path | None = None, download: bool = False
+    source: str | os.PathLike[str] | Dataset,
+    *,
+    root: str | Path | None = None,
+    download: bool = False,
 ) -> Dataset:
     """Open a source of images without decoding any.
 
@@ -54,6 +57,7 @@ def open_dataset(
     if isinstance(source, Dataset):
         return source
     text = os.fsdecode(source)
+    root = None if root is None else Path(root)
     try:
         return _open(text, isinstance(source, str), root, download)
     except OSError as error:  # a folder that may not be entered, a name that is too long

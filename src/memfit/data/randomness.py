@@ -57,7 +57,7 @@ def sample_seeds(seed: int, epoch: int, indices: NDArray[np.int64]) -> NDArray[n
 
 def seed_of(seed: int, epoch: int, purpose: Purpose, index: int) -> int:
     """A seed of 64 bits for one sample, or one position in the epoch."""
-    return int(_hash(seed, epoch, purpose, np.asarray([index], dtype=np.int64))[0])
+    return _mix(_key(seed, epoch, purpose) + (index + 1) * _GOLDEN)
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
@@ -72,14 +72,19 @@ def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
 def _hash(
     seed: int, epoch: int, purpose: Purpose, indices: NDArray[np.int64]
 ) -> NDArray[np.uint64]:
-    key = 0
-    for number in (seed, epoch, purpose):
-        key = _mix(key + int(number) + _GOLDEN)
+    key = _key(seed, epoch, purpose)
     with np.errstate(over="ignore"):
         z = np.uint64(key) + (indices.astype(np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(_FIRST)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(_SECOND)
     return z ^ (z >> np.uint64(31))
+
+
+def _key(seed: int, epoch: int, purpose: Purpose) -> int:
+    key = 0
+    for number in (seed, epoch, purpose):
+        key = _mix(key + int(number) + _GOLDEN)
+    return key
 
 
 def _mix(number: int) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -183,16 +185,18 @@ def read_ahead(
         workers: processes; 0 reads here.
         pin_memory: put pixels where the GPU can fetch them while it computes.
     """
-    loader: DataLoader[Samples] = DataLoader(
-        reader,
-        batch_size=None,
-        sampler=_Requests(requests),
-        num_workers=workers,
-        worker_init_fn=_prepare_worker,
-        collate_fn=_as_is,
-        prefetch_factor=4 if workers else None,
-        generator=torch.Generator(),  # else it draws from the process's own
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")  # they were asked for
+        loader: DataLoader[Samples] = DataLoader(
+            reader,
+            batch_size=None,
+            sampler=_Requests(requests),
+            num_workers=workers,
+            worker_init_fn=_prepare_worker,
+            collate_fn=_as_is,
+            prefetch_factor=4 if workers else None,
+            generator=torch.Generator(),  # else it draws from the process's own
+        )
     for samples in loader:
         if samples.failure is not None:
             raise DataError(samples.failure)
@@ -219,6 +223,13 @@ _WORKER = ExitStack()
 
 
 def _prepare_worker(_worker: int) -> None:
+    """A signal to the whole group (Ctrl-C, ``timeout``, a cluster) is the main process's affair.
+
+    It may want to finish its step, and needs the workers for that. They end when it does; a second
+    SIGTERM is from it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     torch.set_num_threads(1)
     _WORKER.enter_context(reading_images())
 
@@ -242,5 +253,8 @@ def unreadable_error(samples: Samples) -> BadImage:
     """The error for the first sample that could not be read."""
     _, name, reason = samples.unreadable[0]
     return BadImage(
-        name, reason, hint="To leave such images out, counted and listed: --on-bad-image skip."
+        name,
+        reason,
+        hint='To leave such images out, counted and listed: on_bad_image="skip" '
+        "(--on-bad-image skip).",
     )

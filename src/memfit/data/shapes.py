@@ -82,7 +82,7 @@ def parse_shapes(text: str) -> ShapesOptions:
         UsageError: a value is impossible.
         UnknownName: there is no such option.
     """
-    spec = parse_optimizer(text)
+    spec = parse_optimizer(text, "shapes", "shapes,size=48,channels=1")
     names = {field.name for field in fields(ShapesOptions)}
     for key in spec.keys() - {"name"}:
         if key not in names:

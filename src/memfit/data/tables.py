@@ -18,6 +18,7 @@ import numpy as np
 
 from memfit.data.dataset import Dataset, FileSplit, Problem, Split
 from memfit.data.decode import printable
+from memfit.data.folders import IMAGE_EXTENSIONS
 from memfit.data.labels import MAX_CLASSES, in_order, split_named
 from memfit.data.paths import PathTable
 from memfit.errors import DataError, UsageError
@@ -29,6 +30,7 @@ TABLE_EXTENSIONS = frozenset({".csv", ".tsv", ".parquet", ".pq"})
 _PATH_COLUMNS = ("path", "file", "filename", "filepath", "image", "image_path", "file_name")
 _LABEL_COLUMNS = ("label", "class", "target", "category", "y")
 _SPLIT_COLUMNS = ("split", "subset", "fold")
+_KNOWN_COLUMNS = (*_PATH_COLUMNS, *_LABEL_COLUMNS, *_SPLIT_COLUMNS)
 _DELIMITERS = (",", ";", "\t")
 #: So many paths of the beginning must not all be missing.
 _FIRST_PATHS = 100
@@ -102,11 +104,18 @@ def _find_columns(
         problems: what is noted goes here.
     """
     names = [str(name).strip().lower() for name in header]
+    twice = next((name for name in _KNOWN_COLUMNS if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{where}: {names.count(twice)} columns are called {twice!r}.")
     path, label = _named(names, _PATH_COLUMNS), _named(names, _LABEL_COLUMNS)
     split = _named(names, _SPLIT_COLUMNS)
     if split is not None and names[split] == "fold" and not split_named(str(first[split])):
         split = None  # numbers for cross-validation
     if path is None and label is None:
+        shown = printable(", ".join(map(str, header)))
+        problems.append(
+            Problem(where, f"its first line ({shown}) is taken for names of columns, not a sample")
+        )
         others = [place for place in range(len(names)) if place != split]
         return _Columns(others[0], others[1] if len(others) > 1 else None, split)
     others = [place for place in range(len(names)) if place not in (path, label, split)]
@@ -207,12 +216,17 @@ def _csv(path: Path, where: str, problems: list[Problem]) -> tuple[_Columns, Ite
     if not first:
         raise DataError(f"{where} is empty.")
     header = first[0][1]
-    if _is_file(path.parent, header[0]):
+    if _is_file(path.parent, header[0]) or _looks_like_a_sample(header[0]):
         label = 1 if len(header) > 1 else None
         return _Columns(0, label, None), itertools.chain(first, rows)
     below = first[1][1] if len(first) > 1 else header
     columns = _find_columns(header, below, where, problems)
     return columns, itertools.chain(first[1:], rows)
+
+
+def _looks_like_a_sample(text: str) -> bool:
+    """A path of an image, though no such file may be there: not the name of a column."""
+    return Path(text).suffix.lower() in IMAGE_EXTENSIONS
 
 
 def _is_file(folder: Path, text: str) -> bool:

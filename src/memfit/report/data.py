@@ -127,7 +127,10 @@ def _readable(inspection: Inspection, marks: Marks) -> tuple[bool, Text]:
             (f"{missing:,} of {overall.images:,} images cannot be read, ", "bold"),
             f"listed below. The others: {words}, {size}.",
         )
-    return True, Text.assemble((what, "bold"), "; every image can be read.")
+    every = "; every image can be read."
+    if inspection.problems:
+        every = f"; all {overall.images:,} images that were found can be read."
+    return True, Text.assemble((what, "bold"), every)
 
 
 def _twice(inspection: Inspection) -> tuple[bool, Text]:
@@ -158,7 +161,9 @@ def _balance(inspection: Inspection, marks: Marks) -> tuple[bool, Text] | None:
     if balance.ratio is None:
         return False, Text(f"Class {smallest} has no image in {trained_on(inspection)}.")
     if balance.ratio == 1:
-        return True, Text(f"Classes are balanced: {balance.largest_count:,} images each.")
+        return True, Text(
+            f"Classes are balanced: {number(balance.largest_count, 'image', 'images')} each."
+        )
     between = (
         f"from {balance.smallest_count:,} ({smallest}) to {balance.largest_count:,} ({largest})"
     )

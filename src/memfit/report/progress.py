@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from memfit.trainer.evaluation import Evaluation
 from memfit.trainer.listener import Beginning, Listener
+from memfit.trainer.metrics_file import to_json
 from memfit.trainer.training import StepResult
 from memfit.trainer.transaction import MicroBatchEvent
 from memfit.units import format_bytes
@@ -63,7 +64,7 @@ class LineReporter(Listener):
         self._beginning: Beginning | None = None
 
     def _say(self, text: str) -> None:
-        print(text, file=self._stream or sys.stderr, flush=True)
+        _print(text, self._stream or sys.stderr)
 
     def began(self, beginning: Beginning) -> None:
         """What is trained, where, and with which micro-batch."""
@@ -84,7 +85,9 @@ class LineReporter(Listener):
         """A sentence."""
         self._say(describe_event(event))
 
-    def evaluated(self, step: int, epoch: int, evaluation: Evaluation, is_best: bool) -> None:
+    def finished_epoch(
+        self, step: int, epoch: int, evaluation: Evaluation | None, is_best: bool
+    ) -> None:
         """The epoch in a line."""
         self._say(epoch_line(step, epoch, self._losses, evaluation, self._rate, is_best))
         self._losses.clear()
@@ -92,17 +95,20 @@ class LineReporter(Listener):
 
 
 class JsonReporter(Listener):
-    """One JSON object a line on stdout for everything that happens."""
+    """One JSON object a line for everything that happens; what is not finite becomes null.
 
-    def __init__(self) -> None:
-        self._step = 0
+    Args:
+        stream: where lines go; what is stdout now when omitted.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
 
     def _say(self, event: str, **values: Any) -> None:
-        print(json.dumps({"event": event, **values}), flush=True)
+        _print(to_json({"event": event, **values}), self._stream)
 
     def began(self, beginning: Beginning) -> None:
         """The run's numbers."""
-        self._step = beginning.step
         self._say(
             "began",
             schema_version=1,
@@ -142,16 +148,13 @@ class JsonReporter(Listener):
             message=event.message,
         )
 
-    def evaluated(self, step: int, epoch: int, evaluation: Evaluation, is_best: bool) -> None:
+    def finished_epoch(
+        self, step: int, epoch: int, evaluation: Evaluation | None, is_best: bool
+    ) -> None:
         """Loss and accuracy."""
-        self._say(
-            "evaluation",
-            step=step,
-            epoch=epoch,
-            loss=evaluation.loss,
-            accuracy=evaluation.accuracy,
-            is_best=is_best,
-        )
+        if evaluation is not None:
+            found = {"loss": evaluation.loss, "accuracy": evaluation.accuracy, "is_best": is_best}
+            self._say("evaluation", step=step, epoch=epoch, **found)
 
     def saved(self, path: Path) -> None:
         """Where the checkpoint is."""
@@ -228,14 +231,24 @@ def epoch_line(
     step: int,
     epoch: int,
     losses: list[float],
-    evaluation: Evaluation,
+    evaluation: Evaluation | None,
     rate: float,
     is_best: bool,
 ) -> str:
     """An epoch in a line."""
-    trained = f"train loss {sum(losses) / len(losses):.4f}  " if losses else ""
-    best = "  best" if is_best else ""
-    return (
-        f"epoch {epoch:>3}  step {step:>6,}  {trained}test loss {evaluation.loss:.4f}  "
-        f"accuracy {evaluation.accuracy:.2%}  {rate:,.0f} samples/s{best}"
-    )
+    facts = [f"epoch {epoch:>3}", f"step {step:>6,}"]
+    if losses:
+        facts.append(f"train loss {sum(losses) / len(losses):.4f}")
+    if evaluation is not None:
+        facts += [f"test loss {evaluation.loss:.4f}", f"accuracy {evaluation.accuracy:.2%}"]
+    if losses:
+        facts.append(f"{rate:,.0f} samples/s")
+    return "  ".join(facts + ["best"] * is_best)
+
+
+def _print(text: str, stream: TextIO) -> None:
+    """A reader that went away (``| head``) does not end the run."""
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -42,10 +42,12 @@ def render_run(result: RunResult, console: Console) -> Group:
         if best is not None and best > result.evaluation.accuracy:
             text += f" (best {best:.2%})"
     lines.append(Text(text, style="bold"))
-    lines.append(Text(f"  weights   {result.path}/checkpoints/best.pt"))
+    which = "last" if result.summary["best_accuracy"] is None else "best"
+    lines.append(Text(f"  weights   {result.path}/checkpoints/{which}.pt"))
     lines.append(Text(f"  use them  memfit predict {result.path} IMAGE"))
     if (skipped := result.summary["skipped_images"]) > 0:
-        lines.append(Text(f"  {skipped} images were left out: {result.path}/skipped.txt"))
+        were = "image was" if skipped == 1 else "images were"
+        lines.append(Text(f"  {skipped} {were} left out: {result.path}/skipped.txt"))
     measured = result.summary["memory"]["measured"]
     if measured is not None and "limit_bytes" in measured:
         peak, limit = (format_bytes(measured[f"{n}_bytes"]) for n in ("reserved", "limit"))

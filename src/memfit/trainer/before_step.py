@@ -103,6 +103,7 @@ class Buffers:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
+        self._is_known = False
         self._places: list[tuple[dict[str, Tensor | None], str]] = []
         self._tensors: list[Tensor] = []
         self._groups: list[tuple[list[Tensor], list[Tensor]]] = []  # of one dtype and device
@@ -125,6 +126,10 @@ class Buffers:
 
     def _find(self) -> None:
         """Look where the buffers are; new shadows when the model was moved or changed."""
+        known = zip(self._places, self._tensors, strict=True)
+        if self._is_known and all(home.get(name) is tensor for (home, name), tensor in known):
+            return
+        self._is_known = True
         places = [
             (module._buffers, name, tensor)
             for module in self._model.modules()
@@ -132,11 +137,6 @@ class Buffers:
             if tensor is not None
         ]
         tensors = [tensor for _, _, tensor in places]
-        is_known = len(tensors) == len(self._tensors) and all(
-            a is b for a, b in zip(tensors, self._tensors, strict=True)
-        )
-        if is_known:
-            return
         self._places = [(home, name) for home, name, _ in places]
         self._tensors = tensors
         groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = defaultdict(list)

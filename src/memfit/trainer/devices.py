@@ -108,11 +108,12 @@ def _cuda(device: torch.device, memory_bytes: int | None) -> RunDevice:
         raise UsageError(
             "There is no CUDA GPU here.", hint="Without --device, memfit takes the CPU."
         )
+    _check_ranks(device)
     index = device.index if device.index is not None else int(os.environ.get("LOCAL_RANK", "0"))
     if index >= torch.cuda.device_count():
         raise UsageError(f"There is no cuda:{index}; {torch.cuda.device_count()} GPUs are here.")
     device = torch.device("cuda", index)
-    found = local_gpu()  # before the CUDA context takes its share
+    found = local_gpu(index)  # before the CUDA context takes its share
     torch.cuda.set_device(device)
     card = None if found is None else found[0].with_free_bytes(found[1])
     if memory_bytes is not None:
@@ -120,3 +121,18 @@ def _cuda(device: torch.device, memory_bytes: int | None) -> RunDevice:
         torch.cuda.set_per_process_memory_fraction(min(1.0, memory_bytes / total), device)
         card = None if card is None else card.with_free_bytes(memory_bytes)
     return RunDevice(device, card, memory_bytes)
+
+
+def _check_ranks(device: torch.device) -> None:
+    """Each of torchrun's processes on this machine needs a GPU of its own."""
+    ranks, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    if ranks > 1 and device.index is not None:
+        raise UsageError(
+            f"{device} is one GPU for {ranks} ranks.", hint="With --device cuda each takes its own."
+        )
+    if ranks > gpus:
+        raise UsageError(
+            f"torchrun started {ranks} ranks on this machine, which has {gpus} GPU"
+            f"{'' if gpus == 1 else 's'}.",
+            hint=f"Start {gpus} with --nproc-per-node {gpus}, or train on the CPU: --device cpu.",
+        )

@@ -11,8 +11,10 @@ from torch.nn import functional as F
 
 from memfit.data.loading import Batch, Loader
 from memfit.trainer.ingredients import Ingredients
+from memfit.trainer.out_of_memory import is_out_of_memory
 from memfit.trainer.ranks import Ranks
 from memfit.trainer.recover import Recovery
+from memfit.trainer.shard import CannotRedo
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -80,12 +82,14 @@ def evaluate(
         ingredients.average.eval()
     try:
         for batch in loader.batches(0):
-            if not len(batch):
+            if ingredients.is_sharded:
+                loss, found = _answers_together(ingredients, loader, batch, fitting.size, ranks)
+            elif len(batch):
+                loss, found = _answers(ingredients, loader, batch, fitting)
+            else:
                 continue  # another rank has the last samples
-            scores, targets = _answers(ingredients, loader, batch, fitting)
-            total_loss += F.cross_entropy(scores, targets, reduction="sum").double()
-            pairs = targets * classes + scores.argmax(1)
-            counts += torch.bincount(pairs, minlength=classes * classes)
+            total_loss += loss
+            counts += found
     finally:
         for module, training in modes.items():
             module.training = training
@@ -105,12 +109,46 @@ def evaluate(
 def _answers(
     ingredients: Ingredients, loader: Loader, batch: Batch, fitting: Recovery
 ) -> tuple[Tensor, Tensor]:
-    """Scores ``(N, classes)`` and labels ``(N,)`` of a batch."""
-    found: list[Tensor] = []
+    """Summed loss (float64), and samples by ``true * classes + answered``, of a batch."""
+    found: list[tuple[Tensor, Tensor]] = []
     for attempt in fitting:
         with attempt as size:
-            found = []
-            for part in batch.split(size):
-                inputs, _ = loader.prepare(part, ingredients.device)
-                found.append(ingredients.predict(inputs))
-    return torch.cat(found), batch.labels.to(ingredients.device)
+            found = [_answer(ingredients, loader, part) for part in batch.split(size)]
+    losses, counts = zip(*found, strict=True)
+    return torch.stack(losses).sum(), torch.stack(counts).sum(0)
+
+
+def _answer(ingredients: Ingredients, loader: Loader, part: Batch) -> tuple[Tensor, Tensor]:
+    inputs, targets = loader.prepare(part, ingredients.device)
+    scores = ingredients.predict(inputs)
+    loss = F.cross_entropy(scores, targets, reduction="sum").double()
+    classes = len(loader.classes)
+    pairs = targets * classes + scores.argmax(1)
+    return loss, torch.bincount(pairs, minlength=classes * classes)
+
+
+def _answers_together(
+    ingredients: Ingredients, loader: Loader, batch: Batch, size: int, ranks: Ranks
+) -> tuple[Tensor, Tensor]:
+    """As :func:`_answers`, with as many forwards on all ranks; those without samples show blanks.
+
+    Raises:
+        CannotRedo: memory ran out.
+    """
+    device, classes = ingredients.device, len(loader.classes)
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    counts = torch.zeros(classes * classes, dtype=torch.int64, device=device)
+    most = int(max(ranks.each(len(batch), device)))
+    parts = list(batch.split(size)) if len(batch) else []
+    try:
+        for part in parts:
+            found = _answer(ingredients, loader, part)
+            loss, counts = loss + found[0], counts + found[1]
+        for _ in range(-(-most // size) - len(parts)):
+            ingredients.predict(loader.prepare(loader.blank(1, "cpu"), device)[0])
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    else:
+        return loss, counts
+    raise CannotRedo("an evaluation", size)

@@ -20,6 +20,8 @@ from memfit.planner.optimizers import EightBit, build_optimizer
 from memfit.planner.step import loss_of, prepare_model
 from memfit.recipe import Recipe
 from memfit.trainer.pretrained import pretrained_weights
+from memfit.trainer.ranks import Ranks
+from memfit.trainer.shard import shard
 from memfit.trainer.weights import apply_weights, load_weights
 
 __all__ = ["Ingredients", "make_deterministic", "prepare_ingredients"]
@@ -41,6 +43,7 @@ class Ingredients:
         average: of the weights, with ``ema``.
         loss: ``(output, target) -> mean loss``.
         notes: what the user should know, in sentences.
+        is_sharded: each rank has a part of model, optimizer and average.
     """
 
     recipe: Recipe
@@ -52,6 +55,7 @@ class Ingredients:
     average: AveragedModel | None
     loss: Callable[[Any, Tensor], Tensor]
     notes: list[str]
+    is_sharded: bool = False
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The recipe's mixed precision; nothing for the others."""
@@ -72,16 +76,21 @@ class Ingredients:
     def predict(self, inputs: Tensor) -> Tensor:
         """Scores of the classes ``(N, classes)``, float32, by the average where there is one."""
         model = self.model if self.average is None else self.average.module
-        with torch.inference_mode(), self.autocast():
+        # gathered parameters are used again in training, so they must not be inference tensors
+        without_gradients = torch.no_grad() if self.is_sharded else torch.inference_mode()
+        with without_gradients, self.autocast():
             return logits_of(model(inputs)).float()
 
 
-def prepare_ingredients(recipe: Recipe, device: torch.device) -> Ingredients:
+def prepare_ingredients(
+    recipe: Recipe, device: torch.device, ranks: Ranks | None = None
+) -> Ingredients:
     """Build what a recipe trains with.
 
     Args:
         recipe: its ``input_shape`` and ``num_classes`` are known.
         device: to train on.
+        ranks: all get the first one's weights; with ``recipe.shard`` each a part of them.
 
     Raises:
         ModelError: the model cannot be built.
@@ -99,7 +108,18 @@ def prepare_ingredients(recipe: Recipe, device: torch.device) -> Ingredients:
     if recipe.weights is not None:
         notes.append(_start_from(recipe, built.name, model))
     prepare_model(model, recipe)
-    model.to(device)
+    ranks = ranks or Ranks()
+    is_sharded = recipe.shard and ranks.are_many
+    if not is_sharded:
+        model.to(device)
+    ranks.copy_from_first([*model.parameters(), *model.buffers()], device)
+    average = None
+    if recipe.ema:
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
+    if is_sharded:  # block by block to the device: there is never room needed for the whole
+        shard(model, device)
+        if average is not None:
+            shard(average.module, device)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable:
         raise UsageError("There is nothing to train: all parameters are frozen.")
@@ -109,9 +129,6 @@ def prepare_ingredients(recipe: Recipe, device: torch.device) -> Ingredients:
             "8-bit optimizers are planned, not trained, by memfit.",
             hint="In your own loop use bitsandbytes; here take adamw or lion.",
         )
-    average = None
-    if recipe.ema:
-        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
     scaled = recipe.precision == "amp-fp16" and device.type == "cuda"
     return Ingredients(
         recipe,
@@ -123,6 +140,7 @@ def prepare_ingredients(recipe: Recipe, device: torch.device) -> Ingredients:
         average,
         loss_of(recipe),
         notes,
+        is_sharded,
     )
 
 

@@ -59,8 +59,10 @@ class Listener:
     def changed_micro_batch(self, event: MicroBatchEvent) -> None:
         """The micro-batch changed."""
 
-    def evaluated(self, step: int, epoch: int, evaluation: Evaluation, is_best: bool) -> None:
-        """An evaluation is done; ``epoch`` counts finished ones."""
+    def finished_epoch(
+        self, step: int, epoch: int, evaluation: Evaluation | None, is_best: bool
+    ) -> None:
+        """An epoch is done, counted from 1; not every one is evaluated."""
 
     def saved(self, path: Path) -> None:
         """A checkpoint is on the disk."""

@@ -63,16 +63,20 @@ class MetricsFile:
             records.append(record)
         return records
 
-    def rewind(self, step: int) -> None:
+    def rewind(self, step: int, *, evaluated: bool = True) -> None:
         """Drop a torn last line and everything from the first record after ``step``.
+
+        Args:
+            step: that the run goes on from.
+            evaluated: keep also an evaluation after ``step`` itself; otherwise it is made again.
 
         Raises:
             RunError: it cannot be read or written.
         """
-        end = 0
+        end, last = 0, (step, evaluated)
         for start, line in self._lines():
-            record = _record(line)
-            if record is not None and record.get("step", 0) > step:
+            record = _record(line) or {}
+            if (record.get("step", 0), record.get("event") == "evaluation") > last:
                 break
             end = start + len(line)
         self._cut(end)

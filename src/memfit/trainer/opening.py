@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
-from memfit.errors import RunError, UsageError
+from memfit.errors import CheckpointError, RunError, UsageError
 from memfit.recipe import Recipe, load_recipe
+from memfit.trainer.launch import is_restart, launch
 from memfit.trainer.ranks import Ranks
 from memfit.trainer.resolve import absolute
 from memfit.trainer.run_folder import RunFolder
@@ -17,6 +20,11 @@ __all__ = ["Opened", "opened_run"]
 
 #: The folder, the recipe, and the state to go on from (None for a new run).
 Opened = tuple[RunFolder, Recipe, dict[str, Any] | None]
+
+#: Fields of a recipe that a checkpoint's tensors depend on.
+_DECIDES_STATE = (
+    "model", "input_shape", "num_classes", "optimizer", "precision", "frozen", "ema",
+)  # fmt: skip
 
 
 @contextmanager
@@ -29,8 +37,11 @@ def opened_run(
     command: Sequence[str],
     ranks: Ranks,
     on_damaged: Any = None,
+    shard: bool | None = None,
 ) -> Iterator[Opened]:
     """Begin a run, or go on with one; the first rank writes, the others read.
+
+    Started again by ``torchrun --max-restarts``, it goes on with the run that this torchrun began.
 
     Args:
         recipe: of a new run; for a resumed one only where it holds code.
@@ -40,14 +51,17 @@ def opened_run(
         command: what was typed.
         ranks: the processes of the run.
         on_damaged: is told path and reason of each checkpoint that is passed over.
+        shard: of the recipe, for a resumed run; None: as it was.
 
     Raises:
         RunError: the folder cannot be made or used, or the run is finished.
-        CheckpointError: there is no checkpoint to go on from.
+        CheckpointError: there is no checkpoint to go on from, or it is of another recipe.
         UsageError: the recipe is missing, or another than the run's.
     """
+    if resume is None and is_restart():
+        resume = ranks.from_first(_begun_by(launch(), runs) if ranks.is_first else None)
     if resume is not None:
-        with _resumed(recipe, resume, command, ranks, on_damaged) as opened:
+        with _resumed(recipe, resume, command, ranks, on_damaged, shard) as opened:
             yield opened
         return
     if recipe is None:
@@ -64,12 +78,24 @@ def opened_run(
         assert path is not None
         folder = RunFolder.open(path)
     with folder:
-        yield folder, recipe, None
+        try:
+            if ranks.is_first:
+                folder.write_recipe(recipe.to_dict())  # killed now, it can be resumed
+            yield folder, recipe, None
+        except BaseException:
+            if ranks.is_first and _is_untouched(folder):
+                folder.discard()
+            raise
 
 
 @contextmanager
 def _resumed(
-    recipe: Recipe | None, path: Path, command: Sequence[str], ranks: Ranks, on_damaged: Any
+    recipe: Recipe | None,
+    path: Path,
+    command: Sequence[str],
+    ranks: Ranks,
+    on_damaged: Any,
+    shard: bool | None,
 ) -> Iterator[Opened]:
     folder = RunFolder.open(path)
     if folder.status == "finished":
@@ -78,14 +104,69 @@ def _resumed(
             hint="For more epochs start a new run from its weights: --weights "
             f"{folder.checkpoints.last_path}.",
         )
-    if recipe is None:
-        recipe = load_recipe(path / "recipe.toml")
+    recipe = _recipe_of(path, recipe)
+    if shard is not None:
+        recipe = recipe.but(shard=shard)
     if ranks.is_first:
         folder = RunFolder.resume(path, command=command, keep_last=recipe.keep_checkpoints)
     with folder:
         ranks.wait()
-        _, state = folder.checkpoints.newest(on_damaged)
+        if _is_untouched(folder):  # killed before its first checkpoint
+            yield folder, recipe, None
+            return
+        file, state = folder.checkpoints.newest(on_damaged)
+        _check_same(file, recipe, state["recipe"])
         yield folder, recipe, state
+
+
+def _begun_by(launched: str | None, runs: Path) -> Path | None:
+    """The newest run of one ``torchrun``."""
+    found = []
+    for path in runs.glob("*/run.json"):
+        with suppress(RunError):
+            facts = RunFolder.open(path.parent).facts()
+            if launched is not None and facts.get("launch") == launched:
+                found.append((str(facts["created"]), path.parent))
+    return max(found)[1] if found else None
+
+
+def _is_untouched(folder: RunFolder) -> bool:
+    """Whether no step was taken in it."""
+    return not any(folder.checkpoints.folder.glob("*.pt")) and not folder.metrics.read()
+
+
+def _recipe_of(path: Path, given: Recipe | None) -> Recipe:
+    """The run's recipe, with the code that only the caller has."""
+    saved = load_recipe(path / "recipe.toml")
+    if given is None:
+        return saved
+    plain, known = absolute(given).to_dict(), saved.to_dict()
+    code = {}
+    for field in fields(Recipe):
+        value = getattr(given, field.name)
+        if not isinstance(value, (str, int, float, tuple, Mapping, NoneType)):
+            code[field.name] = value
+        elif field.name == "shard":
+            continue  # how it runs, not what
+        elif value != field.default and plain[field.name] != known[field.name]:
+            raise UsageError(
+                f"{path} was begun with {field.name} = {known[field.name]!r}, not "
+                f"{plain[field.name]!r}.",
+                hint="A run is resumed as it began; for another recipe start a new run.",
+            )
+    return saved.but(**code)
+
+
+def _check_same(file: Path, recipe: Recipe, saved: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that a changed ``recipe.toml`` cannot go on from."""
+    values = recipe.to_dict()
+    for name in _DECIDES_STATE:
+        if values[name] != saved[name]:
+            raise CheckpointError(
+                f"{file} was written with {name} = {saved[name]!r}; recipe.toml says "
+                f"{values[name]!r}.",
+                hint="Put recipe.toml back as it was, or start a new run with --weights.",
+            )
 
 
 def _word(value: Any) -> str:

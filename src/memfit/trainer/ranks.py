@@ -1,54 +1,98 @@
-"""One process or several: what they agree on, and the sum of their gradients."""
+"""One process or several: how they meet, what they agree on, and how they part."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
-from memfit.errors import UsageError
+from memfit.errors import MemfitError, RankStopped, UsageError
+from memfit.trainer.out_of_memory import is_out_of_memory
 
-__all__ = ["GradientBuckets", "Ranks"]
+__all__ = ["TIMEOUT", "Ranks"]
 
-#: As DistributedDataParallel's ``bucket_cap_mb`` (torch/nn/parallel/distributed.py, 2.11 to 2.15).
 T = TypeVar("T")
 
-_BUCKET_BYTES = 25 * 1024 * 1024
+#: Longest wait for another rank, NCCL's own default (``torch/distributed/constants.py``, 2.15;
+#: gloo's would be 30 minutes). Nothing that a run does between two meetings takes so long, and a
+#: rank whose process ends is noticed at once.
+TIMEOUT = timedelta(minutes=10)
+
+_VARIABLES = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 class Ranks:
     """The processes of a run, as ``torchrun`` started them; alone without it.
 
+    As a context it ends the conversation. Where ranks fail, the first to do so keeps its error;
+    the others raise :class:`~memfit.errors.RankStopped`, so that a reason is told once.
+
     Args:
         rank: of this process.
         world_size: how many there are.
+        store: that tells who failed first; None where somebody else started the conversation.
+        is_ours: whether the conversation ends with this context.
     """
 
-    def __init__(self, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        rank: int = 0,
+        world_size: int = 1,
+        store: Any = None,
+        is_ours: bool = False,
+    ) -> None:
         self.rank = rank
         self.world_size = world_size
+        self._store = store
+        self._is_ours = is_ours
 
     @classmethod
-    def join(cls, device_type: str) -> Ranks:
+    def join(cls, device: torch.device) -> Ranks:
         """Meet the other processes when ``torchrun`` started this one.
 
         Args:
-            device_type: ``"cuda"`` talks through NCCL, the others through gloo.
+            device: of this rank; CUDA devices talk through NCCL, the CPU through gloo.
 
         Raises:
             UsageError: the environment is not torchrun's.
+            MemfitError: the others cannot be reached.
         """
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        if dist.is_available() and dist.is_initialized():
+            return cls(dist.get_rank(), dist.get_world_size())
+        if _number("WORLD_SIZE", 1) == 1:
             return cls()
+        missing = [name for name in _VARIABLES if not os.environ.get(name)]
+        if missing:
+            raise UsageError(
+                f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {', '.join(missing)} "
+                f"{'is' if len(missing) == 1 else 'are'} not set.",
+                hint="Start with torchrun, which sets them all; or unset WORLD_SIZE.",
+            )
         if not dist.is_available():
             raise UsageError("This PyTorch was built without torch.distributed.")
-        if not dist.is_initialized():
-            dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
-        return cls(dist.get_rank(), dist.get_world_size())
+        try:
+            store, rank, world_size = next(rendezvous("env://", timeout=TIMEOUT))
+            dist.init_process_group(
+                "nccl" if device.type == "cuda" else "gloo",
+                store=store,
+                rank=rank,
+                world_size=world_size,
+                timeout=TIMEOUT,
+                device_id=device if device.type == "cuda" else None,
+            )
+        except (RuntimeError, ValueError) as error:
+            where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+            reason = str(error).partition("\n")[0]
+            raise MemfitError(f"The other ranks cannot be reached at {where}: {reason}") from None
+        return cls(rank, world_size, store, is_ours=True)
 
     @property
     def is_first(self) -> bool:
@@ -60,101 +104,166 @@ class Ranks:
         """Whether there is somebody to talk to."""
         return self.world_size > 1
 
+    # -- what they agree on ------------------------------------------------------------------------
+
+    def each(self, number: float, device: torch.device) -> list[float]:
+        """What each rank has, in their order."""
+        if not self.are_many:
+            return [number]
+        own = torch.tensor([float(number)], dtype=torch.float64, device=device)
+        every = own.new_empty(self.world_size)
+        with _talking():
+            dist.all_gather(list(every.split(1)), own)
+            return every.tolist()
+
     def total(self, number: float, device: torch.device) -> float:
         """The sum of a number over all ranks."""
+        return self.totals([number], device)[0] if self.are_many else number
+
+    def totals(self, numbers: Sequence[float], device: torch.device) -> list[float]:
+        """The sums of some numbers over all ranks, in float64."""
         if not self.are_many:
-            return number
-        value = torch.tensor(float(number), dtype=torch.float64, device=device)
-        dist.all_reduce(value)
-        return float(value)
+            return list(numbers)
+        values = torch.tensor(numbers, dtype=torch.float64, device=device)
+        return [float(value) for value in self.sum_tensor(values).tolist()]
 
     def any(self, flag: bool, device: torch.device) -> bool:
         """Whether a flag is set on any rank."""
         return self.total(float(flag), device) > 0
-
-    def least(self, number: int, device: torch.device) -> int:
-        """The smallest of a number over all ranks."""
-        if not self.are_many:
-            return number
-        value = torch.tensor(number, device=device)
-        dist.all_reduce(value, op=dist.ReduceOp.MIN)
-        return int(value)
 
     def from_first(self, value: T) -> T:
         """What the first rank has."""
         if not self.are_many:
             return value
         box = [value]
-        dist.broadcast_object_list(box)
+        with _talking():
+            dist.broadcast_object_list(box)
         return box[0]
+
+    def gather(self, value: T) -> list[T]:
+        """What every rank has, in their order; on all ranks."""
+        if not self.are_many:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        with _talking():
+            dist.all_gather_object(values, value)
+        return values
+
+    def check_same(self, **facts: Any) -> None:
+        """Compare what must be the same everywhere, as other files on another machine are not.
+
+        Raises:
+            UsageError: a fact differs; names it with the first two values.
+        """
+        for name, values in _by_name(self.gather(facts)).items():
+            for rank, value in enumerate(values):
+                if value != values[0]:
+                    raise UsageError(
+                        f"{name.replace('_', ' ').capitalize()} is {values[0]} on rank 0 and "
+                        f"{value} on rank {rank}.",
+                        hint="All ranks need the same files: put data and runs where every "
+                        "machine sees them.",
+                    )
 
     def sum_tensor(self, tensor: Tensor) -> Tensor:
         """Add a tensor up over all ranks, in place."""
         if self.are_many:
-            dist.all_reduce(tensor)
+            with _talking():
+                dist.all_reduce(tensor)
         return tensor
+
+    def sum_tensors(self, tensors: Iterable[Tensor]) -> None:
+        """Add tensors up over all ranks, in place, all at once."""
+        if self.are_many:
+            with _talking():
+                for work in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
+                    work.wait()
+
+    def copy_from_first(
+        self, tensors: Iterable[Tensor], device: torch.device | None = None
+    ) -> None:
+        """Give tensors the first rank's values.
+
+        Args:
+            tensors: of the same shapes on all ranks.
+            device: through which those go that lie elsewhere.
+        """
+        if not self.are_many:
+            return
+        with _talking(), torch.no_grad():
+            for tensor in tensors:
+                passing = tensor.detach().to(device or tensor.device).contiguous()
+                dist.broadcast(passing, 0)
+                if passing.data_ptr() != tensor.data_ptr():
+                    tensor.copy_(passing)
 
     def wait(self) -> None:
         """Until all ranks are here."""
         if self.are_many:
-            dist.barrier()
+            with _talking():
+                dist.barrier()
 
-    def leave(self) -> None:
-        """End the conversation."""
-        if self.are_many and dist.is_initialized():
+    # -- the end -----------------------------------------------------------------------------------
+
+    def __enter__(self) -> Ranks:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self.are_many:
+            return
+        if isinstance(error, Exception):
+            is_told_here = self._fails_first()
+            if not is_told_here:
+                self._leave(failed=True)
+                raise RankStopped from None
+            if isinstance(error, MemfitError):
+                error.is_of_rank = True
+        self._leave(failed=error is not None)
+
+    def _fails_first(self) -> bool:
+        if self._store is None:
+            return True
+        try:
+            return bool(self._store.add("memfit/failures", 1) == 1)
+        except RuntimeError:  # the store is gone with the rank or machine that held it
+            return True
+
+    def _leave(self, failed: bool) -> None:
+        """End the conversation; NCCL would wait for the others, who may be gone."""
+        if (
+            self._is_ours
+            and dist.is_initialized()
+            and not (failed and dist.get_backend() == "nccl")
+        ):
             dist.destroy_process_group()
 
 
-class GradientBuckets:
-    """Gradients as views of a few flat tensors, which ranks add up whole.
+def _number(variable: str, default: int) -> int:
+    text = os.environ.get(variable) or str(default)
+    if not text.isdigit() or (variable == "WORLD_SIZE" and int(text) < 1):
+        raise UsageError(f"{variable} is {text!r}; torchrun sets it to a number.")
+    return int(text)
 
-    DistributedDataParallel with ``gradient_as_bucket_view`` keeps them so, too. Its reducer talks
-    in the middle of backward, and a rank that runs out of memory there would leave the others
-    waiting for ever; here ranks first agree that all have come through.
 
-    Args:
-        parameters: that train.
-        ranks: who adds up.
-    """
+def _by_name(facts: Sequence[dict[str, T]]) -> dict[str, list[T]]:
+    return {name: [each[name] for each in facts] for name in facts[0]}
 
-    def __init__(self, parameters: Iterable[Tensor], ranks: Ranks) -> None:
-        self._ranks = ranks
-        self._flat: list[Tensor] = []
-        self._views: list[tuple[Tensor, Tensor]] = []
-        bucket: list[Tensor] = []
-        for parameter in parameters:
-            full = sum(p.nbytes for p in bucket) + parameter.nbytes > _BUCKET_BYTES
-            other = bucket and bucket[0].dtype != parameter.dtype
-            if bucket and (full or other):
-                self._add(bucket)
-                bucket = []
-            bucket.append(parameter)
-        self._add(bucket)
 
-    def _add(self, parameters: list[Tensor]) -> None:
-        first = parameters[0]
-        flat = torch.zeros(
-            sum(p.numel() for p in parameters), dtype=first.dtype, device=first.device
-        )
-        self._flat.append(flat)
-        start = 0
-        for parameter in parameters:
-            # as the parameter lies in memory: autograd then adds to it in place
-            view = flat[start : start + parameter.numel()].as_strided(
-                parameter.shape, parameter.stride(), start
-            )
-            self._views.append((parameter, view))
-            start += parameter.numel()
-
-    def clear(self) -> None:
-        """Zero gradients, in their place."""
-        for flat in self._flat:
-            flat.zero_()
-        for parameter, view in self._views:
-            parameter.grad = view
-
-    def sum(self) -> None:
-        """Add the gradients up over all ranks."""
-        handles = [dist.all_reduce(flat, async_op=True) for flat in self._flat]
-        for handle in handles:
-            handle.wait()
+@contextmanager
+def _talking() -> Iterator[None]:
+    """What goes wrong in here is that another rank is gone, silent or lost."""
+    try:
+        yield
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise MemfitError(
+            "Another rank ended, or did not answer within "
+            f"{TIMEOUT.total_seconds() / 60:.0f} minutes: {str(error).partition(chr(10))[0]}",
+            hint="Its own output says why, unless it was killed. Go on with --resume.",
+        ) from None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from memfit.data.loading import Loader, loader
-from memfit.errors import DoesNotFit
+from memfit.errors import DoesNotFit, MemfitError, UsageError
 from memfit.recipe import Recipe
 from memfit.trainer.devices import RunDevice, choose_device
 from memfit.trainer.evaluation import Evaluation, evaluate
@@ -23,9 +25,10 @@ from memfit.trainer.ranks import Ranks
 from memfit.trainer.recover import recover
 from memfit.trainer.resolve import resolved
 from memfit.trainer.run_folder import RunFolder
+from memfit.trainer.shard import CannotRedo, check_shardable
 from memfit.trainer.summary import summarise
 from memfit.trainer.training import NonFiniteLoss, StepResult, Training
-from memfit.trainer.transaction import MicroBatchEvent
+from memfit.trainer.transaction import MicroBatchEvent, batch_dependent_layers
 
 __all__ = ["RunResult", "train"]
 
@@ -92,9 +95,11 @@ def train(
         recipe = Recipe(**{"model": "cnn", "data": "shapes", **options})
     elif recipe is not None:
         recipe = recipe.but(**options)
+    elif options.keys() - {"shard"}:
+        raise UsageError(f"A run is resumed as it began; {', '.join(options)} cannot change.")
     place = choose_device(device, memory_bytes)
-    ranks = Ranks.join(place.device.type)
-    try:
+    with Ranks.join(place.device) as ranks:
+        told = listener if ranks.is_first else Listener()
         with place.limits(), opened_run(
             recipe,
             name=name,
@@ -102,11 +107,28 @@ def train(
             resume=None if resume is None else Path(resume),
             command=command,
             ranks=ranks,
-            on_damaged=lambda path, reason: listener.note(f"{path.name} is not used: {reason}."),
+            on_damaged=lambda path, reason: told.note(f"{path.name} is not used: {reason}."),
+            shard=options.get("shard"),
         ) as opened:  # fmt: skip
-            return _Run(*opened, place, ranks, listener).go()
-    finally:
-        ranks.leave()
+            with _preparing():
+                run = _Run(*opened, place, ranks, told)
+            return run.go()
+
+
+@contextmanager
+def _preparing() -> Iterator[None]:
+    """Out of memory before the first step: no batch is small enough."""
+    try:
+        yield
+        return
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        message = str(error).partition("\n")[0]
+    raise DoesNotFit(
+        f"The model and the optimizer's state do not fit: {message}",
+        hint="Ask `memfit plan` what they need, and for ways to need less.",
+    )
 
 
 class _Run:
@@ -122,15 +144,22 @@ class _Run:
         listener: Listener,
     ) -> None:
         self.folder, self.place, self.ranks = folder, place, ranks
-        self.listener = listener if ranks.is_first else Listener()
+        self.listener = listener
         if recipe.deterministic:
             make_deterministic()
         self.plan, self.recipe = resolved(recipe, place.card)
         self.loader = loader(self.recipe, rank=ranks.rank, world_size=ranks.world_size)
         self.test = self._test_loader()
         self.total_steps = self.recipe.steps or self.recipe.epochs * len(self.loader)
-        self.ingredients: Ingredients = prepare_ingredients(self.recipe, place.device)
-        sizes = self._sizes()
+        if recipe.shard and ranks.are_many:
+            check_shardable(recipe, place.memory_bytes, place.device)
+        self.ingredients: Ingredients = prepare_ingredients(self.recipe, place.device, ranks)
+        sizes = self.sizes = self._sizes()
+        step = 0 if state is None else state["step"]
+        ranks.check_same(
+            number_of_images=len(self.loader.split), step=step,
+            mean=self.loader.mean, std=self.loader.std, classes=self.loader.classes,
+        )  # fmt: skip
         self.training = Training(
             self.ingredients, self.loader, self.total_steps, sizes,
             ranks=ranks, on_event=self._changed_micro_batch, release_cache=place.release_cache,
@@ -140,6 +169,7 @@ class _Run:
         self.best: float | None = None
         self.without_better = 0
         self.last: Evaluation | None = None
+        self._told: set[str] = set()
         self._adopt()
         self.is_resumed = state is not None
         if state is not None:
@@ -153,11 +183,16 @@ class _Run:
         with Interruption() as interruption:
             try:
                 self._train(interruption)
-            except NonFiniteLoss:
-                self._save()
+            except CannotRedo as error:
+                raise self._smaller_next_time(error) from None
+            except (NonFiniteLoss, DoesNotFit) as error:
+                if isinstance(error, NonFiniteLoss) or not self.ranks.are_many:
+                    self._save()  # all is as it was before the step
                 self._set_status("stopped")
                 raise
         status: Literal["finished", "stopped"] = "finished" if self._is_done else "stopped"
+        if self.last is None and self.test is not None and self._is_done:  # resumed at its end
+            self.last = evaluate(self.ingredients, self.test, self.evaluating, self.ranks)
         summary = summarise(self.plan, self.training, self.last, self.best, self.place, self.loader)
         if self.ranks.is_first:
             self.folder.write_json("summary.json", summary | {"status": status})
@@ -175,14 +210,16 @@ class _Run:
                 let_go(error)
                 message = str(error).partition("\n")[0]
             else:
-                if interruption.is_asked:
+                if self.ranks.any(interruption.is_asked, self.place.device):
                     return
                 continue
             self._go_back(message)
 
     def _train_epoch(self, interruption: Interruption) -> None:
-        for batch in self.loader.batches(self.epoch, self.position):
-            self._note_step(self.training.take_step(batch))
+        left = self.total_steps - self.training.step
+        for batch in islice(self.loader.batches(self.epoch, self.position), left):
+            if (result := self.training.take_step(batch)) is not None:
+                self._note_step(result)
             self.position = batch.position + self.loader.batch_size
             if self.ranks.any(interruption.is_asked, self.place.device):
                 interruption.is_asked = True
@@ -191,34 +228,33 @@ class _Run:
             every = self.recipe.checkpoint_every
             if every is not None and self.training.step % every == 0:
                 self._save()
-            if self.training.step >= self.total_steps:
-                break
-        self.epoch, self.position = self.epoch + 1, 0
         self._finish_epoch()
 
     def _finish_epoch(self) -> None:
-        is_best = False
-        due = self.epoch % self.recipe.evaluate_every == 0 or self.training.step >= self.total_steps
+        """Evaluate, then save: an epoch counts as done once its evaluation is in a checkpoint."""
+        found, is_best, epoch = None, False, self.epoch + 1
+        due = epoch % self.recipe.evaluate_every == 0 or self.training.step >= self.total_steps
         if self.test is not None and due:
-            is_best = self._evaluate(self.test)
+            found = evaluate(self.ingredients, self.test, self.evaluating, self.ranks)
+            is_best = self._note_evaluation(found, epoch)
+        self.listener.finished_epoch(self.training.step, epoch, found, is_best)
+        self.epoch, self.position = epoch, 0
         self._save(is_best)
 
     @property
     def _is_done(self) -> bool:
         patience = self.recipe.early_stopping
         stopped_early = patience is not None and self.without_better >= patience
-        return self.training.step >= self.total_steps or stopped_early
+        return self.position == 0 and (self.training.step >= self.total_steps or stopped_early)
 
-    def _evaluate(self, test: Loader) -> bool:
-        """Evaluate, and say whether it was the best so far."""
-        found = evaluate(self.ingredients, test, self.evaluating, self.ranks)
+    def _note_evaluation(self, found: Evaluation, epoch: int) -> bool:
+        """Whether it is the best so far."""
         is_best = self.best is None or found.accuracy > self.best
         self.best = found.accuracy if is_best else self.best
         self.without_better = 0 if is_best else self.without_better + 1
         self.last = found
         record = {"loss": found.loss, "accuracy": found.accuracy}
-        self._write({"event": "evaluation", "epoch": self.epoch, **record})
-        self.listener.evaluated(self.training.step, self.epoch, found, is_best)
+        self._write({"event": "evaluation", "epoch": epoch, **record})
         return is_best
 
     # -- the folder --------------------------------------------------------------------------------
@@ -228,7 +264,7 @@ class _Run:
             if not self.is_resumed:
                 self.folder.write_recipe(self.recipe.to_dict())
                 self.folder.write_json("plan.json", self.plan.to_dict())
-            self.folder.rewind(self.training.step)
+            self.folder.rewind(self.training.step, evaluated=self.position == 0)
         self.listener.began(
             Beginning(
                 run=self.folder.path,
@@ -237,19 +273,23 @@ class _Run:
                 step=self.training.step,
                 total_steps=self.total_steps,
                 steps_per_epoch=len(self.loader),
-                global_batch=self.loader.batch_size,
+                global_batch=min(self.loader.batch_size, len(self.loader.split)),
                 micro_batch=self.training.fitting.size,
                 world_size=self.ranks.world_size,
                 learning_rate=self.training.peak_rate,
                 memory_bytes=self.place.memory_bytes,
             )
         )
-        for note in self.ingredients.notes:
+        for note in (*self.ingredients.notes, *self._notes()):
             self.listener.note(note)
         if not self.is_resumed:
             self._save()
 
     def _save(self, is_best: bool = False) -> None:
+        state = self.training.state_dict()
+        skipped = {**self.loader.unreadable, **(self.test.unreadable if self.test else {})}
+        if self.recipe.on_bad_image == "skip":
+            skipped = dict(item for each in self.ranks.gather(skipped) for item in each.items())
         if not self.ranks.is_first:
             self.ranks.wait()
             return
@@ -262,14 +302,13 @@ class _Run:
         path = self.folder.save_checkpoint(
             self.training.step,
             {
-                **self.training.state_dict(),
+                **state,
                 "progress": progress,
                 "recipe": self.recipe.to_dict(),
                 "classes": list(self.loader.classes),
             },
             is_best,
         )
-        skipped = {**self.loader.unreadable, **(self.test.unreadable if self.test else {})}
         if skipped:
             problems = sorted((problem.name, problem.reason) for problem in skipped.values())
             self.folder.write_skipped(problems)
@@ -277,8 +316,8 @@ class _Run:
         self.ranks.wait()
 
     def _load(self, state: dict[str, Any]) -> None:
-        self.training.load_state_dict(state)
         progress = state["progress"]
+        self.training.load_state_dict(state)
         self.epoch, self.position = progress["epoch"], progress["position"]
         self.best, self.without_better = progress["best"], progress["without_better"]
 
@@ -287,20 +326,32 @@ class _Run:
         failed_at = self.training.step
         release(self.place.release_cache)
         path, state = self.folder.checkpoints.newest()
+        self._load(state)
+        if self.ranks.is_first:
+            self.folder.rewind(self.training.step, evaluated=self.position == 0)
         if self._went_back_at == failed_at:
             raise DoesNotFit(
                 f"The optimizer's step does not fit: {message}",
                 hint="fused=true needs no temporaries: --optimizer adamw,fused=true.",
             )
         self._went_back_at = failed_at
-        self._load(state)
-        if self.ranks.is_first:
-            self.folder.rewind(self.training.step)
         self.listener.note(
             f"Memory ran out in the optimizer's step {failed_at + 1}: back to {path.name}."
         )
 
     _went_back_at: int | None = None
+
+    def _smaller_next_time(self, error: CannotRedo) -> MemfitError:
+        """Leave word for the next start of a sharded run: whoever failed writes it."""
+        smaller = next((size for size in self.sizes if size < error.size), None)
+        if smaller is None:
+            return DoesNotFit(f"Memory ran out in {error.where}, with a micro-batch of 1.")
+        word = {"largest": smaller, "world_size": self.ranks.world_size}
+        self.folder.write_json("micro_batch.json", word)
+        hint = (
+            f"Go on with --resume {self.folder.path}; torchrun --max-restarts 10 does it by itself."
+        )
+        return CannotRedo(error.where, error.size, smaller, hint)
 
     def _set_status(self, status: Literal["finished", "stopped"]) -> None:
         if self.ranks.is_first:
@@ -313,9 +364,10 @@ class _Run:
     # -- events ------------------------------------------------------------------------------------
 
     def _note_step(self, result: StepResult) -> None:
-        if (fitting := self.training.fitting).note is not None and not self._noted:
-            self._noted = True
-            self.listener.note(str(fitting.note))
+        for note in (self.training.fitting.note, self.training.note):
+            if note is not None and note not in self._told:
+                self._told.add(note)
+                self.listener.note(note)
         if result.step % max(1, self.total_steps // _METRIC_LINES) == 0:
             self._write(
                 {
@@ -328,13 +380,12 @@ class _Run:
             )
         self.listener.took_step(result, self.place.reserved_bytes)
 
-    _noted = False
-
     def _changed_micro_batch(self, event: MicroBatchEvent) -> None:
         predicted = self.plan.at(event.from_size).peak_reserved_bytes
         self._write(
             {
                 "event": "micro-batch",
+                "step": self.training.step + 1,  # the one that is under way
                 "phase": event.phase,
                 "from": event.from_size,
                 "to": event.to_size,
@@ -344,6 +395,24 @@ class _Run:
             }
         )
         self.listener.changed_micro_batch(event)
+
+    def _notes(self) -> list[str]:
+        """What is not as one might think."""
+        notes = []
+        samples, batch = len(self.loader.split), self.loader.batch_size
+        if batch > samples:
+            notes.append(
+                f"A global batch of {batch:,} is more than the {samples:,} images: "
+                "each step takes them all."
+            )
+        if self.ranks.are_many and batch_dependent_layers(self.ingredients.model):
+            notes.append(
+                "BatchNorm takes its statistics from each rank's share of the batch, and its "
+                "running statistics from the first rank's, as DistributedDataParallel does."
+            )
+        if self.test is None:
+            notes.append("The data has no test split with labels: nothing is evaluated.")
+        return notes
 
     # -- preparation -------------------------------------------------------------------------------
 
@@ -358,12 +427,19 @@ class _Run:
     def _sizes(self) -> list[int]:
         share = -(-min(self.loader.batch_size, len(self.loader.split)) // self.ranks.world_size)
         sizes = sizes_that_fit(self.plan, share, self.place.memory_bytes)
-        largest = self.ranks.least(sizes[0], self.place.device)
-        return [size for size in sizes if size <= largest] or [largest]
+        largest = min(self.ranks.gather(sizes[0]))
+        if self.ingredients.is_sharded and (self.folder.path / "micro_batch.json").exists():
+            word = self.folder.read_json("micro_batch.json")
+            if word["world_size"] == self.ranks.world_size:
+                largest = min(largest, word["largest"])
+        return self.ranks.from_first([size for size in sizes if size <= largest] or [largest])
 
     def _adopt(self) -> None:
         """The optimizer's state is made now, so that its step cannot be what runs out of memory."""
         allocate_state(self.ingredients.optimizer)
-        if (budget := self.place.budget) is not None:
-            budget.adopt(self.ingredients.model)
-            budget.adopt(self.ingredients.optimizer)
+        if (budget := self.place.budget) is None:
+            return
+        budget.adopt(self.ingredients.model)
+        budget.adopt(self.ingredients.optimizer)
+        if self.ingredients.average is not None:
+            budget.adopt(self.ingredients.average)

@@ -19,6 +19,7 @@ import difflib
 import json
 import platform
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -31,6 +32,7 @@ from typing import Any, Literal
 from memfit.errors import OtherVersion, RunError, UsageError
 from memfit.trainer.checkpoints import Checkpoints
 from memfit.trainer.durable import remove_leftovers, why_not_written, write_whole
+from memfit.trainer.launch import launch
 from memfit.trainer.metrics_file import MetricsFile, to_json
 from memfit.trainer.run_lock import RunLock
 from memfit.trainer.toml import recipe_to_toml
@@ -177,13 +179,22 @@ class RunFolder:
         self.metrics.sync()
         return self.checkpoints.save(step, content, is_best)
 
-    def rewind(self, step: int) -> None:
+    def rewind(self, step: int, *, evaluated: bool = True) -> None:
         """Drop the metrics of the steps after ``step``: they will be made again.
+
+        Args:
+            step: that the run goes on from.
+            evaluated: whether an evaluation after that step itself is done, too.
 
         Raises:
             RunError: they cannot be read or written.
         """
-        self.metrics.rewind(step)
+        self.metrics.rewind(step, evaluated=evaluated)
+
+    def discard(self) -> None:
+        """Remove a new run that could not begin, so that its name is free again."""
+        self.close()
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def write_recipe(self, recipe: Mapping[str, Any]) -> None:
         """Write ``recipe.toml``, from the resolved recipe's ``to_dict()``.
@@ -206,7 +217,9 @@ class RunFolder:
         lines = (f"{_one_line(name)}\t{_one_line(reason)}\n" for name, reason in images)
         self._write("skipped.txt", "".join(lines))
 
-    def write_json(self, name: Literal["plan.json", "summary.json"], content: Any) -> None:
+    def write_json(
+        self, name: Literal["plan.json", "summary.json", "micro_batch.json"], content: Any
+    ) -> None:
         """Write a result's ``to_dict()``.
 
         Raises:
@@ -320,6 +333,7 @@ def _facts(command: Sequence[str]) -> dict[str, Any]:
         "torchvision_version": _version_of("torchvision"),
         "python_version": platform.python_version(),
         "platform": platform.platform(),
+        "launch": launch(),
         "command": list(command),
     }
 

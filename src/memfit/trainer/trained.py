@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,10 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memfit.data.decode import decode, printable, reading_images
+from memfit.data.dataset import FileSplit
 from memfit.data.loading import loader, normalised
-from memfit.data.reading import Shaping, resized
-from memfit.errors import RunError, UsageError
+from memfit.data.paths import PathTable
+from memfit.data.reading import Request, SampleReader, Shaping
+from memfit.errors import BadImage, DataError, RunError, UsageError
+from memfit.models.user_code import import_object
 from memfit.recipe import Recipe, load_recipe
 from memfit.trainer.checkpoint import load_checkpoint
 from memfit.trainer.devices import choose_device
@@ -58,6 +61,7 @@ class Trained:
 
         Raises:
             BadImage: one cannot be read.
+            DataError: the recipe's transform failed.
         """
         if top < 1:
             raise UsageError(f"top is {top}; it must be 1 or more.")
@@ -66,11 +70,10 @@ class Trained:
         if model.average is not None:
             model.average.eval()
         found: list[Prediction] = []
-        for path in images:
-            scores = model.predict(self._input(Path(path)))[0].softmax(0)
-            shares, numbers = scores.topk(min(top, len(self.classes)))
+        for name, inputs in self._inputs(images):
+            shares, numbers = model.predict(inputs)[0].softmax(0).topk(min(top, len(self.classes)))
             answers = zip(numbers.tolist(), shares.tolist(), strict=True)
-            found.append((printable(str(path)), [(self.classes[n], share) for n, share in answers]))
+            found.append((name, [(self.classes[n], share) for n, share in answers]))
         return found
 
     def evaluate(self, split: str | None = None) -> Evaluation:
@@ -95,17 +98,29 @@ class Trained:
         chosen.is_training = False  # in order, whatever the split
         return evaluate(self._ingredients, chosen, recover(even_sizes(_EVALUATION_BATCH)))
 
-    def _input(self, path: Path) -> Tensor:
-        recipe = self.recipe
+    def _inputs(self, images: Sequence[Path | str]) -> Iterator[tuple[str, Tensor]]:
+        """Name and input ``(1, C, H, W)`` of each, made as the loader makes a test sample."""
+        recipe, made = self.recipe, self._ingredients
         assert recipe.input_shape is not None
         channels, height, width = recipe.input_shape
-        with reading_images():
-            pixels = decode(path, channels)
-        image = torch.from_numpy(np.array(pixels.transpose(2, 0, 1)))
-        if tuple(image.shape[1:]) != (height, width):
-            image = resized(image, Shaping((channels, height, width), recipe.resize))
-        batch = image[None].to(self._ingredients.device)
-        return normalised(batch, recipe.mean or (0.0,), recipe.std or (1.0,))
+        own = recipe.transform
+        transform = import_object(own) if isinstance(own, str) else own
+        transforms = () if transform is None else (transform,)
+        shaping = Shaping((channels, height, width), recipe.resize, None, transforms)
+        split = FileSplit("images", Path(), PathTable(map(os.fspath, images)), None)
+        reader = SampleReader(split, shaping, recipe.seed)
+        dtype = next(made.model.parameters()).dtype
+        for index in range(len(split)):
+            samples = reader[Request(0, np.array([index]))]
+            if samples.failure is not None:
+                raise DataError(samples.failure)
+            for _, name, reason in samples.unreadable:
+                raise BadImage(name, reason)
+            pixels = samples.pixels.to(made.device)
+            inputs = normalised(pixels, recipe.mean or (0.0,), recipe.std or (1.0,)).to(dtype)
+            if recipe.memory_format == "nhwc":
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
+            yield split.sample_name(index), inputs
 
 
 def open_trained(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +14,25 @@ from torch import Tensor, nn
 from memfit.data.loading import Batch, Loader
 from memfit.data.randomness import Purpose, seed_of
 from memfit.errors import MemfitError
+from memfit.trainer.before_step import Buffers
+from memfit.trainer.gradients import FirstBuffers, GradientBuckets
 from memfit.trainer.ingredients import Ingredients
-from memfit.trainer.out_of_memory import release_accelerator_cache
-from memfit.trainer.ranks import GradientBuckets, Ranks
+from memfit.trainer.out_of_memory import is_out_of_memory, let_go, release_accelerator_cache
+from memfit.trainer.ranks import Ranks
 from memfit.trainer.schedule import peak_learning_rate, rate_at
-from memfit.trainer.transaction import Fitting, MicroBatchEvent, fit_micro_batch
+from memfit.trainer.shard import (
+    CannotRedo,
+    full_model_state,
+    full_optimizer_state,
+    load_model_state,
+    load_optimizer_state,
+)
+from memfit.trainer.transaction import (
+    Fitting,
+    MicroBatchEvent,
+    batch_dependent_layers,
+    fit_micro_batch,
+)
 
 __all__ = ["NonFiniteLoss", "StepResult", "Training"]
 
@@ -91,19 +106,18 @@ class Training:
         self.total_steps = total_steps
         self.ranks = ranks or Ranks()
         self.step = 0
-        recipe, device = ingredients.recipe, ingredients.device
+        recipe = ingredients.recipe
         self.peak_rate = peak_learning_rate(recipe, loader.batch_size)
         groups = ingredients.optimizer.param_groups
         self._trainable = [p for group in groups for p in group["params"]]
         self._share = 1.0  # of the global batch that is here
+        self._has_batch_norm = bool(batch_dependent_layers(ingredients.model))
+        self.note: str | None = None  # what the user should know, once
         self._buckets = None
-        agree = None
         if self.ranks.are_many:
-            self._buckets = GradientBuckets(self._trainable, self.ranks)
-
-            def agree(failed: bool) -> bool:
-                return self.ranks.any(failed, device)
-
+            self._first_buffers = FirstBuffers(ingredients.model, self.ranks)
+            if not ingredients.is_sharded:
+                self._buckets = GradientBuckets(self._trainable, self.ranks)
         self.fitting: Fitting = fit_micro_batch(
             ingredients.model,
             ingredients.optimizer,
@@ -111,62 +125,146 @@ class Training:
             scale=self._scaled,
             grow_after=recipe.grow_after,
             on_event=on_event,
-            agree=agree,
+            agree=self._agree if self.ranks.are_many else None,
             release_cache=release_cache,
         )
 
-    def take_step(self, batch: Batch) -> StepResult:
+    def take_step(self, batch: Batch) -> StepResult | None:
         """One optimizer step on this rank's share of a global batch.
+
+        Returns:
+            None when no rank has a sample, because none of them could be read.
 
         Raises:
             NonFiniteLoss: everything is as it was before.
             DoesNotFit: not even one sample fits; everything is as it was before.
+            CannotRedo: memory ran out in a sharded step.
+            torch.OutOfMemoryError: in the optimizer's step, on this or another rank; where there
+                are several, all raise it.
         """
         made = self.ingredients
         self._seed()
         rate = self.peak_rate * rate_at(self.step, self.total_steps, made.recipe)
         for group in made.optimizer.param_groups:
             group["lr"] = rate
-        samples = self.ranks.total(len(batch), made.device)
+        counts = [int(count) for count in self.ranks.each(len(batch), made.device)]
+        if not (samples := sum(counts)):
+            return None
         self._share = len(batch) / samples
         self._clear_gradients()
-        loss = self._backward(batch)
-        mean = self.ranks.total(float(loss) * self._share, made.device)
+        loss = self._backward(batch, max(counts))
+        used = [] if self._buckets is None else self._buckets.used
+        mean, *used = self.ranks.totals([float(loss) * self._share, *used], made.device)
         if not math.isfinite(mean):
             self.fitting.undo()
-            names = [self.loader.split.sample_name(int(index)) for index in batch.indices]
-            raise NonFiniteLoss(self.step + 1, mean, names)
+            raise NonFiniteLoss(self.step + 1, mean, self._sample_names(batch))
         if self._buckets is not None:
-            self._buckets.sum()
-        self._update()
+            self._buckets.sum(used)
+        self._update_together()
         self.step += 1
-        return StepResult(self.step, mean, rate, int(samples), self.fitting.size)
+        return StepResult(self.step, mean, rate, samples, self.fitting.size)
+
+    def _sample_names(self, batch: Batch) -> list[str]:
+        """Of the global batch."""
+        own = [self.loader.split.sample_name(int(index)) for index in batch.indices]
+        return [name for names in self.ranks.gather(own) for name in names]
+
+    def _agree(self, failed: bool) -> bool:
+        """Whether any rank failed; a sharded model has no vote, it has talked all along."""
+        if not self.ingredients.is_sharded:
+            return self.ranks.any(failed, self.ingredients.device)
+        if failed:
+            raise CannotRedo(f"step {self.step + 1}", self.fitting.size)
+        return False
 
     def _seed(self) -> None:
         """Random numbers (dropout) follow from seed, step and rank; no state is kept."""
+        made = self.ingredients
         key = (self.step << 16) + self.ranks.rank
-        torch.manual_seed(seed_of(self.ingredients.recipe.seed, 0, Purpose.STEP, key) >> 1)
+        seed = seed_of(made.recipe.seed, 0, Purpose.STEP, key) >> 1
+        # not torch.manual_seed: it formats a traceback for each kind of device not in use yet
+        torch.default_generator.manual_seed(seed)
+        if made.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
-    def _backward(self, batch: Batch) -> Tensor:
+    def _backward(self, batch: Batch, largest: int) -> Tensor:
         made, loader = self.ingredients, self.loader
 
         def compute_loss(part: slice) -> Tensor:
+            if part.start == part.stop:
+                return self._loss_of_none()
             inputs, targets = loader.prepare(batch[part], made.device)
+            if len(inputs) == 1 and self._has_batch_norm:
+                return self._loss_of_one(inputs, targets)
             return made.compute_loss(inputs, targets)
 
-        return self.fitting.backward(len(batch), compute_loss)
+        return self.fitting.backward(
+            len(batch), compute_loss, largest=largest, with_empty=made.is_sharded
+        )
+
+    def _loss_of_none(self) -> Tensor:
+        """Take part in the others' forward and backward, with a gradient of zero."""
+        made = self.ingredients
+        blank = self.loader.blank(1, "cpu")
+        for part in (blank, blank.neighbours):
+            if part is not None:
+                part.pixels.zero_()
+                part.labels.zero_()
+        with _frozen_statistics(made.model):
+            return made.compute_loss(*self.loader.prepare(blank, made.device)) * 0.0
+
+    def _loss_of_one(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Where BatchNorm has one value for each channel, it has no statistics but the running."""
+        made, buffers = self.ingredients, Buffers(self.ingredients.model)
+        if made.is_sharded:  # other ranks take part in one forward, not in two
+            with _frozen_statistics(made.model):
+                return made.compute_loss(inputs, targets)
+        buffers.save()
+        try:
+            return made.compute_loss(inputs, targets)
+        except ValueError as error:  # torch 2.15, torch/nn/functional.py, _verify_batch_size
+            if "more than 1 value per channel" not in str(error):
+                raise
+        buffers.restore()
+        self.note = (
+            "A sample was alone in its batch: BatchNorm took its running statistics instead. "
+            "Another global batch avoids it."
+        )
+        with _frozen_statistics(made.model):
+            return made.compute_loss(inputs, targets)
 
     def _scaled(self, loss: Tensor) -> Tensor:
-        if self._share != 1.0:
-            loss = loss * self._share
+        # FSDP2 divides the sum of the ranks' gradients by their number
+        share = self._share * (self.ranks.world_size if self.ingredients.is_sharded else 1)
+        if share != 1.0:
+            loss = loss * share
         return self.ingredients.scaler.scale(loss)
 
     def _clear_gradients(self) -> None:
         made = self.ingredients
         if self._buckets is not None:
             self._buckets.clear()
+        elif made.recipe.zero_grad == "none":
+            for parameter in self._trainable:
+                parameter.grad = None
         else:
-            made.optimizer.zero_grad(set_to_none=made.recipe.zero_grad == "none")
+            made.optimizer.zero_grad(set_to_none=False)
+
+    def _update_together(self) -> None:
+        if not self.ranks.are_many:
+            self._update()
+            return
+        message = None
+        try:
+            self._update()
+            self._first_buffers.copy()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            let_go(error)
+            message = str(error).partition("\n")[0]
+        if self.ranks.any(message is not None, self.ingredients.device):
+            raise torch.OutOfMemoryError(message or "out of memory on another rank")
 
     def _update(self) -> None:
         made = self.ingredients
@@ -181,26 +279,56 @@ class Training:
     # -- state -------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that decides the steps to come, on whatever device it is."""
+        """Everything that decides the steps to come, on whatever device it is.
+
+        Of a sharded model all ranks call it together, and the first one has the tensors.
+        """
         made = self.ingredients
+        if made.is_sharded:
+            model = full_model_state(made.model)
+            optimizer = full_optimizer_state(made.model, made.optimizer)
+            average = None if made.average is None else full_model_state(made.average.module)
+        else:
+            model, optimizer = made.model.state_dict(), made.optimizer.state_dict()
+            average = None if made.average is None else made.average.module.state_dict()
         return {
-            "model": made.model.state_dict(),
-            "optimizer": made.optimizer.state_dict(),
+            "model": model,
+            "optimizer": optimizer,
             "scaler": made.scaler.state_dict(),
-            "model_average": None if made.average is None else made.average.module.state_dict(),
+            "model_average": average,
             "averaged_steps": None if made.average is None else made.average.n_averaged,
             "micro_batch": self.fitting.state_dict(),
             "step": self.step,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from :meth:`state_dict`."""
+        """Go on from :meth:`state_dict`, of any number of ranks, sharded or not."""
         made = self.ingredients
-        made.model.load_state_dict(state["model"])
-        made.optimizer.load_state_dict(state["optimizer"])
+        if made.is_sharded:
+            load_model_state(made.model, state["model"])
+            load_optimizer_state(made.model, made.optimizer, state["optimizer"])
+        else:
+            made.model.load_state_dict(state["model"])
+            made.optimizer.load_state_dict(state["optimizer"])
         made.scaler.load_state_dict(state["scaler"])
         if made.average is not None and state["model_average"] is not None:
-            made.average.module.load_state_dict(state["model_average"])
+            if made.is_sharded:
+                load_model_state(made.average.module, state["model_average"])
+            else:
+                made.average.module.load_state_dict(state["model_average"])
             made.average.n_averaged.copy_(state["averaged_steps"])
         self.fitting.load_state_dict(state["micro_batch"])
         self.step = state["step"]
+
+
+@contextmanager
+def _frozen_statistics(model: nn.Module) -> Iterator[None]:
+    """Inside, BatchNorm layers normalise as in evaluation."""
+    layers = [model.get_submodule(name) for name in batch_dependent_layers(model)]
+    for layer in layers:
+        layer.eval()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.train()

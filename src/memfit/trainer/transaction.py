@@ -118,6 +118,8 @@ class Fitting:
         self._agree = agree
         self._release_cache = release_cache
         self._buffers = Buffers(model)
+        self._known: list[Tensor] = []
+        self._known_count = -1
         self._gradients: Gradients | None = None
         self._random: RandomState | None = None
         self._where: Where = "forward"
@@ -137,7 +139,14 @@ class Fitting:
         """Every change of the size, in order."""
         return self._sizes.events
 
-    def backward(self, count: int, compute_loss: Callable[[slice], Tensor]) -> Tensor:
+    def backward(
+        self,
+        count: int,
+        compute_loss: Callable[[slice], Tensor],
+        *,
+        largest: int | None = None,
+        with_empty: bool = False,
+    ) -> Tensor:
         """Forward and backward of ``count`` samples, in as many micro-batches as are needed.
 
         Gradients are those of the mean over all samples, added to what ``parameter.grad`` holds.
@@ -152,6 +161,10 @@ class Fitting:
             count: samples in the batch; on several ranks some may have none.
             compute_loss: from a slice of ``range(count)``, the mean loss over it (one number). It
                 may be called again for the same samples, and must not talk to other ranks.
+            largest: on several ranks, the most samples that any of them has; all make as many
+                micro-batches as those need.
+            with_empty: where a rank has fewer, it is called with empty slices, too, for models
+                that talk to other ranks in every forward; their loss must have no gradient.
 
         Returns:
             The mean loss over the batch: a detached tensor without dimensions.
@@ -172,11 +185,11 @@ class Fitting:
         self._random = RandomState({parameter.device for parameter in parameters})
         self._buffers.save()
         while True:
-            outcome = self._attempt(count, compute_loss)
+            outcome = self._attempt(count, compute_loss, largest or count, with_empty)
             failure = self._failure(outcome)
             if failure is None:
                 assert isinstance(outcome, Tensor)
-                self._note_clean_step(count)
+                self._note_clean_step(largest or count)
                 return outcome
             del outcome
             self.undo()
@@ -202,25 +215,44 @@ class Fitting:
             setattr(self, f"_{name}", state[name])
 
     def _parameters(self) -> list[Tensor]:
+        """Of model and optimizer; looked up again when the optimizer was given more."""
         groups = self._optimizer.param_groups
-        of_optimizer = (parameter for group in groups for parameter in group["params"])
-        return list(dict.fromkeys([*self._model.parameters(), *of_optimizer]))
+        count = sum(len(group["params"]) for group in groups)
+        if count != self._known_count:
+            of_optimizer = (parameter for group in groups for parameter in group["params"])
+            self._known = list(dict.fromkeys([*self._model.parameters(), *of_optimizer]))
+            self._known_count = count
+        return self._known
 
     # -- one attempt ---------------------------------------------------------------------------
 
-    def _attempt(self, count: int, compute_loss: Callable[[slice], Tensor]) -> Tensor | _Failure:
+    def _attempt(
+        self,
+        count: int,
+        compute_loss: Callable[[slice], Tensor],
+        largest: int,
+        with_empty: bool,
+    ) -> Tensor | _Failure:
         """Do all samples; the error and all that it holds is gone on return."""
         try:
-            return self._all_micro_batches(count, compute_loss)
+            return self._all_micro_batches(count, compute_loss, largest, with_empty)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             let_go(error)
             return _Failure(self._where, str(error).partition("\n")[0])
 
-    def _all_micro_batches(self, count: int, compute_loss: Callable[[slice], Tensor]) -> Tensor:
+    def _all_micro_batches(
+        self,
+        count: int,
+        compute_loss: Callable[[slice], Tensor],
+        largest: int,
+        with_empty: bool,
+    ) -> Tensor:
         total: Tensor | None = None
-        parts = even_slices(count, self.size) if count else []
+        parts = even_slices(count, self.size, -(-largest // self.size))
+        if not with_empty:
+            parts = [part for part in parts if part.stop > part.start]
         if len(parts) > 1 and self.note is None:
             self._note_batch_dependence()
         for part in parts:
@@ -241,7 +273,7 @@ class Fitting:
                 hint='Return the mean over the samples of the slice: reduction="mean".',
             )
         share = part.stop - part.start
-        if share != count:
+        if share != count and share:
             loss = loss * (share / count)
         self._where = "backward"
         (loss if self._scale is None else self._scale(loss)).backward()
@@ -286,14 +318,14 @@ class Fitting:
             )
 
 
-def even_slices(count: int, size: int) -> list[slice]:
-    """As few slices of ``range(count)`` as hold ``size`` at most, the larger ones first.
+def even_slices(count: int, size: int, number: int | None = None) -> list[slice]:
+    """As few slices of ``range(count)`` as hold ``size`` at most, or ``number``; larger ones first.
 
     Example:
         >>> even_slices(9, 4)
         [slice(0, 3, None), slice(3, 6, None), slice(6, 9, None)]
     """
-    number = -(-count // size)
+    number = number or max(1, -(-count // size))
     least, larger = divmod(count, number)
     starts = [i * least + min(i, larger) for i in range(number + 1)]
     return [slice(a, b) for a, b in pairwise(starts)]
