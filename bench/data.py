@@ -136,11 +136,12 @@ def _write_idx(path: Path, values: Any, magic: int) -> None:
 def _command(*arguments: str) -> tuple[float, int]:
     """Seconds and peak bytes of a memfit command."""
     code = (
-        "import resource, sys, os\n"
+        "import sys, os\n"
         "from memfit.cli import main\n"
         "sys.stdout = open(os.devnull, 'w')\n"
         f"code = main({list(arguments)!r})\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, file=sys.stderr)\n"
+        "status = open('/proc/self/status').read()\n"  # ru_maxrss would be the parent's
+        "print(int(status.split('VmHWM:')[1].split()[0]) * 1024, file=sys.stderr)\n"
         "sys.exit(code)\n"
     )
     start = time.perf_counter()

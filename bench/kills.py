@@ -35,6 +35,10 @@ RECIPE = [
 ]  # fmt: skip
 #: From each start to the kill.
 SECONDS = (1.5, 6.0)
+KNOWN = {
+    "run.json", "recipe.toml", "plan.json", "metrics.jsonl", "skipped.txt", "summary.json",
+    "checkpoints", "run.lock", "last.pt", "best.pt",
+}  # fmt: skip
 
 
 def main() -> int:
@@ -84,6 +88,7 @@ def train_with_kills(
     """Begin a run and resume it after each kill until it has finished; where it was killed."""
     moments: Counter[str] = Counter()
     while True:
+        steps = steps_of(path)
         if (path / "run.json").exists():
             process = start(["--resume", str(path)])
         else:  # killed before it had a folder: not counted
@@ -97,7 +102,7 @@ def train_with_kills(
             process.kill()
             process.wait()
         if (path / "run.json").exists():
-            moments[moment(path)] += 1
+            moments[moment(path, steps)] += 1
 
 
 def start(arguments: list[str]) -> subprocess.Popen[bytes]:
@@ -118,23 +123,22 @@ def said(path: Path) -> str:
     return (path.parent / "log").read_text(encoding="utf-8")
 
 
-def moment(path: Path) -> str:
+def moment(path: Path, steps_before: int) -> str:
     """What a killed run was doing, as far as its folder tells."""
     if not all(map(known, path.rglob("*"))):
-        return "writing a file"
-    lines = (path / "metrics.jsonl").read_bytes() if (path / "metrics.jsonl").exists() else b""
-    if not lines:
-        return "before its first step"
-    return "in a line of metrics" if not lines.endswith(b"\n") else "between writes"
+        return "writing a checkpoint"
+    return "training" if steps_of(path) > steps_before else "starting"
 
 
-KNOWN = {
-    "run.json", "recipe.toml", "plan.json", "metrics.jsonl", "skipped.txt", "summary.json",
-    "checkpoints", "run.lock", "last.pt", "best.pt",
-}  # fmt: skip
+def steps_of(path: Path) -> int:
+    """The last step in the metrics."""
+    file = path / "metrics.jsonl"
+    lines = file.read_bytes().splitlines() if file.exists() else []
+    return json.loads(lines[-1])["step"] if lines else 0
 
 
 def known(file: Path) -> bool:
+    """Whether it belongs into a run's folder; what is being written has another name."""
     return file.name in KNOWN or (file.name.startswith("step-") and file.suffix == ".pt")
 
 

@@ -17,6 +17,9 @@ from rich.console import Console
 
 from memfit.cli import app
 
+COMMANDS_IN_ORDER = (
+    [], ["plan"], ["model"], ["data"], ["train"], ["predict"], ["evaluate"], ["export"], ["gpus"],
+)  # fmt: skip
 ROOT = Path(__file__).parent.parent
 COMMANDS = ROOT / "docs" / "commands.md"
 README = ROOT / "README.md"
@@ -28,7 +31,7 @@ START, END = "<!-- accuracy: from bench/accuracy.py -->", "<!-- end of accuracy 
 def commands() -> str:
     """Every command's help as one page."""
     pages = ["# Commands\n\nThe output of `memfit COMMAND --help`; written by `make docs`.\n"]
-    for words in ([], ["plan"], ["model"], ["data"], ["gpus"]):
+    for words in COMMANDS_IN_ORDER:
         console = Console(width=90, file=io.StringIO(), force_terminal=False, color_system=None)
         app(
             [*words, "--help"], console=console, exit_on_error=False, result_action="return_value"

@@ -85,6 +85,14 @@ def test_the_readmes_python_runs() -> None:
         assert names["plan"].max_batch_size > 0  # type: ignore[attr-defined]
 
 
+def test_the_readmes_recipe_is_one(tmp_path: Path) -> None:
+    from memfit.recipe import load_recipe
+
+    (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "recipe.toml").write_text(text)
+    assert load_recipe(tmp_path / "recipe.toml").global_batch == 256
+
+
 def test_the_documents_are_not_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.util
     import sys

@@ -167,7 +167,8 @@ def data(
     Parameters
     ----------
     source:
-        mnist, fashion-mnist, cifar10, cifar100, shapes, or a path: a folder of images (a folder
+        mnist, fashion-mnist, cifar10, cifar100, shapes (or shapes,size=48,channels=1,classes=6,
+        train=4000,test=1000,seed=0), or a path: a folder of images (a folder
         per class, with or without train and test), a CSV or Parquet file of paths and labels,
         IDX files, CIFAR pickles, an .npz, or one image.
     root:
