@@ -16,7 +16,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +177,9 @@ def walk(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Walk:
         patch.setenv("COLUMNS", "100")
         accept_any_checksum(patch)
         mpl.use("Agg")
-        for block in blocks_of(ENGLISH):
+        blocks = blocks_of(ENGLISH)
+        assert all(long in blocks[0].text for long in SHORTER)
+        for block in blocks:
             done.take(block)
         mpl.pyplot.close("all")
     done.names["folder"] = folder
@@ -232,41 +234,54 @@ def numbers_in(page: Path) -> list[str]:
 
 
 def computed_numbers() -> set[str]:
-    """What the text may say, from first principles, PyTorch and plans."""
-    small, large = memfit.plan("mlp", **_MNIST), memfit.plan("mlp", **_CIFAR)
-    full = memfit.plan("torchvision:resnet50", **_RESNET)
-    mixed = memfit.plan("torchvision:resnet50", **_RESNET, precision="amp-fp16")
-    weights = (784 * 128 + 128, 3072 * 128 + 128, 128 * 10 + 10)
-    of_mnist, of_cifar = weights[0] + weights[2], weights[1] + weights[2]
-    at, doubled = small.at(64), 16
-    while small.at(2 * doubled).fits():
-        doubled *= 2
-    four = sum(at.parts[part] for part in ("parameters", "gradients", "optimizer", "batch"))
-    kept = 64 * (128 + 10 + 10) * 4 + 3 * 4
-    share = round(100 * full.at(109).total_bytes / full.gpu.usable_bytes)  # type: ignore[union-attr]
-    most, safe = full.max_batch_size, full.recommended_batch_size
-    assert int(0.8 * most) == 109  # type: ignore[operator]
-    whole = (
-        784, 3072, 128, 255, 1000, 1024, *weights, of_mnist, of_cifar, 4 * of_mnist,
-        60_000, ceil(60_000 / 64), at.parts["gradients"], 4 * 128, 64 * 10 * 4, kept,
-        at.parts["activations"], _kept("amp-fp16"), 8 * of_mnist, doubled, small.max_batch_size,
-        400, 800, 1600, four, most, safe, int(0.8 * most), 100,  # type: ignore[operator]
+    """What the text may say, from first principles and from plans."""
+    hidden, output = 784 * 128 + 128, 128 * 10 + 10
+    hidden_of_cifar = 3072 * 128 + 128
+    weights_bytes = 4 * (hidden + output)
+    of_mlp = (
+        784, 3072, 128, hidden, hidden_of_cifar, output, hidden + output, hidden_of_cifar + output,
+        weights_bytes, 2 * weights_bytes, weights_bytes - 128 * 4, 128 * 4, 64 * 10 * 4,
+        64 * 10 * 4 + 2 * 4, 64 * (128 + 10 + 10) * 4 + 3 * 4, kept_bytes("amp-fp16"),
+        4 * weights_bytes - 128 * 4 + 64 * (784 * 4 + 8),
     )  # fmt: skip
-    assert small.max_batch_size // 60_000 == 30  # type: ignore[operator]
-    assert large.max_batch_size is not None
-    ratio = round(100 * mixed.at(32).total_bytes / full.at(32).total_bytes)
+    of_sets = (60_000, ceil(60_000 / 64), 255, 1000, 1024)
+    of_a_hundred_million = (400, 800, 4 * 400)
+    whole = {*of_mlp, *of_sets, *of_a_hundred_million, *batches_of_mlp(), *batches_of_resnet()}
     return {
         *(f"{number:,}" for number in whole),
-        str(60_000 / 64),
-        f"{4 * of_mnist / 1000:.1f}",
-        f"{4 * of_mnist / 1024:.1f}",
-        "403",  # the wrong one
-        "50%",  # what half would be
-        "80%",  # memfit's default, checked below
-        f"{ratio}%",
-        f"{share}%",
+        *(str(60_000 / 64), f"{weights_bytes / 1000:.1f}", f"{weights_bytes / 1024:.1f}"),
+        *("403", "50%"),  # both are said to be wrong
+        *shares_of_resnet(),
         *ABOUT_THE_REAL_SETS,
     }
+
+
+def batches_of_mlp() -> tuple[int, int]:
+    """The last power of two that fits, and the largest batch."""
+    plan, doubled = memfit.plan("mlp", **_MNIST), 16
+    while plan.at(2 * doubled).fits():
+        doubled *= 2
+    assert plan.max_batch_size is not None
+    assert plan.max_batch_size // 60_000 == 30  # "30 times the training set"
+    assert 0.4 < 1 - doubled / plan.max_batch_size < 0.5  # "nearly half"
+    return doubled, plan.max_batch_size
+
+
+def batches_of_resnet() -> tuple[int, int]:
+    """The largest batch, and 80 % of it."""
+    most = memfit.plan("torchvision:resnet50", **_RESNET).max_batch_size
+    assert most is not None
+    return most, int(0.8 * most)
+
+
+def shares_of_resnet() -> set[str]:
+    """Of the card at 80 % of the largest batch, of memory with AMP; and memfit's own 80 %."""
+    full = memfit.plan("torchvision:resnet50", **_RESNET)
+    mixed = memfit.plan("torchvision:resnet50", **_RESNET, precision="amp-fp16")
+    assert full.gpu is not None
+    of_card = full.at(batches_of_resnet()[1]).total_bytes / full.gpu.usable_bytes
+    with_amp = mixed.at(32).total_bytes / full.at(32).total_bytes
+    return {f"{share:.0%}" for share in (of_card, with_amp, full.recipe.safety)}
 
 
 _CARD = {"optimizer": "adam", "gpu": "rtx-3060"}
@@ -277,9 +292,9 @@ _RESNET = {"input_shape": (3, 224, 224), **_CARD}
 ABOUT_THE_REAL_SETS = {"0.1307", "0.3081", "97.5%", "53%"}
 
 
-def _kept(precision: str) -> int:
+def kept_bytes(precision: str) -> int:
     """The most that forward leaves to backward, from the plan's own timeline."""
-    timeline = memfit.plan("mlp", **_MNIST, precision=precision).at(64).timeline  # type: ignore[arg-type]
+    timeline = memfit.plan("mlp", **_MNIST, precision=precision).at(64).timeline
     allocations, first = timeline.tape.allocations, None
     for position, event in enumerate(timeline.tape.events):
         if event >= 0 and allocations[event].phase == "backward":
@@ -291,8 +306,15 @@ def _kept(precision: str) -> int:
 
 def test_every_number_in_the_text_is_computed() -> None:
     assert set(numbers_in(ENGLISH)) - computed_numbers() == set()
-    assert memfit.Recipe(model="mlp").safety == 0.8
-    assert _kept("fp32") == 37_900
+    assert kept_bytes("fp32") == 37_900
+
+
+def test_every_sum_in_the_text_is_right() -> None:
+    text = BLOCK.sub("", ENGLISH.read_text(encoding="utf-8")).replace(",", "").replace("**", "")
+    sums = re.findall(r"(\d+(?:\s[·+]\s\d+)+)\s(?:=|\|)\s(\d+)", text)
+    assert len(sums) == 9
+    for left, right in sums:
+        assert sum(prod(map(int, part.split("·"))) for part in left.split("+")) == int(right), left
 
 
 # -- the other language ----------------------------------------------------------------------------
@@ -306,10 +328,9 @@ def test_the_chinese_page_has_the_same_code() -> None:
 def test_the_chinese_page_has_the_same_numbers_and_structure() -> None:
     assert sorted(numbers_in(CHINESE)) == sorted(numbers_in(ENGLISH))
     english, chinese = (page.read_text(encoding="utf-8") for page in (ENGLISH, CHINESE))
-    for mark in (r"^## ", r"^> ", r"^\| ", r"^- ", r"^\d\. "):
+    for mark in (r"^## ", r"^\| ", r"^- ", r"^\d\. ", r"^> \*\*"):
         counts = [len(re.findall(mark, text, re.MULTILINE)) for text in (english, chinese)]
-        if mark != r"^> ":  # paragraphs are wrapped differently
-            assert counts[0] == counts[1], mark
+        assert counts[0] == counts[1] > 3, mark
     assert english.count("Often wrong: ") == chinese.count("常见错误：")
     assert "](course.zh.md)" in english
     assert "](course.md)" in chinese
@@ -339,7 +360,7 @@ def test_what_is_said_about_cifar10(tmp_path: Path, one_thread: None) -> None:
     with tarfile.open(SHARED / "cifar10-jpeg.tar.gz") as archive:
         for member in filter(tarfile.TarInfo.isfile, archive):
             split, name, file = member.name.split("/")
-            content = archive.extractfile(member).read()  # type: ignore[union-attr]
+            content = archive.extractfile(member).read()
             pixels = np.asarray(Image.open(io.BytesIO(content)))
             splits[split].append((pixels.transpose(2, 0, 1), CIFAR_CLASSES.index(name)))
             if file < "0003":

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
 import pytest
+
+import memfit
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = ("data.md", "own-loop.md")
@@ -46,3 +49,9 @@ def test_the_table_of_batches_adds_up() -> None:
         assert int(values.replace(",", "")) == count
         assert (bytes_of(float32), bytes_of(half)) == (4 * count, 2 * count)
         assert bytes_of(labels) == 64 * 8
+
+
+def test_the_default_that_own_loop_names() -> None:
+    text = (DOCS / "own-loop.md").read_text(encoding="utf-8")
+    default = inspect.signature(memfit.fit_micro_batch).parameters["grow_after"].default
+    assert f"`grow_after` clean steps ({default})" in text

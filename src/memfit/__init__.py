@@ -45,8 +45,10 @@ _HOMES = {
     "VirtualGPU": "memfit.memory.virtual_gpu",
     "fit_micro_batch": "memfit.trainer.transaction",
     "gpus": "memfit.catalogue",
+    "open_trained": "memfit.trainer.trained",
     "plan": "memfit.api",
     "recover": "memfit.trainer.recover",
+    "train": "memfit.trainer.run",
 }
 
 

@@ -356,7 +356,7 @@ def test_the_plan_counts_the_batch_that_the_loader_delivers() -> None:
     import memfit
 
     data = arrays(1, size=28)
-    plan = memfit.plan("mlp", data=data, gpu="11GiB")
+    plan = memfit.plan("cnn", data=data, gpu="11GiB")
     assert plan.recipe.input_shape == (1, 28, 28)
     assert plan.recipe.num_classes == CLASSES
     spec = BatchSpec(TensorSpec((1, 28, 28), torch.float32), TensorSpec((), torch.int64))

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from memfit.data.loading import loader
+from memfit.errors import UsageError
 from memfit.memory.cpu_budget import CpuBudget
 from memfit.memory.tape import Phase
 from memfit.recipe import Recipe
@@ -120,6 +122,13 @@ def fails_in_the_optimizer(folder: Path, ranks: Ranks) -> None:
     handle = register_optimizer_step_pre_hook(once)
     train("sgd", folder, "optimizer-failed")
     handle.remove()
+
+
+def sees_other_data(folder: Path, ranks: Ranks) -> None:
+    """As on a machine with other files."""
+    recipe = RECIPES["plain-sgd"].but(data=SHAPES.format(64 + ranks.rank))
+    with pytest.raises(UsageError, match="Number of images is 64 on rank 0 and 65 on rank 1"):
+        train_recipe(recipe, name="other-data", runs=folder, device="cpu")
 
 
 def unreadable_on_one_rank(folder: Path, ranks: Ranks) -> None:

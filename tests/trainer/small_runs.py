@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from memfit.trainer.checkpoint import load_checkpoint
 from memfit.trainer.evaluation import Evaluation
 from memfit.trainer.listener import Beginning, Listener
 from memfit.trainer.run import RunResult, train
+from memfit.trainer.run_folder import RunFolder
 from memfit.trainer.training import StepResult
 from memfit.trainer.transaction import MicroBatchEvent
 
@@ -110,9 +110,8 @@ def stop_at(step: int, given: Recipe, runs: Path, name: str) -> RunResult:
 
 def state_of(run: Path) -> dict[str, Any]:
     """Its last checkpoint, and its metrics line by line."""
-    lines = (run / "metrics.jsonl").read_text().splitlines()
     state = load_checkpoint(run / "checkpoints" / "last.pt")
-    return state | {"metrics": [json.loads(line) for line in lines]}
+    return state | {"metrics": RunFolder.open(run).metrics.read()}
 
 
 def assert_same(one: Any, other: Any, where: str = "") -> None:

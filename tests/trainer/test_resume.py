@@ -75,7 +75,7 @@ def undisturbed(conv: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     return found
 
 
-# -- stopped ------------------------------------------------------------------------------------
+# -- stopped ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_early_stopping_ends_the_run_early(undisturbed: dict[str, Any]) -> None:
     assert state["step"] == 4 * len(evaluations)
 
 
-# -- crashed ------------------------------------------------------------------------------------
+# -- crashed ---------------------------------------------------------------------------------------
 
 
 class CrashAfter(Watcher):
@@ -204,7 +204,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     assert_same(state_of(path), undisturbed["everything"])
 
 
-# -- other processes ----------------------------------------------------------------------------
+# -- other processes -------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -286,7 +286,7 @@ def test_killed_at_random_moments(
     assert_same(state_of(tmp_path / "run"), undisturbed["everything"])
 
 
-# -- the disk is full -----------------------------------------------------------------------------
+# -- the disk is full ------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -324,7 +324,7 @@ def test_a_full_disk(small_disk: Path, conv: str, undisturbed: dict[str, Any]) -
     assert_same(state_of(path), undisturbed["everything"])
 
 
-# -- what cannot be resumed -----------------------------------------------------------------------
+# -- what cannot be resumed ------------------------------------------------------------------------
 
 
 def test_a_finished_run_is_not_resumed(tmp_path: Path) -> None:
@@ -393,7 +393,7 @@ def test_checkpoints_that_somebody_removed(tmp_path: Path) -> None:
     assert len(RunFolder.open(path).metrics.read()) == 2, "the metrics stay"
 
 
-# -- code ---------------------------------------------------------------------------------------
+# -- code ------------------------------------------------------------------------------------------
 
 
 def test_a_recipe_with_code_is_given_again(tmp_path: Path) -> None:

@@ -110,12 +110,15 @@ def _answers(
     ingredients: Ingredients, loader: Loader, batch: Batch, fitting: Recovery
 ) -> tuple[Tensor, Tensor]:
     """Summed loss (float64), and samples by ``true * classes + answered``, of a batch."""
-    found: list[tuple[Tensor, Tensor]] = []
+    found: tuple[Tensor, Tensor] | None = None
     for attempt in fitting:
+        found = None
         with attempt as size:
-            found = [_answer(ingredients, loader, part) for part in batch.split(size)]
-    losses, counts = zip(*found, strict=True)
-    return torch.stack(losses).sum(), torch.stack(counts).sum(0)
+            for part in batch.split(size):
+                loss, counts = _answer(ingredients, loader, part)
+                found = (loss, counts) if found is None else (found[0] + loss, found[1] + counts)
+    assert found is not None, "a batch has samples"
+    return found
 
 
 def _answer(ingredients: Ingredients, loader: Loader, part: Batch) -> tuple[Tensor, Tensor]:

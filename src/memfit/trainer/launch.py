@@ -7,7 +7,7 @@ import socket
 
 import psutil
 
-__all__ = ["is_restart", "launch"]
+__all__ = ["launch", "restarts"]
 
 
 def launch() -> str | None:
@@ -21,6 +21,6 @@ def launch() -> str | None:
     return f"{socket.gethostname()} {parent.pid} {parent.create_time():.2f}"
 
 
-def is_restart() -> bool:
-    """Whether ``torchrun --max-restarts`` has started the ranks again."""
-    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") not in ("", "0")
+def restarts() -> int:
+    """How often ``torchrun --max-restarts`` has started the ranks again."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0)

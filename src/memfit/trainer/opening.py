@@ -11,7 +11,7 @@ from typing import Any
 
 from memfit.errors import CheckpointError, RunError, UsageError
 from memfit.recipe import Recipe, load_recipe
-from memfit.trainer.launch import is_restart, launch
+from memfit.trainer.launch import launch, restarts
 from memfit.trainer.ranks import Ranks
 from memfit.trainer.resolve import absolute
 from memfit.trainer.run_folder import RunFolder
@@ -58,7 +58,7 @@ def opened_run(
         CheckpointError: there is no checkpoint to go on from, or it is of another recipe.
         UsageError: the recipe is missing, or another than the run's.
     """
-    if resume is None and is_restart():
+    if resume is None and restarts():
         resume = ranks.from_first(_begun_by(launch(), runs) if ranks.is_first else None)
     if resume is not None:
         with _resumed(recipe, resume, command, ranks, on_damaged, shard) as opened:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, TypeVar
@@ -15,7 +14,7 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from memfit.errors import MemfitError, RankStopped, UsageError
-from memfit.trainer.out_of_memory import is_out_of_memory
+from memfit.trainer.launch import restarts
 
 __all__ = ["TIMEOUT", "Ranks"]
 
@@ -79,7 +78,9 @@ class Ranks:
         if not dist.is_available():
             raise UsageError("This PyTorch was built without torch.distributed.")
         try:
-            store, rank, world_size = next(rendezvous("env://", timeout=TIMEOUT))
+            shared, rank, world_size = next(rendezvous("env://", timeout=TIMEOUT))
+            # torchrun's own store outlives a restart, with the addresses of the ranks before it
+            store = dist.PrefixStore(f"memfit/{restarts()}", shared)  # type: ignore[attr-defined]
             dist.init_process_group(
                 "nccl" if device.type == "cuda" else "gloo",
                 store=store,
@@ -91,7 +92,9 @@ class Ranks:
         except (RuntimeError, ValueError) as error:
             where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
             reason = str(error).partition("\n")[0]
-            raise MemfitError(f"The other ranks cannot be reached at {where}: {reason}") from None
+            lost = MemfitError(f"The other ranks cannot be reached at {where}: {reason}")
+            lost.is_of_rank = True
+            raise lost from None
         return cls(rank, world_size, store, is_ours=True)
 
     @property
@@ -112,9 +115,8 @@ class Ranks:
             return [number]
         own = torch.tensor([float(number)], dtype=torch.float64, device=device)
         every = own.new_empty(self.world_size)
-        with _talking():
-            dist.all_gather(list(every.split(1)), own)
-            return every.tolist()
+        dist.all_gather(list(every.split(1)), own)
+        return every.tolist()
 
     def total(self, number: float, device: torch.device) -> float:
         """The sum of a number over all ranks."""
@@ -136,8 +138,7 @@ class Ranks:
         if not self.are_many:
             return value
         box = [value]
-        with _talking():
-            dist.broadcast_object_list(box)
+        dist.broadcast_object_list(box)
         return box[0]
 
     def gather(self, value: T) -> list[T]:
@@ -145,8 +146,7 @@ class Ranks:
         if not self.are_many:
             return [value]
         values: list[Any] = [None] * self.world_size
-        with _talking():
-            dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value)
         return values
 
     def check_same(self, **facts: Any) -> None:
@@ -168,16 +168,14 @@ class Ranks:
     def sum_tensor(self, tensor: Tensor) -> Tensor:
         """Add a tensor up over all ranks, in place."""
         if self.are_many:
-            with _talking():
-                dist.all_reduce(tensor)
+            dist.all_reduce(tensor)
         return tensor
 
     def sum_tensors(self, tensors: Iterable[Tensor]) -> None:
         """Add tensors up over all ranks, in place, all at once."""
         if self.are_many:
-            with _talking():
-                for work in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
-                    work.wait()
+            for work in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
+                work.wait()
 
     def copy_from_first(
         self, tensors: Iterable[Tensor], device: torch.device | None = None
@@ -190,7 +188,7 @@ class Ranks:
         """
         if not self.are_many:
             return
-        with _talking(), torch.no_grad():
+        with torch.no_grad():
             for tensor in tensors:
                 passing = tensor.detach().to(device or tensor.device).contiguous()
                 dist.broadcast(passing, 0)
@@ -200,8 +198,7 @@ class Ranks:
     def wait(self) -> None:
         """Until all ranks are here."""
         if self.are_many:
-            with _talking():
-                dist.barrier()
+            dist.barrier()
 
     # -- the end -----------------------------------------------------------------------------------
 
@@ -216,14 +213,21 @@ class Ranks:
     ) -> None:
         if not self.are_many:
             return
-        if isinstance(error, Exception):
-            is_told_here = self._fails_first()
-            if not is_told_here:
-                self._leave(failed=True)
-                raise RankStopped from None
-            if isinstance(error, MemfitError):
-                error.is_of_rank = True
+        is_told_here = not isinstance(error, Exception) or self._fails_first()
         self._leave(failed=error is not None)
+        if not is_told_here:
+            raise RankStopped from None
+        if error is not None and _is_lost(error):
+            reason = str(error).partition("\n")[0].partition(". This is typically")[0]
+            error = MemfitError(
+                "Another rank ended, or did not answer within "
+                f"{TIMEOUT.total_seconds() / 60:.0f} minutes: {reason}.",
+                hint="Its own output says why, unless it was killed. Go on with --resume.",
+            )
+            error.is_of_rank = True
+            raise error from None
+        if isinstance(error, MemfitError):
+            error.is_of_rank = True
 
     def _fails_first(self) -> bool:
         if self._store is None:
@@ -254,16 +258,11 @@ def _by_name(facts: Sequence[dict[str, T]]) -> dict[str, list[T]]:
     return {name: [each[name] for each in facts] for name in facts[0]}
 
 
-@contextmanager
-def _talking() -> Iterator[None]:
-    """What goes wrong in here is that another rank is gone, silent or lost."""
-    try:
-        yield
-    except RuntimeError as error:
-        if is_out_of_memory(error):
-            raise
-        raise MemfitError(
-            "Another rank ended, or did not answer within "
-            f"{TIMEOUT.total_seconds() / 60:.0f} minutes: {str(error).partition(chr(10))[0]}",
-            hint="Its own output says why, unless it was killed. Go on with --resume.",
-        ) from None
+def _is_lost(error: BaseException) -> bool:
+    """Whether another rank is gone or silent: NCCL's and the store's errors, and gloo's.
+
+    Gloo raises plain ones that name its source file, ``.../gloo/transport/tcp/pair.cc:561``.
+    """
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and "gloo/transport" in str(error)
+    )

@@ -165,6 +165,9 @@ def load_optimizer_state(
     """Take this rank's part of a whole ``optimizer.state_dict()``."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
 
+    if not state["state"]:  # SGD without momentum: DCP (torch 2.15) does not load nothing
+        optimizer.load_state_dict(dict(state))
+        return
     names = _names(model, optimizer)
     named: Any = {
         "state": {names[number]: value for number, value in state["state"].items()},

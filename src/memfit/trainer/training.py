@@ -33,6 +33,7 @@ from memfit.trainer.transaction import (
     batch_dependent_layers,
     fit_micro_batch,
 )
+from memfit.trainer.weights import apply_weights
 
 __all__ = ["NonFiniteLoss", "StepResult", "Training"]
 
@@ -144,22 +145,24 @@ class Training:
         """
         made = self.ingredients
         self._seed()
-        rate = self.peak_rate * rate_at(self.step, self.total_steps, made.recipe)
-        for group in made.optimizer.param_groups:
-            group["lr"] = rate
         counts = [int(count) for count in self.ranks.each(len(batch), made.device)]
         if not (samples := sum(counts)):
             return None
         self._share = len(batch) / samples
         self._clear_gradients()
+        sizes_before = self.fitting.state_dict()
         loss = self._backward(batch, max(counts))
         used = [] if self._buckets is None else self._buckets.used
         mean, *used = self.ranks.totals([float(loss) * self._share, *used], made.device)
         if not math.isfinite(mean):
             self.fitting.undo()
+            self.fitting.load_state_dict(sizes_before)
             raise NonFiniteLoss(self.step + 1, mean, self._sample_names(batch))
         if self._buckets is not None:
             self._buckets.sum(used)
+        rate = self.peak_rate * rate_at(self.step, self.total_steps, made.recipe)
+        for group in made.optimizer.param_groups:
+            group["lr"] = rate
         self._update_together()
         self.step += 1
         return StepResult(self.step, mean, rate, samples, self.fitting.size)
@@ -308,7 +311,9 @@ class Training:
             load_model_state(made.model, state["model"])
             load_optimizer_state(made.model, made.optimizer, state["optimizer"])
         else:
-            made.model.load_state_dict(state["model"])
+            # names the tensors that differ, where load_state_dict would raise as it likes
+            apply_weights(made.model, state["model"], allow_head_mismatch=False)
+            made.optimizer.state.clear()  # there may be no room for two
             made.optimizer.load_state_dict(state["optimizer"])
         made.scaler.load_state_dict(state["scaler"])
         if made.average is not None and state["model_average"] is not None:
