@@ -23,6 +23,7 @@ bench: $(READY)  ## accuracy, speed, oracle and peers; writes bench/results/
 	$(BIN)/python bench/speed.py
 	$(BIN)/python bench/oracle.py
 	$(BIN)/python bench/peers.py
+	$(BIN)/python bench/kills.py
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -1,11 +1,12 @@
 """Kill a training run at random moments, resume it, and compare it with one left in peace.
 
 The run augments in a worker process, keeps an average of the weights and writes a checkpoint every
-few steps. It is killed (SIGKILL) 1.5 to 6 seconds after each start: while it starts, trains,
-evaluates or writes. Once it has finished, its last checkpoint and the metrics must equal those of
-an undisturbed run, to the bit; then the next run begins, until there were enough kills.
+few steps. It is killed (SIGKILL) again and again: one time in four up to 4 seconds after its start,
+else up to 2 seconds after its first new step, while it trains, evaluates or writes. Once it has
+finished, its last checkpoint and the metrics must equal those of an undisturbed run, to the bit;
+then the next run begins, until there were enough kills.
 
-Usage: python bench/kills.py [--kills 50] [--seed 0] [--epochs 120] [--to FILE]
+Usage: python bench/kills.py [--kills 50] [--seed 0] [--epochs 60] [--to FILE]
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import json
 import os
 import platform
 import random
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +36,8 @@ RECIPE = [
     "--workers", "1", "--checkpoint-every", "3", "--optimizer", "adamw", "--ema",
     "--clip-grad-norm", "1",
 ]  # fmt: skip
-#: From each start to the kill.
-SECONDS = (1.5, 6.0)
+#: The longest wait before a kill, from the start, and from the first new step.
+STARTING, TRAINING = 4.0, 2.0
 KNOWN = {
     "run.json", "recipe.toml", "plan.json", "metrics.jsonl", "skipped.txt", "summary.json",
     "checkpoints", "run.lock", "last.pt", "best.pt",
@@ -45,7 +48,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=120)
+    parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--to", type=Path, default=RESULTS)
     given = parser.parse_args()
     chance, began = random.Random(given.seed), time.perf_counter()
@@ -93,16 +96,29 @@ def train_with_kills(
             process = start(["--resume", str(path)])
         else:  # killed before it had a folder: not counted
             process = start([*recipe, "--runs", str(path.parent), "--name", path.name])
-        try:
-            timeout = None if moments.total() >= most else chance.uniform(*SECONDS)
-            if process.wait(timeout) != 0:
-                raise SystemExit(f"{path} cannot be resumed:\n{said(path)}")
-            return moments
-        except subprocess.TimeoutExpired:
+        if moments.total() < most:
+            wait(process, path, steps, chance)
             process.kill()
-            process.wait()
+        code = process.wait()
+        if code == 0:
+            return moments
+        if code != -signal.SIGKILL:
+            raise SystemExit(f"{path} cannot be resumed:\n{said(path)}")
         if (path / "run.json").exists():
             moments[moment(path, steps)] += 1
+            if json.loads((path / "run.json").read_bytes())["status"] == "finished":
+                return moments  # killed on its way out
+
+
+def wait(process: subprocess.Popen[bytes], path: Path, steps: int, chance: random.Random) -> None:
+    """Until it shall be killed, or has ended."""
+    seconds = chance.uniform(0, STARTING)
+    if chance.random() >= 0.25:
+        while process.poll() is None and steps_of(path) <= steps:
+            time.sleep(0.01)
+        seconds = chance.uniform(0, TRAINING)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
 
 
 def start(arguments: list[str]) -> subprocess.Popen[bytes]:
@@ -133,8 +149,9 @@ def moment(path: Path, steps_before: int) -> str:
 def steps_of(path: Path) -> int:
     """The last step in the metrics."""
     file = path / "metrics.jsonl"
-    lines = file.read_bytes().splitlines() if file.exists() else []
-    return json.loads(lines[-1])["step"] if lines else 0
+    lines = file.read_bytes().splitlines(keepends=True) if file.exists() else []
+    whole = [line for line in lines[-2:] if line.endswith(b"\n")]
+    return json.loads(whole[-1])["step"] if whole else 0
 
 
 def known(file: Path) -> bool:

@@ -138,6 +138,19 @@ class TrainingFlags:
     schedule: Annotated[
         str | None, _in(_TRAINING, "Of the learning rate after warm-up: cosine, step or constant.")
     ] = None
+    milestones: Annotated[
+        list[float] | None,
+        Parameter(
+            negative=(),
+            group=_TRAINING,
+            help="Shares of all steps at which step divides the learning rate by ten.",
+        ),
+    ] = None
+    mean: Annotated[
+        list[float] | None,
+        Parameter(negative=(), group=_MODEL, help="Of each channel, 0 to 1; measured if omitted."),
+    ] = None
+    std: Annotated[list[float] | None, Parameter(negative=(), group=_MODEL, help="As mean.")] = None
     warmup: Annotated[
         float | None, _in(_TRAINING, "Share of all steps in which the learning rate rises.")
     ] = None

@@ -79,7 +79,8 @@ class Recipe:
         colour: what the model gets; ``auto`` is what the images are.
         resize: how images of another size become ``input_shape``: shorter side and centre crop,
             stretched, or padded.
-        mean: of each channel, on the scale 0 to 1; measured on the training images when omitted.
+        mean: of each channel, on the scale 0 to 1; measured on the training images when omitted
+            (on 2,048 of them where they are files).
         std: as ``mean``.
         augment: words such as ``("crop=4", "flip")``, see :func:`memfit.data.augment`.
         transform: done to each uint8 image ``(C, H, W)`` in a worker: a callable, or

@@ -134,20 +134,32 @@ def test_json_knows_no_nan(made: Plan) -> None:
     assert json.loads(stream.getvalue())["loss"] is None
 
 
-def test_bars(made: Plan) -> None:
+def bars() -> tuple[BarReporter, io.StringIO]:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=120, legacy_windows=False)
-    reporter = BarReporter(console)
+    return BarReporter(console), stream
+
+
+def test_bars(made: Plan) -> None:
+    reporter, stream = bars()
     tell(reporter, made)
     text = stream.getvalue()
-    planned = made.at(32).peak_reserved_bytes / 2**20
-    assert "epoch 1" in text
+    assert "epoch 2" in text
     assert "3/1000" in text
+    assert "loss 0.250" in text
     assert "samples/s" in text
-    assert f"1.0 MiB of {planned:.1f} MiB planned" in text
     assert describe_event(SHRUNK) in text
     assert "accuracy 75.00%" in text
     reporter.ended()  # again, after an error
+
+
+def test_bars_show_memory_against_the_plan(made: Plan) -> None:
+    reporter, stream = bars()
+    reporter.began(beginning(made))
+    reporter.took_step(StepResult(1, 0.5, 0.1, 64, 32), 1 << 20)
+    reporter.ended()
+    planned = made.at(32).peak_reserved_bytes / 2**20
+    assert f"1.0 MiB of {planned:.1f} MiB planned" in stream.getvalue()
 
 
 @pytest.mark.parametrize("kind", [LineReporter, JsonReporter])

@@ -28,6 +28,38 @@ from memfit.trainer.training import StepResult, Training
 
 CPU = torch.device("cpu")
 
+#: A user's model whose second rank fails in its fifth training step, as an environment asks.
+MODEL = """
+import os, signal
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(768, 32), nn.ReLU())
+        self.head = nn.Linear(32, 8)
+        self.calls = 0
+
+    def forward(self, x):
+        if self.training and x.device.type == "cpu" and os.environ.get("RANK") == "1":
+            self.calls += 1
+            if self.calls == 5:
+                fail(x)
+        return self.head(self.body(x))
+
+def fail(x):
+    wanted = os.environ.get("TEST_ACT")
+    if wanted == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if wanted == "memory" and len(x) > 8:
+        raise torch.OutOfMemoryError("injected")
+    if wanted == "raise":
+        raise ZeroDivisionError("a mistake in the model")
+
+build = Net
+"""
+
 
 class Partly(nn.Module):
     """A layer that no sample reaches, which weight decay must not shrink."""
@@ -129,6 +161,26 @@ def sees_other_data(folder: Path, ranks: Ranks) -> None:
     recipe = RECIPES["plain-sgd"].but(data=SHAPES.format(64 + ranks.rank))
     with pytest.raises(UsageError, match="Number of images is 64 on rank 0 and 65 on rank 1"):
         train_recipe(recipe, name="other-data", runs=folder, device="cpu")
+
+
+def own_model(folder: Path, ranks: Ranks) -> None:
+    recipe = RECIPES["adamw"].but(
+        model=f"{folder}/model.py:build", data=SHAPES.format(96), epochs=3, checkpoint_every=2
+    )
+    train_recipe(recipe, name="own-2", runs=folder, device="cpu")
+
+
+def shares_statistics(folder: Path, ranks: Ranks) -> None:
+    """Each rank's BatchNorm has seen other samples; after the step all have the first one's."""
+    training = prepared(RECIPES["norm"], ranks, (16,))
+    norm = training.ingredients.model[0].norm  # type: ignore[union-attr,index]
+    own: list[Tensor] = []
+    norm.register_forward_hook(lambda *_: own.append(norm.running_mean.clone()))  # type: ignore[union-attr]
+    training.take_step(next(iter(training.loader.batches(0))))
+    seen, now = ranks.gather(own[0]), ranks.gather(norm.running_mean)
+    assert not torch.equal(seen[0], seen[1])
+    assert torch.equal(now[0], seen[0])
+    assert torch.equal(now[1], seen[0])
 
 
 def unreadable_on_one_rank(folder: Path, ranks: Ranks) -> None:

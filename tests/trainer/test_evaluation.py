@@ -103,7 +103,7 @@ def test_out_of_memory_takes_smaller_batches(made: Callable[..., Made]) -> None:
             assert not budget.is_failure_pending
         assert [(event.from_size, event.to_size) for event in fitting.events] == [(7, 4), (4, 2)]
         assert all(b.step >= a.step for a, b in pairwise(fitting.events))
-        budget.fail(Phase.FORWARD, 3)
+        budget.fail(Phase.FORWARD, 20)
         with pytest.raises(DoesNotFit):
             evaluate(ingredients, test, fitting)
     assert ingredients.model.training

@@ -13,36 +13,49 @@ import pytest
 import rank_scenarios
 import torch
 import torch.multiprocessing as mp
-from rank_scenarios import RECIPES, train
+from rank_scenarios import MODEL, RECIPES, train
 from torch import Tensor, nn
 
+import memfit
+from memfit.cli import main
 from memfit.errors import UsageError
 from memfit.trainer.checkpoint import load_checkpoint
+from memfit.trainer.devices import choose_device
+from memfit.trainer.gradients import GradientBuckets
 from memfit.trainer.metrics_file import MetricsFile
 from memfit.trainer.ranks import Ranks
 from memfit.trainer.run import train as train_recipe
-from memfit.trainer.shard import blocks_of, check_shardable
+from memfit.trainer.shard import blocks_of, check_shardable, plan_of_shards
 from memfit.trainer.trained import open_trained
 
 TWO = (
     "adamw", "adamw/shard", "sgd", "sgd/shard", "plain-sgd/shard", "bf16", "norm", "norm/shard",
     "partly", "fails_on_one_rank", "fails_in_the_optimizer", "unreadable_on_one_rank",
     "stops_on_two", "goes_on", "sees_other_data",
+    "shares_statistics", "own_model",
 )  # fmt: skip
-THREE = ("adamw", "adamw/shard", "sgd", "partly")
+THREE = ("adamw", "adamw/shard", "sgd")
 
 #: Ranks add the same gradients in another order, in float32. For SGD weights then differ by a few
-#: roundings (measured: 6e-8). Adam divides by the gradient's own size, so that where a gradient is
+#: roundings (measured: 7e-9). Adam divides by the gradient's own size, so that where a gradient is
 #: almost nothing its rounding becomes a visible part of a step: in units of the learning rate
 #: (measured: 0.3 %). bfloat16 has 8 bits, and kernels round differently for other batch sizes
-#: (measured: 1e-4).
-TOLERANCE = {"adamw": 0.01 * 0.003, "sgd": 1e-6, "plain-sgd": 1e-6, "bf16": 1e-3, "norm": 1e-6}
+#: (measured: 5e-6).
+TOLERANCE = {
+    "adamw": 0.01 * 0.003,
+    "sgd": 1e-7,
+    "plain-sgd": 1e-7,
+    "bf16": 1e-4,
+    "norm": 1e-6,
+    "own": 0.01 * 0.003,
+}
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything trained by two and by three processes, and by this one."""
     folder = tmp_path_factory.mktemp("ranks")
+    (folder / "model.py").write_text(MODEL)
     for name in ("stopped-1", "stopped-1shard"):
         rank_scenarios.stops(folder, name)
     mp.spawn(rank_scenarios.work, (2, folder, TWO), nprocs=2)
@@ -81,7 +94,7 @@ def assert_equal(one: Any, other: Any) -> None:
 
 
 SAME = [(k, f"{k}-2") for k in ("adamw", "sgd", "bf16", "norm", "partly")] + [
-    ("adamw", "adamw-3"), ("sgd", "sgd-3"), ("partly", "partly-3"), ("adamw", "adamw-2shard"),
+    ("adamw", "adamw-3"), ("sgd", "sgd-3"), ("adamw", "adamw-2shard"),
     ("adamw", "adamw-3shard"), ("sgd", "sgd-2shard"), ("plain-sgd", "plain-sgd-2shard"),
     ("norm", "norm-2shard"),
 ]  # fmt: skip
@@ -207,6 +220,21 @@ def test_blocks_are_what_is_called_as_a_whole() -> None:
     assert blocks_of(model) == [blocks[0], blocks[1]]
 
 
+def test_shards_leave_room_for_a_larger_micro_batch() -> None:
+    made = memfit.plan("torchvision:vit_b_16", optimizer="adamw", gpu="4GiB")
+    model = made.step.model
+    two, eight = (plan_of_shards(made, model, number) for number in (2, 8))
+    assert made.gpu is not None
+    assert two.gpu is not None
+    assert eight.gpu is not None
+    weights = 4 * 86_567_656
+    block = 4 * 7_087_872  # of the encoder: the largest group
+    for number, plan in ((2, two.gpu), (8, eight.gpu)):
+        saved = plan.usable_bytes - made.gpu.usable_bytes
+        assert saved == pytest.approx(4 * weights * (1 - 1 / number) - 3 * block, rel=0.01)
+    assert made.max_batch_size < two.max_batch_size < eight.max_batch_size  # type: ignore[operator]
+
+
 @pytest.mark.parametrize("options", [{"compile": True}, {"precision": "amp-fp16"}])
 def test_what_does_not_go_with_shards_is_refused(options: dict[str, Any]) -> None:
     recipe = RECIPES["sgd"].but(shard=True, **options)
@@ -216,21 +244,24 @@ def test_what_does_not_go_with_shards_is_refused(options: dict[str, Any]) -> Non
         check_shardable(RECIPES["sgd"], 1 << 30, torch.device("cpu"))
 
 
-# -- under torchrun --------------------------------------------------------------------------------
+def test_before_they_meet_the_first_rank_of_a_machine_speaks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for rank, lines in (("0", 1), ("1", 0)):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        assert main(["train", "mlp", "--global-batch", "0"]) == 2
+        assert capsys.readouterr().err.count("error:") == lines
 
-ARGUMENTS = (
-    "mlp", "--data", "shapes,train=96,test=32,size=16", "--global-batch", "32", "--optimizer",
-    "adamw", "--augment", "crop=2", "--augment", "flip", "--augment", "mixup=0.2",
-)  # fmt: skip
+
+# -- under torchrun --------------------------------------------------------------------------------
 
 
 def torchrun(
-    folder: Path, ranks: int, *arguments: str, restarts: int = 0, **environment: str
+    folder: Path, *arguments: str, restarts: int = 0, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
-        str(ranks), "--max-restarts", str(restarts), "-m", "memfit", "train", *arguments,
-        "--device", "cpu",
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        "--max-restarts", str(restarts), "-m", "memfit", "train", *arguments, "--device", "cpu",
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"} | environment
     return subprocess.run(
@@ -239,92 +270,41 @@ def torchrun(
     )  # fmt: skip
 
 
-KILLER = """
-import os, signal, sys
-from torch import nn
-def build():
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.body = nn.Sequential(nn.Flatten(), nn.Linear(768, 32), nn.ReLU())
-            self.head = nn.Linear(32, 8)
-            self.calls = 0
-        def forward(self, x):
-            if self.training and x.device.type == "cpu" and os.environ.get("RANK") == "1":
-                self.calls += 1
-                act(self, x)
-            return self.head(self.body(x))
-    return Net()
-def act(net, x):
-    import torch
-    what = os.environ.get("TEST_ACT")
-    if what == "kill" and net.calls == 5 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if what == "memory" and len(x) > 8:
-        raise torch.OutOfMemoryError("injected")
-    if what == "raise":
-        raise ZeroDivisionError("a mistake in the model")
-"""
-
-
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[str, ...]]:
-    """A folder with a model file, and arguments that train it for 9 steps."""
-    folder = tmp_path_factory.mktemp("torchrun")
-    (folder / "model.py").write_text(KILLER)
-    return folder, ("model.py:build", *ARGUMENTS[1:], "--epochs", "3", "--checkpoint-every", "2")
+def recipe(runs: Path) -> str:
+    """What the run "own-2" trained, as a file: 9 steps, a checkpoint every 2."""
+    return str(runs / "own-2" / "recipe.toml")
 
 
-def test_a_killed_rank_ends_the_run_which_resumes_to_the_bit(
-    own: tuple[Path, tuple[str, ...]],
-) -> None:
-    folder, arguments = own
-    whole = torchrun(folder, 2, *arguments, "--name", "whole")
-    assert whole.returncode == 0, whole.stderr
-    assert whole.stderr.count("run folder") == 1, "one rank speaks"
-    assert "UserWarning" not in whole.stderr
-    killed = torchrun(folder, 2, *arguments, "--name", "killed", TEST_ACT="kill")
+def test_a_killed_rank_ends_the_run_which_resumes_to_the_bit(runs: Path, recipe: str) -> None:
+    killed = torchrun(runs, recipe, "--name", "killed", TEST_ACT="kill")
     assert killed.returncode == 1
-    assert len(re.findall(r"^error:", killed.stderr, re.M)) <= 1
-    assert last(folder / "runs", "killed")["step"] == 4
-    resumed = torchrun(folder, 2, "--resume", "runs/killed")
+    assert len(re.findall(r"^error: Another rank ended", killed.stderr, re.M)) == 1
+    assert killed.stderr.count("run folder") == 1, "one rank speaks"
+    assert last(runs / "runs", "killed")["step"] == 4
+    resumed = torchrun(runs, "--resume", "runs/killed")
     assert resumed.returncode == 0, resumed.stderr
-    one, other = last(folder / "runs", "whole"), last(folder / "runs", "killed")
+    assert "Warning" not in resumed.stderr
+    one, other = last(runs, "own-2"), last(runs / "runs", "killed")
     for part in ("model", "optimizer", "micro_batch", "progress", "step"):
         assert_equal(one[part], other[part])
 
 
-def test_torchrun_restarts_a_killed_rank_by_itself(own: tuple[Path, tuple[str, ...]]) -> None:
-    folder, arguments = own
-    done = torchrun(folder, 2, *arguments, "--shard", restarts=1, TEST_ACT="kill")
-    assert done.returncode == 0, done.stderr
-    assert "resumed after step 4" in done.stderr
-    (run,) = [path for path in (folder / "runs").iterdir() if "model" in path.name]
-    whole = last(folder / "runs", "whole")
-    assert difference(whole["model"], last(folder / "runs", run.name)["model"]) <= 1e-5
-
-
-def test_a_sharded_run_out_of_memory_starts_again_smaller(
-    own: tuple[Path, tuple[str, ...]],
-) -> None:
-    folder, arguments = own
-    done = torchrun(
-        folder, 2, *arguments, "--shard", "--name", "small", restarts=2, TEST_ACT="memory"
-    )
+def test_a_sharded_run_out_of_memory_starts_again_smaller(runs: Path, recipe: str) -> None:
+    done = torchrun(runs, recipe, "--shard", restarts=1, TEST_ACT="memory")
     assert done.returncode == 0, done.stderr
     sizes = re.findall(r"^error: Memory ran out.*micro-batch of (\d+)", done.stderr, re.M)
     assert sizes == ["16"], "told once"
-    assert last(folder / "runs", "small")["micro_batch"]["size"] == 8
-    whole = last(folder / "runs", "whole")
-    assert difference(whole["model"], last(folder / "runs", "small")["model"]) <= 1e-5
+    assert "resumed after step 4" in done.stderr
+    (run,) = [path.name for path in (runs / "runs").iterdir() if path.name != "killed"]
+    found = last(runs / "runs", run)
+    assert found["micro_batch"]["size"] == 8
+    assert difference(last(runs, "own-2")["model"], found["model"]) <= TOLERANCE["own"]
 
 
-def test_an_error_of_one_rank_is_told_once(own: tuple[Path, tuple[str, ...]]) -> None:
-    folder, arguments = own
-    failed = torchrun(folder, 2, *arguments, "--name", "mistake", TEST_ACT="raise")
+def test_an_error_of_one_rank_is_told_once(runs: Path, recipe: str) -> None:
+    failed = torchrun(runs, recipe, "--name", "mistake", TEST_ACT="raise")
     assert failed.returncode == 1
     assert failed.stderr.count("ZeroDivisionError: a mistake") == 1
     assert "Another rank" not in failed.stderr
-    typed = torchrun(folder, 2, "mlp", "--global-batch", "0")
-    assert typed.returncode == 1
-    assert len(re.findall(r"^error:", typed.stderr, re.M)) == 1
+    assert not (runs / "runs" / "mistake").exists() or last(runs / "runs", "mistake")["step"] == 4

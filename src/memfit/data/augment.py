@@ -49,11 +49,6 @@ class Augmentation:
     cutmix: float = 0.0
 
     @property
-    def needs_each_sample(self) -> bool:
-        """Whether workers have to touch every sample in every epoch."""
-        return self.whole_image is not None or bool(self.per_sample)
-
-    @property
     def mixes(self) -> bool:
         """Whether samples are mixed with their neighbours, and labels become shares."""
         return self.mixup > 0 or self.cutmix > 0

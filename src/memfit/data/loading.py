@@ -189,7 +189,7 @@ class Loader:
             raise UsageError(f"rank {rank} of {world_size} does not exist.")
         self.recipe = recipe
         self.split = split
-        self.classes = dataset.classes
+        self.classes = _class_names(dataset.classes, recipe.num_classes)
         self.batch_size = batch_size
         self.rank, self.world_size = rank, world_size
         self.is_training = split is dataset.train
@@ -232,7 +232,7 @@ class Loader:
             return 0
         if self.recipe.workers is not None:
             return self.recipe.workers
-        return min(8, len(os.sched_getaffinity(0)), 1 + len(self.split) // 256)
+        return min(8, _cores(), 1 + len(self.split) // 256)
 
     def __len__(self) -> int:
         """Global batches in an epoch; the last one may be smaller."""
@@ -458,6 +458,18 @@ def _shape(recipe: Recipe, seen: Survey) -> tuple[int, int, int]:
     if size is None:
         raise _different_sizes()
     return (channels, size[0], size[1])
+
+
+def _class_names(known: tuple[str, ...], count: int | None) -> tuple[str, ...]:
+    """Those of the data; a model with more outputs has some that no image belongs to."""
+    extra = range(len(known), max(count or 0, len(known)))
+    return (*known, *(f"class {number}" for number in extra))
+
+
+def _cores() -> int:
+    """That this process may use; Linux knows, other systems tell how many there are."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def _different_sizes() -> UsageError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import psutil
 import torch
@@ -42,7 +44,8 @@ class PixelMemory:
     def for_files(cls, split: Split, shape: tuple[int, int, int]) -> PixelMemory | None:
         """Room for a split of files; None when the machine has too little memory for it."""
         size_bytes = len(split) * int(np.prod(shape))
-        if size_bytes > _SHARE * psutil.virtual_memory().available:
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's, on this machine
+        if size_bytes > _SHARE * psutil.virtual_memory().available / processes:
             return None
         pixels = torch.empty((len(split), *shape), dtype=torch.uint8)
         return cls(pixels, np.zeros(len(split), dtype=np.bool_))

@@ -197,13 +197,26 @@ def read_ahead(
             prefetch_factor=4 if workers else None,
             generator=torch.Generator(),  # else it draws from the process's own
         )
-    for samples in loader:
+    for samples in _without_killed_workers(loader):
         if samples.failure is not None:
             raise DataError(samples.failure)
         if pin_memory:
             yield Samples(samples.indices, samples.pixels.pin_memory(), samples.unreadable)
         else:
             yield samples
+
+
+def _without_killed_workers(loader: Iterable[Samples]) -> Iterator[Samples]:
+    """A worker that the system killed is an error in words."""
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            f"A process that reads images was killed: {str(error).splitlines()[0]}",
+            hint="Usually the machine ran out of memory: fewer --workers, or smaller images.",
+        ) from None
 
 
 class _Requests(Sampler[Request]):

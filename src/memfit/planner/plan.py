@@ -180,6 +180,13 @@ class Plan:
         except StepError:
             return None  # batch norm refuses one value for each channel
 
+    def accumulating(self) -> Plan:
+        """The plan of the same recipe with more than one micro-batch for each optimizer step."""
+        if self.recipe.accumulation > 1:
+            return self
+        step = self.step.accumulating()
+        return Plan(step.recipe, step, self.model_name, self.gpu, like=self)
+
     # -- any batch -----------------------------------------------------------------------------
 
     def at(self, batch_size: int | None = None) -> BatchPlan:

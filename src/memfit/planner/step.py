@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import fnmatch
 import gc
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from memfit.planner.batch import (
     default_loss,
     input_spec,
     loaded_batch,
+    logits_of,
     target_of,
 )
 from memfit.planner.optimizers import build_optimizer
@@ -98,6 +100,28 @@ class TrainingStep:
             with self._autocast():
                 return target_of(call_model(self.model, inputs, is_tokens=self._is_tokens))
 
+    def accumulating(self) -> TrainingStep:
+        """The same step of the same model with two micro-batches; a third is like the second."""
+        other = copy.copy(self)
+        other.recipe = self.recipe.but(accumulation=2, global_batch=None)
+        return other
+
+    def output_classes(self) -> int | None:
+        """How many scores the model gives for a sample; None where it is not known.
+
+        Raises:
+            StepError: the model does not run on the input.
+        """
+        if self.recipe.loss is not None or self.recipe.step is not None:
+            return None
+        gpu = VirtualGPU(self.gpu, attention=self.recipe.attention)
+        with gpu, torch.no_grad(), self._named_errors(gpu):
+            gpu.adopt(self.model)
+            inputs = self.batch.inputs.make(2, _META)
+            with self._autocast():
+                output = call_model(self.model, inputs, is_tokens=self._is_tokens)
+                return logits_of(output).shape[1]
+
     # -- the trace -----------------------------------------------------------------------------
 
     def trace(self, micro_batch: int, steps: int = 2) -> Tape:
@@ -137,7 +161,7 @@ class TrainingStep:
             )
         optimizer = build_optimizer(recipe.optimizer, trainable)
         _adopt_state(gpu, optimizer)
-        average = _average(gpu, model) if recipe.ema else None
+        average = _average(gpu, model, recipe.ema_decay) if recipe.ema else None
         scaler = _Scaler(gpu) if recipe.precision == "amp-fp16" else None
         forward = recipe.step or self._forward
         for _ in range(steps):
@@ -321,8 +345,8 @@ def _adopt_state(gpu: VirtualGPU, optimizer: torch.optim.Optimizer) -> None:
                 gpu.recorder.adopt(value, Part.OPTIMIZER)
 
 
-def _average(gpu: VirtualGPU, model: nn.Module) -> AveragedModel:
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.999))
+def _average(gpu: VirtualGPU, model: nn.Module, decay: float) -> AveragedModel:
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
     for tensor in (*average.parameters(), *average.buffers()):
         gpu.recorder.adopt(tensor, Part.OPTIMIZER)
     return average

@@ -80,6 +80,19 @@ class Checkpoints:
             ) from None
         return path
 
+    def name_best(self, step: int) -> None:
+        """Let ``best.pt`` be the checkpoint of a step, where that is still there.
+
+        Raises:
+            CheckpointError: the folder cannot be written.
+        """
+        path = self.path(step)
+        try:
+            if path.exists():
+                link_or_copy(path, self.best_path)
+        except OSError as error:
+            raise CheckpointError(f"Cannot write {self.best_path}: {error.strerror}.") from None
+
     def newest(
         self, on_damaged: Callable[[Path, str], None] | None = None
     ) -> tuple[Path, dict[str, Any]]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gc
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
-__all__ = ["is_out_of_memory", "let_go", "release", "release_accelerator_cache"]
+from memfit.errors import DoesNotFit
+
+__all__ = ["is_out_of_memory", "let_go", "preparing", "release", "release_accelerator_cache"]
 
 #: How libraries that allocate beside PyTorch's allocator say that they could not, in a plain
 #: ``RuntimeError``. Searched as they are, so an illegal access or a wrong argument is none of them.
@@ -71,3 +74,23 @@ def release(give_back: Callable[[], None]) -> None:
     """Free what only the collector can, then release the cache; call it outside ``except``."""
     gc.collect()
     give_back()
+
+
+@contextmanager
+def preparing() -> Iterator[None]:
+    """Out of memory inside, before the first step: no batch is small enough.
+
+    Raises:
+        DoesNotFit: instead of what PyTorch raises.
+    """
+    try:
+        yield
+        return
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        message = str(error).partition("\n")[0]
+    raise DoesNotFit(
+        f"The model and the optimizer's state do not fit: {message}",
+        hint="Ask `memfit plan` what they need, and for ways to need less.",
+    )

@@ -9,19 +9,22 @@ import numpy as np
 from memfit.api import plan_recipe
 from memfit.catalogue import GPU
 from memfit.data.loading import DEFAULT_BATCH, Loader, loader, with_data
-from memfit.errors import DataError
+from memfit.errors import DataError, UsageError
 from memfit.planner.plan import Plan
 from memfit.recipe import Recipe
 
 __all__ = ["absolute", "resolved"]
 
 
-def resolved(recipe: Recipe, card: GPU | None) -> tuple[Plan, Recipe]:
+def resolved(
+    recipe: Recipe, card: GPU | None, *, keeps_gradients: bool = False
+) -> tuple[Plan, Recipe]:
     """Plan a recipe and fill in what its data and its model decide.
 
     Args:
         recipe: names data.
         card: with its free memory; None on the CPU.
+        keeps_gradients: they stay in buckets from step to step, as on several ranks.
 
     Returns:
         The plan, and the recipe with data opened and shape, classes, normalisation and global
@@ -31,14 +34,38 @@ def resolved(recipe: Recipe, card: GPU | None) -> tuple[Plan, Recipe]:
         DataError: the labels do not fit the classes.
         UsageError: the recipe's parts do not go together.
     """
-    global_batch = recipe.global_batch or recipe.batch_size or DEFAULT_BATCH
+    global_batch = recipe.global_batch
+    if global_batch is None:
+        global_batch = (recipe.batch_size or DEFAULT_BATCH) * recipe.accumulation
     recipe = with_data(recipe.but(global_batch=global_batch))
     _check_labels(recipe)
     # the plan is of one micro-batch; how many of them make the global batch is found later
-    plan = plan_recipe(recipe.but(global_batch=None), card, verify=False)
+    kept = "zero" if keeps_gradients else recipe.zero_grad
+    asked = recipe.but(global_batch=None, accumulation=1, zero_grad=kept)
+    plan = plan_recipe(asked, card, verify=False)
     batch = plan.step.batch
     made: Loader = batch.loader if batch.loader is not None else loader(recipe)
-    return plan, recipe.but(input_shape=made.shape, mean=made.mean, std=made.std)
+    classes = _classes(plan, recipe)
+    return plan, recipe.but(
+        input_shape=made.shape, mean=made.mean, std=made.std, num_classes=classes
+    )
+
+
+def _classes(plan: Plan, recipe: Recipe) -> int | None:
+    """Scores that the model gives: as many as there are classes, or more.
+
+    Raises:
+        UsageError: there are fewer.
+    """
+    width, classes = plan.step.output_classes(), recipe.num_classes
+    if width is None or classes is None:
+        return classes
+    if width < classes:
+        raise UsageError(
+            f"{plan.model_name} gives {width} scores, the data has {classes} classes.",
+            hint="Let the model take num_classes, or give its last layer as many outputs.",
+        )
+    return width
 
 
 def absolute(recipe: Recipe) -> Recipe:

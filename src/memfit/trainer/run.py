@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -12,47 +10,30 @@ from typing import Any, Literal
 from memfit.data.loading import Loader, loader
 from memfit.errors import DoesNotFit, MemfitError, UsageError
 from memfit.recipe import Recipe
+from memfit.trainer.backends import backends_of
 from memfit.trainer.devices import RunDevice, choose_device
 from memfit.trainer.evaluation import Evaluation, evaluate
-from memfit.trainer.ingredients import Ingredients, make_deterministic, prepare_ingredients
+from memfit.trainer.ingredients import Ingredients, prepare_ingredients
 from memfit.trainer.interruption import Interruption
 from memfit.trainer.listener import Beginning, Listener
 from memfit.trainer.micro_batches import even_sizes, sizes_that_fit
+from memfit.trainer.notes import notes_of
 from memfit.trainer.opening import opened_run
 from memfit.trainer.optimizer_state import allocate_state
-from memfit.trainer.out_of_memory import is_out_of_memory, let_go, release
+from memfit.trainer.out_of_memory import is_out_of_memory, let_go, preparing, release
 from memfit.trainer.ranks import Ranks
 from memfit.trainer.recover import recover
 from memfit.trainer.resolve import resolved
 from memfit.trainer.run_folder import RunFolder
-from memfit.trainer.shard import CannotRedo, check_shardable
-from memfit.trainer.summary import summarise
+from memfit.trainer.shard import CannotRedo, check_shardable, plan_of_shards
+from memfit.trainer.summary import RunResult, summarise
 from memfit.trainer.training import NonFiniteLoss, StepResult, Training
-from memfit.trainer.transaction import MicroBatchEvent, batch_dependent_layers
+from memfit.trainer.transaction import MicroBatchEvent
 
 __all__ = ["RunResult", "train"]
 
 #: About so many lines of training steps are written, however long the run.
 _METRIC_LINES = 5000
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What came of a run.
-
-    Args:
-        path: of its folder.
-        status: ``finished``, or ``stopped`` by a signal with a checkpoint.
-        step: optimizer steps that were taken.
-        evaluation: the last one; None where there is nothing to evaluate on.
-        summary: as in ``summary.json``.
-    """
-
-    path: Path
-    status: Literal["finished", "stopped"]
-    step: int
-    evaluation: Evaluation | None
-    summary: dict[str, Any]
 
 
 def train(
@@ -109,26 +90,10 @@ def train(
             ranks=ranks,
             on_damaged=lambda path, reason: told.note(f"{path.name} is not used: {reason}."),
             shard=options.get("shard"),
-        ) as opened:  # fmt: skip
-            with _preparing():
+        ) as opened, backends_of(opened[1], place.device):  # fmt: skip
+            with preparing():
                 run = _Run(*opened, place, ranks, told)
             return run.go()
-
-
-@contextmanager
-def _preparing() -> Iterator[None]:
-    """Out of memory before the first step: no batch is small enough."""
-    try:
-        yield
-        return
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        message = str(error).partition("\n")[0]
-    raise DoesNotFit(
-        f"The model and the optimizer's state do not fit: {message}",
-        hint="Ask `memfit plan` what they need, and for ways to need less.",
-    )
 
 
 class _Run:
@@ -145,9 +110,9 @@ class _Run:
     ) -> None:
         self.folder, self.place, self.ranks = folder, place, ranks
         self.listener = listener
-        if recipe.deterministic:
-            make_deterministic()
-        self.plan, self.recipe = resolved(recipe, place.card)
+        self.plan, self.recipe = resolved(
+            recipe, place.card, keeps_gradients=ranks.are_many and not recipe.shard
+        )
         self.loader = loader(self.recipe, rank=ranks.rank, world_size=ranks.world_size)
         self.test = self._test_loader()
         self.total_steps = self.recipe.steps or self.recipe.epochs * len(self.loader)
@@ -167,9 +132,11 @@ class _Run:
         self.evaluating = recover(even_sizes(2 * sizes[0]), release_cache=place.release_cache)
         self.epoch, self.position = 0, 0
         self.best: float | None = None
+        self.best_step: int | None = None
         self.without_better = 0
         self.last: Evaluation | None = None
         self._told: set[str] = set()
+        self.skipped: set[tuple[str, str]] = set()
         self._adopt()
         self.is_resumed = state is not None
         if state is not None:
@@ -186,14 +153,19 @@ class _Run:
             except CannotRedo as error:
                 raise self._smaller_next_time(error) from None
             except (NonFiniteLoss, DoesNotFit) as error:
-                if isinstance(error, NonFiniteLoss) or not self.ranks.are_many:
+                is_sound = not isinstance(error, NonFiniteLoss) or error.weights_are_finite
+                is_shared = isinstance(error, NonFiniteLoss) or not self.ranks.are_many
+                if is_sound and is_shared:
                     self._save()  # all is as it was before the step
                 self._set_status("stopped")
                 raise
         status: Literal["finished", "stopped"] = "finished" if self._is_done else "stopped"
         if self.last is None and self.test is not None and self._is_done:  # resumed at its end
             self.last = evaluate(self.ingredients, self.test, self.evaluating, self.ranks)
-        summary = summarise(self.plan, self.training, self.last, self.best, self.place, self.loader)
+        summary = summarise(
+            self.plan, self.training, self.last, self.best, self.place, self.loader,
+            len(self.skipped),
+        )  # fmt: skip
         if self.ranks.is_first:
             self.folder.write_json("summary.json", summary | {"status": status})
         self._set_status(status)
@@ -220,7 +192,7 @@ class _Run:
         for batch in islice(self.loader.batches(self.epoch, self.position), left):
             if (result := self.training.take_step(batch)) is not None:
                 self._note_step(result)
-            self.position = batch.position + self.loader.batch_size
+            self.position = min(batch.position + self.loader.batch_size, len(self.loader.split))
             if self.ranks.any(interruption.is_asked, self.place.device):
                 interruption.is_asked = True
                 self._save()
@@ -245,12 +217,16 @@ class _Run:
     def _is_done(self) -> bool:
         patience = self.recipe.early_stopping
         stopped_early = patience is not None and self.without_better >= patience
-        return self.position == 0 and (self.training.step >= self.total_steps or stopped_early)
+        # batches of nothing but unreadable images take no step
+        is_over = self.recipe.steps is None and self.epoch >= self.recipe.epochs
+        has_all = self.training.step >= self.total_steps or is_over
+        return self.position == 0 and (has_all or stopped_early)
 
     def _note_evaluation(self, found: Evaluation, epoch: int) -> bool:
         """Whether it is the best so far."""
         is_best = self.best is None or found.accuracy > self.best
-        self.best = found.accuracy if is_best else self.best
+        if is_best:
+            self.best, self.best_step = found.accuracy, self.training.step
         self.without_better = 0 if is_best else self.without_better + 1
         self.last = found
         record = {"loss": found.loss, "accuracy": found.accuracy}
@@ -280,16 +256,19 @@ class _Run:
                 memory_bytes=self.place.memory_bytes,
             )
         )
-        for note in (*self.ingredients.notes, *self._notes()):
+        for note in (
+            *self.ingredients.notes,
+            *notes_of(self.loader, self.test, self.ingredients.model, self.ranks),
+        ):
             self.listener.note(note)
         if not self.is_resumed:
             self._save()
 
     def _save(self, is_best: bool = False) -> None:
+        if not self.training.is_finite():
+            return  # the next step's loss tells; older checkpoints are sound
         state = self.training.state_dict()
-        skipped = {**self.loader.unreadable, **(self.test.unreadable if self.test else {})}
-        if self.recipe.on_bad_image == "skip":
-            skipped = dict(item for each in self.ranks.gather(skipped) for item in each.items())
+        self._note_skipped()
         if not self.ranks.is_first:
             self.ranks.wait()
             return
@@ -297,6 +276,7 @@ class _Run:
             "epoch": self.epoch,
             "position": self.position,
             "best": self.best,
+            "best_step": self.best_step,
             "without_better": self.without_better,
         }
         path = self.folder.save_checkpoint(
@@ -304,22 +284,34 @@ class _Run:
             {
                 **state,
                 "progress": progress,
+                "skipped": sorted(self.skipped),
                 "recipe": self.recipe.to_dict(),
                 "classes": list(self.loader.classes),
             },
             is_best,
         )
-        if skipped:
-            problems = sorted((problem.name, problem.reason) for problem in skipped.values())
-            self.folder.write_skipped(problems)
+        if self.skipped:
+            self.folder.write_skipped(sorted(self.skipped))
         self.listener.saved(path)
         self.ranks.wait()
 
+    def _note_skipped(self) -> None:
+        """Images that were left out, of all ranks and all splits."""
+        if self.recipe.on_bad_image != "skip":
+            return
+        loaders = [self.loader] if self.test is None else [self.loader, self.test]
+        own = {(p.name, p.reason) for each in loaders for p in each.unreadable.values()}
+        self.skipped |= {item for each in self.ranks.gather(own) for item in each}
+
     def _load(self, state: dict[str, Any]) -> None:
+        self.skipped |= {(name, reason) for name, reason in state["skipped"]}
         progress = state["progress"]
         self.training.load_state_dict(state)
         self.epoch, self.position = progress["epoch"], progress["position"]
         self.best, self.without_better = progress["best"], progress["without_better"]
+        self.best_step = progress["best_step"]
+        if self.ranks.is_first and self.best_step is not None:
+            self.folder.checkpoints.name_best(self.best_step)  # killed before it was named?
 
     def _go_back(self, message: str) -> None:
         """Memory ran out in the optimizer's step, which cannot be undone: to the checkpoint."""
@@ -396,24 +388,6 @@ class _Run:
         )
         self.listener.changed_micro_batch(event)
 
-    def _notes(self) -> list[str]:
-        """What is not as one might think."""
-        notes = []
-        samples, batch = len(self.loader.split), self.loader.batch_size
-        if batch > samples:
-            notes.append(
-                f"A global batch of {batch:,} is more than the {samples:,} images: "
-                "each step takes them all."
-            )
-        if self.ranks.are_many and batch_dependent_layers(self.ingredients.model):
-            notes.append(
-                "BatchNorm takes its statistics from each rank's share of the batch, and its "
-                "running statistics from the first rank's, as DistributedDataParallel does."
-            )
-        if self.test is None:
-            notes.append("The data has no test split with labels: nothing is evaluated.")
-        return notes
-
     # -- preparation -------------------------------------------------------------------------------
 
     def _test_loader(self) -> Loader | None:
@@ -426,7 +400,13 @@ class _Run:
 
     def _sizes(self) -> list[int]:
         share = -(-min(self.loader.batch_size, len(self.loader.split)) // self.ranks.world_size)
-        sizes = sizes_that_fit(self.plan, share, self.place.memory_bytes)
+        model, plan = self.ingredients.model, self.plan
+        if self.ingredients.is_sharded and plan.gpu is not None:
+            plan = plan_of_shards(plan, model, self.ranks.world_size)
+        sizes = sizes_that_fit(plan, share, self.place.memory_bytes)
+        if sizes[0] < share:  # gradients then stay through the next forward
+            self.plan = plan = self.plan.accumulating()
+            sizes = sizes_that_fit(plan, share, self.place.memory_bytes)
         largest = min(self.ranks.gather(sizes[0]))
         if self.ingredients.is_sharded and (self.folder.path / "micro_batch.json").exists():
             word = self.folder.read_json("micro_batch.json")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from memfit.planner.learning_rate import scale_learning_rate
 from memfit.planner.optimizers import is_adaptive, optimizer_name
 from memfit.recipe import Recipe
 
-__all__ = ["peak_learning_rate", "rate_at"]
+__all__ = ["has_own_rate", "peak_learning_rate", "rate_at"]
 
 #: What people start from: 0.1 for SGD (He et al. 2015, arXiv 1512.03385, section 4.2), 0.001 for
 #: Adam (Kingma and Ba 2014, arXiv 1412.6980, section 2); Lion a fifth of it (Chen et al. 2023,
@@ -31,6 +32,13 @@ def peak_learning_rate(recipe: Recipe, global_batch: int) -> float:
         base = recipe.base_batch_size
         return scale_learning_rate(recipe.base_lr, base, global_batch, adaptive=adaptive).value
     return _USUAL.get(optimizer_name(recipe.optimizer), _USUAL_OTHERS)
+
+
+def has_own_rate(recipe: Recipe) -> bool:
+    """Whether the optimizer was given its learning rate itself, and the recipe gives no other."""
+    if recipe.lr is not None or recipe.base_lr is not None or isinstance(recipe.optimizer, str):
+        return False
+    return not isinstance(recipe.optimizer, Mapping) or "lr" in recipe.optimizer
 
 
 def rate_at(step: int, total_steps: int, recipe: Recipe) -> float:

@@ -17,6 +17,8 @@ import torch.distributed as dist
 from torch import nn
 
 from memfit.errors import RunError, UsageError
+from memfit.memory.tape import Part
+from memfit.planner.plan import Plan
 from memfit.recipe import Recipe
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "full_optimizer_state",
     "load_model_state",
     "load_optimizer_state",
+    "plan_of_shards",
     "shard",
 ]
 
@@ -118,6 +121,30 @@ def _members(module: nn.Module) -> Iterator[nn.Module]:
             yield child
         else:
             yield from _members(child)
+
+
+def plan_of_shards(plan: Plan, model: nn.Module, world_size: int) -> Plan:
+    """The plan with as much more room on the card as splitting saves, to choose a micro-batch by.
+
+    Of parameters, gradients and optimizer state each rank has one part in ``world_size``. Whole
+    are, at most, the parameters of two blocks (the one that computes and the next, which FSDP2
+    gathers ahead; ``torch/distributed/fsdp/_fully_shard``, 2.15) and the gradients of one.
+
+    Args:
+        plan: of whole tensors, for a card.
+        model: sharded or not.
+        world_size: number of ranks.
+    """
+    assert plan.gpu is not None
+    parts = plan.at(2).parts  # not 1: batch norm may need two values
+    whole = sum(parts[part] for part in (Part.PARAMETERS, Part.GRADIENTS, Part.OPTIMIZER))
+    groups = [list(block.parameters()) for block in blocks_of(model)]
+    in_blocks = {id(parameter) for group in groups for parameter in group}
+    groups.append([p for p in model.parameters() if id(p) not in in_blocks])
+    gathered = 3 * max(sum(p.numel() * p.element_size() for p in group) for group in groups)
+    saved = max(0, whole - whole // world_size - gathered)
+    card = plan.gpu.with_free_bytes(plan.gpu.usable_bytes + saved)
+    return Plan(plan.recipe, plan.step, plan.model_name, card, like=plan)
 
 
 # -- checkpoints -----------------------------------------------------------------------------------

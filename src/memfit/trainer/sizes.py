@@ -75,6 +75,10 @@ class Sizes:
         """Whether there is a larger size."""
         return self._rung > 0
 
+    def leave_out_above(self, size: int) -> None:
+        """Forget the sizes above this one; the smallest stays."""
+        self.all = tuple(each for each in self.all if each <= size) or self.all[-1:]
+
     def take_at_most(self, size: int) -> None:
         """Take the largest size up to this one, without an event."""
         below = [rung for rung, each in enumerate(self.all) if each <= size]

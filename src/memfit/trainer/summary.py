@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 from memfit.data.loading import Loader
 from memfit.planner.plan import Plan
@@ -10,7 +12,26 @@ from memfit.trainer.devices import RunDevice
 from memfit.trainer.evaluation import Evaluation
 from memfit.trainer.training import Training
 
-__all__ = ["summarise"]
+__all__ = ["RunResult", "summarise"]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What came of a run.
+
+    Args:
+        path: of its folder.
+        status: ``finished``, or ``stopped`` by a signal with a checkpoint.
+        step: optimizer steps that were taken.
+        evaluation: the last one; None where there is nothing to evaluate on.
+        summary: as in ``summary.json``.
+    """
+
+    path: Path
+    status: Literal["finished", "stopped"]
+    step: int
+    evaluation: Evaluation | None
+    summary: dict[str, Any]
 
 
 def summarise(
@@ -20,6 +41,7 @@ def summarise(
     best: float | None,
     place: RunDevice,
     loader: Loader,
+    skipped: int,
 ) -> dict[str, Any]:
     """Plain values for ``summary.json``.
 
@@ -30,6 +52,7 @@ def summarise(
         best: the best accuracy.
         place: where it ran.
         loader: of the training data.
+        skipped: images that were left out.
     """
     largest = max([training.fitting.size, *(e.from_size for e in training.fitting.events)])
     predicted = plan.at(largest)
@@ -42,7 +65,7 @@ def summarise(
         "device": place.name,
         "best_accuracy": best,
         "evaluation": None if evaluation is None else evaluation.to_dict(),
-        "skipped_images": len(loader.unreadable),
+        "skipped_images": skipped,
         "memory": {
             "predicted": {
                 "allocated_bytes": predicted.peak_allocated_bytes,

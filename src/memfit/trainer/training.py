@@ -19,7 +19,7 @@ from memfit.trainer.gradients import FirstBuffers, GradientBuckets
 from memfit.trainer.ingredients import Ingredients
 from memfit.trainer.out_of_memory import is_out_of_memory, let_go, release_accelerator_cache
 from memfit.trainer.ranks import Ranks
-from memfit.trainer.schedule import peak_learning_rate, rate_at
+from memfit.trainer.schedule import has_own_rate, peak_learning_rate, rate_at
 from memfit.trainer.shard import (
     CannotRedo,
     full_model_state,
@@ -45,18 +45,24 @@ class NonFiniteLoss(MemfitError):
         step: the optimizer step that was not taken.
         loss: what it was.
         samples: names of the samples of the batch.
+        weights_are_finite: whether the model is sound; else a gradient before broke it.
     """
 
-    def __init__(self, step: int, loss: float, samples: Sequence[str]) -> None:
+    def __init__(
+        self, step: int, loss: float, samples: Sequence[str], weights_are_finite: bool = True
+    ) -> None:
         shown = ", ".join(samples[:8])
         more = f" and {len(samples) - 8} more" if len(samples) > 8 else ""
         super().__init__(
             f"The loss of step {step} is {loss}. Its batch: {shown}{more}.",
-            hint="The model is as it was before the step. A smaller learning rate, a longer "
-            "warm-up or clipping (--clip-grad-norm 1) usually helps; fp16 overflows where bf16 "
-            "does not.",
-        )
+            hint=("The model is as it was before the step. " if weights_are_finite else
+                  "A gradient of the step before was no number, and spoilt the weights; the last "
+                  "checkpoint is sound. ")
+            + "A smaller learning rate, a longer warm-up or clipping (--clip-grad-norm 1) usually "
+            "helps; fp16 overflows where bf16 does not.",
+        )  # fmt: skip
         self.step, self.samples = step, list(samples)
+        self.weights_are_finite = weights_are_finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +114,10 @@ class Training:
         self.ranks = ranks or Ranks()
         self.step = 0
         recipe = ingredients.recipe
-        self.peak_rate = peak_learning_rate(recipe, loader.batch_size)
         groups = ingredients.optimizer.param_groups
+        self._peak_rates = [group["lr"] for group in groups]
+        if not has_own_rate(recipe):
+            self._peak_rates = [peak_learning_rate(recipe, loader.batch_size)] * len(groups)
         self._trainable = [p for group in groups for p in group["params"]]
         self._share = 1.0  # of the global batch that is here
         self._has_batch_norm = bool(batch_dependent_layers(ingredients.model))
@@ -157,15 +165,25 @@ class Training:
         if not math.isfinite(mean):
             self.fitting.undo()
             self.fitting.load_state_dict(sizes_before)
-            raise NonFiniteLoss(self.step + 1, mean, self._sample_names(batch))
+            names = self._sample_names(batch)
+            raise NonFiniteLoss(self.step + 1, mean, names, self.is_finite())
         if self._buckets is not None:
             self._buckets.sum(used)
-        rate = self.peak_rate * rate_at(self.step, self.total_steps, made.recipe)
-        for group in made.optimizer.param_groups:
-            group["lr"] = rate
+        share = rate_at(self.step, self.total_steps, made.recipe)
+        for group, peak in zip(made.optimizer.param_groups, self._peak_rates, strict=True):
+            group["lr"] = peak * share
         self._update_together()
         self.step += 1
-        return StepResult(self.step, mean, rate, samples, self.fitting.size)
+        return StepResult(self.step, mean, self.peak_rate * share, samples, self.fitting.size)
+
+    @property
+    def peak_rate(self) -> float:
+        """The learning rate after warm-up, of the first group of parameters."""
+        return float(self._peak_rates[0])
+
+    def is_finite(self) -> bool:
+        """Whether every weight is a number."""
+        return all(bool(p.isfinite().all()) for p in self.ingredients.model.parameters())
 
     def _sample_names(self, batch: Batch) -> list[str]:
         """Of the global batch."""
@@ -259,8 +277,7 @@ class Training:
             return
         message = None
         try:
-            self._update()
-            self._first_buffers.copy()
+            self._update(self._first_buffers.copy)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -269,13 +286,15 @@ class Training:
         if self.ranks.any(message is not None, self.ingredients.device):
             raise torch.OutOfMemoryError(message or "out of memory on another rank")
 
-    def _update(self) -> None:
+    def _update(self, before_average: Callable[[], None] | None = None) -> None:
         made = self.ingredients
         if made.recipe.clip_grad_norm is not None:
             made.scaler.unscale_(made.optimizer)
             nn.utils.clip_grad_norm_(self._trainable, made.recipe.clip_grad_norm)
         made.scaler.step(made.optimizer)
         made.scaler.update()
+        if before_average is not None:
+            before_average()
         if made.average is not None:
             made.average.update_parameters(made.model)
 

@@ -206,10 +206,16 @@ class Fitting:
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to change its sizes at the same steps."""
-        return {name: getattr(self, f"_{name}") for name in _STATE} | {"size": self.size}
+        state = {name: getattr(self, f"_{name}") for name in _STATE}
+        return state | {"size": self.size, "largest": self._sizes.all[0]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on as :meth:`state_dict` says; a size that is none of ours becomes the next below."""
+        """Go on as :meth:`state_dict` says; a size that is none of ours becomes the next below.
+
+        Nothing larger than its largest size is tried: where there is more memory now, the steps
+        would not be the same.
+        """
+        self._sizes.leave_out_above(state["largest"])
         self._sizes.take_at_most(state["size"])
         for name in _STATE:
             setattr(self, f"_{name}", state[name])
@@ -300,7 +306,7 @@ class Fitting:
     def _note_clean_step(self, count: int) -> None:
         """Count it, and try the next larger size when there were enough."""
         self._steps += 1
-        self._clean_steps += 1
+        self._clean_steps = self._clean_steps + 1 if self._sizes.can_grow else 0
         if count >= self.size:
             self._is_trial = False
         if self._wait is not None and self._clean_steps >= self._wait and self._sizes.can_grow:
