@@ -16,7 +16,7 @@ SOURCE = ROOT / "src" / "memfit"
 #: A module imports only from lower floors, or its own.
 FLOORS = {
     "errors": 1, "units": 1,
-    "data": 2, "models": 2, "recipe": 2, "catalogue": 2,
+    "data": 2, "precision": 2, "models": 2, "recipe": 2, "catalogue": 2,
     "memory": 3,
     "planner": 4, "api": 4,
     "trainer": 5, "report": 5,

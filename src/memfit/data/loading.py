@@ -41,6 +41,7 @@ from memfit.data.reading import (
 from memfit.data.survey import Survey, survey
 from memfit.errors import DataError, UnknownName, UsageError
 from memfit.models.user_code import import_object
+from memfit.precision import weights_dtype
 from memfit.recipe import Recipe
 
 __all__ = ["Batch", "Loader", "loader", "normalised", "with_data"]
@@ -49,7 +50,6 @@ DEFAULT_BATCH = 64
 #: Models that take any size, and so have none of their own.
 _WITHOUT_SIZE = ("mlp", "cnn")
 _CHANNELS = {"grey": 1, "rgb": 3}
-_HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -372,7 +372,7 @@ class Loader:
             labels = mix_labels(labels, other_labels, batch.mixing, len(self.classes))
         if self.recipe.memory_format == "nhwc":
             images = images.contiguous(memory_format=torch.channels_last)
-        return images.to(_HALF.get(self.recipe.precision, images.dtype)), labels
+        return images.to(weights_dtype(self.recipe.precision)), labels
 
     def _images(self, batch: Batch, device: torch.device) -> Tensor:
         pixels = batch.pixels.to(device, non_blocking=True)

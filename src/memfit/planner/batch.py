@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from memfit.data.loading import Loader
 from memfit.errors import StepError, UsageError
+from memfit.precision import weights_dtype
 
 __all__ = [
     "BatchSpec",
@@ -26,7 +27,6 @@ __all__ = [
 ]
 
 
-_HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 _OWN_LOSS = "In Python, pass your own: memfit.plan(..., loss=lambda output, target: ...)."
 
 
@@ -90,7 +90,7 @@ class BatchSpec:
 
 def loaded_batch(loader: Loader) -> BatchSpec:
     """The batch that memfit's own loader makes on the device."""
-    dtype = _HALF.get(loader.recipe.precision, torch.float32)
+    dtype = weights_dtype(loader.recipe.precision)
     target = TensorSpec((), torch.int64)
     if loader.augmentation.mixes:
         target = TensorSpec((len(loader.classes),), torch.float32)

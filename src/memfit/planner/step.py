@@ -32,13 +32,12 @@ from memfit.planner.batch import (
     target_of,
 )
 from memfit.planner.optimizers import build_optimizer
+from memfit.precision import autocast_dtype, weights_dtype
 from memfit.recipe import Recipe
 
 __all__ = ["TrainingStep", "loss_of", "prepare_model"]
 
 _META = torch.device("meta")
-_PURE = {"fp16": torch.float16, "bf16": torch.bfloat16}
-_AMP = {"amp-fp16": torch.float16, "amp-bf16": torch.bfloat16}
 
 
 class TrainingStep:
@@ -72,7 +71,7 @@ class TrainingStep:
     def _batch_spec(self, built: BuiltModel, target: TensorSpec | None) -> BatchSpec:
         recipe = self.recipe
         shape = recipe.input_shape or built.default_input_shape
-        dtype = _PURE.get(recipe.precision, torch.float32)
+        dtype = weights_dtype(recipe.precision)
         length = recipe.input_ids
         if self._is_tokens and length is None:
             if shape is None or len(shape) != 1:
@@ -80,7 +79,7 @@ class TrainingStep:
             length = shape[0]
         inputs = input_spec(None if length else shape, length, dtype)
         if recipe.data is not None:
-            return loaded_batch(loader(recipe.but(input_shape=shape)))
+            return self._loaded_batch(recipe.but(input_shape=shape))
         spec = BatchSpec(
             inputs,
             target or TensorSpec((), torch.int64),
@@ -90,6 +89,13 @@ class TrainingStep:
         if target or recipe.loss is not None or recipe.step is not None:
             return spec
         return BatchSpec(spec.inputs, self._probe_target(spec), spec.is_tokens, spec.channels_last)
+
+    def _loaded_batch(self, recipe: Recipe) -> BatchSpec:
+        """The loader's batch; shares of classes are as many as the model has outputs."""
+        self.batch = loaded_batch(made := loader(recipe))
+        if made.augmentation.mixes and (self.output_classes() or 0) > len(made.classes):
+            return loaded_batch(loader(recipe.but(num_classes=self.output_classes())))
+        return self.batch
 
     def _probe_target(self, spec: BatchSpec) -> TensorSpec:
         """Run forward once, unrecorded, to see what the labels must look like."""
@@ -204,7 +210,7 @@ class TrainingStep:
         return loss_of(self.recipe)(output, target), output
 
     def _autocast(self) -> Any:
-        dtype = _AMP.get(self.recipe.precision)
+        dtype = autocast_dtype(self.recipe.precision)
         return torch.autocast("cuda", dtype=dtype) if dtype else nullcontext()
 
     @contextmanager
@@ -233,7 +239,7 @@ def prepare_model(model: nn.Module, recipe: Recipe) -> int:
     """
     model.train()
     _check_precision(model, recipe.precision)
-    if dtype := _PURE.get(recipe.precision):
+    if (dtype := weights_dtype(recipe.precision)) is not torch.float32:
         model.to(dtype)
     if recipe.memory_format == "nhwc":
         model.to(memory_format=torch.channels_last)
@@ -315,7 +321,7 @@ def _expected(module: nn.Module | None) -> str:
 
 def _check_precision(model: nn.Module, precision: str) -> None:
     """A model that its author made half can only be trained so."""
-    short = {dtype: name for name, dtype in _PURE.items()}
+    short = {weights_dtype(name): name for name in ("fp16", "bf16")}
     for name, parameter in model.named_parameters():
         own = short.get(parameter.dtype)
         if own is not None and precision != own:

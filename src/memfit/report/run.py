@@ -33,7 +33,7 @@ def render_run(result: RunResult, console: Console) -> Group:
     lines: list[RenderableType] = []
     if result.status == "stopped":
         lines.append(Text(f"{marks.maybe} Stopped after step {result.step:,}; nothing is lost."))
-        lines.append(Text(f"  memfit train --resume {result.path}"))
+        lines.append(Text(f"  {_resume_command(result)}"))
         return Group(*lines)
     text = f"{marks.yes} Trained {result.step:,} steps"
     if result.evaluation is not None:
@@ -55,6 +55,17 @@ def render_run(result: RunResult, console: Console) -> Group:
     elif measured is not None:
         lines += ["", _memory(result.summary)]
     return Group(*lines)
+
+
+def _resume_command(result: RunResult) -> str:
+    """What goes on with the run, on as many processes and with the same limit."""
+    launched = result.summary["launched"]
+    program = "memfit"
+    if launched["world_size"] > 1:
+        program = f"torchrun --nproc-per-node {launched['world_size']} -m memfit"
+    limit = launched["memory_bytes"]
+    memory = "" if limit is None else f" --memory {limit}"
+    return f"{program} train --resume {result.path}{memory}"
 
 
 def _memory(summary: dict[str, Any]) -> RenderableType:

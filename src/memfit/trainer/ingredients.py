@@ -18,6 +18,7 @@ from memfit.models import build_for_training
 from memfit.planner.batch import logits_of
 from memfit.planner.optimizers import EightBit, build_optimizer
 from memfit.planner.step import loss_of, prepare_model
+from memfit.precision import autocast_dtype
 from memfit.recipe import Recipe
 from memfit.trainer.pretrained import pretrained_weights
 from memfit.trainer.ranks import Ranks
@@ -25,8 +26,6 @@ from memfit.trainer.shard import shard
 from memfit.trainer.weights import apply_weights, load_weights
 
 __all__ = ["Ingredients", "make_deterministic", "prepare_ingredients"]
-
-_AMP = {"amp-fp16": torch.float16, "amp-bf16": torch.bfloat16}
 
 
 @dataclass
@@ -59,7 +58,7 @@ class Ingredients:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The recipe's mixed precision; nothing for the others."""
-        dtype = _AMP.get(self.recipe.precision)
+        dtype = autocast_dtype(self.recipe.precision)
         if dtype is None:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from memfit.trainer.evaluation import Evaluation
 from memfit.trainer.training import StepResult
 from memfit.trainer.transaction import MicroBatchEvent
 
-__all__ = ["Beginning", "Listener"]
+__all__ = ["Beginning", "Listener", "Listeners"]
 
 
 @dataclass(frozen=True)
@@ -69,3 +70,51 @@ class Listener:
 
     def ended(self) -> None:
         """No step follows."""
+
+
+class Listeners(Listener):
+    """Several that hear the same.
+
+    Args:
+        listeners: in the order in which they are told.
+    """
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self._listeners = listeners
+
+    def began(self, beginning: Beginning) -> None:
+        """Told to all."""
+        for each in self._listeners:
+            each.began(beginning)
+
+    def note(self, text: str) -> None:
+        """Told to all."""
+        for each in self._listeners:
+            each.note(text)
+
+    def took_step(self, result: StepResult, used_bytes: int | None) -> None:
+        """Told to all."""
+        for each in self._listeners:
+            each.took_step(result, used_bytes)
+
+    def changed_micro_batch(self, event: MicroBatchEvent) -> None:
+        """Told to all."""
+        for each in self._listeners:
+            each.changed_micro_batch(event)
+
+    def finished_epoch(
+        self, step: int, epoch: int, evaluation: Evaluation | None, is_best: bool
+    ) -> None:
+        """Told to all."""
+        for each in self._listeners:
+            each.finished_epoch(step, epoch, evaluation, is_best)
+
+    def saved(self, path: Path) -> None:
+        """Told to all."""
+        for each in self._listeners:
+            each.saved(path)
+
+    def ended(self) -> None:
+        """Told to all."""
+        for each in self._listeners:
+            each.ended()

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from memfit.data.loading import Loader, loader
 from memfit.errors import DoesNotFit, MemfitError, UsageError
-from memfit.recipe import Recipe
+from memfit.recipe import Recipe, example_recipe
 from memfit.trainer.backends import backends_of
 from memfit.trainer.devices import RunDevice, choose_device
 from memfit.trainer.evaluation import Evaluation, evaluate
@@ -73,7 +73,7 @@ def train(
     """
     listener = listener or Listener()
     if recipe is None and resume is None:
-        recipe = Recipe(**{"model": "cnn", "data": "shapes", **options})
+        recipe = example_recipe(**options)
     elif recipe is not None:
         recipe = recipe.but(**options)
     elif options.keys() - {"shard"}:

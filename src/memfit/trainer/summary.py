@@ -63,6 +63,10 @@ def summarise(
         "micro_batch": training.fitting.size,
         "largest_micro_batch": largest,
         "device": place.name,
+        "launched": {
+            "world_size": training.ranks.world_size,
+            "memory_bytes": place.memory_bytes,
+        },
         "best_accuracy": best,
         "evaluation": None if evaluation is None else evaluation.to_dict(),
         "skipped_images": skipped,

@@ -182,8 +182,11 @@ class Training:
         return float(self._peak_rates[0])
 
     def is_finite(self) -> bool:
-        """Whether every weight is a number."""
-        return all(bool(p.isfinite().all()) for p in self.ingredients.model.parameters())
+        """Whether every weight is a number; before the first step they are as they were made."""
+        if not self.step:
+            return True
+        weights = [p.detach() for p in self.ingredients.model.parameters()]
+        return math.isfinite(float(nn.utils.get_total_norm(weights, math.inf)))
 
     def _sample_names(self, batch: Batch) -> list[str]:
         """Of the global batch."""

@@ -215,7 +215,7 @@ class Fitting:
         Nothing larger than its largest size is tried: where there is more memory now, the steps
         would not be the same.
         """
-        self._sizes.leave_out_above(state["largest"])
+        self._sizes.leave_out_above(state.get("largest", self._sizes.all[0]))
         self._sizes.take_at_most(state["size"])
         for name in _STATE:
             setattr(self, f"_{name}", state[name])
