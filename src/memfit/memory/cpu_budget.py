@@ -8,7 +8,7 @@ kernels: the budget makes a step run out of memory, a plan says what a GPU needs
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import Any
@@ -190,6 +190,8 @@ reserved 32.0 MiB.
                 self._account.adopt(value, Part.OPTIMIZER)
 
     def _before_module(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if _are_planned(inputs):
+            return
         account = self._account
         if not account.modules and not in_backward():
             self._before_root(inputs)
@@ -206,20 +208,29 @@ reserved 32.0 MiB.
         account.fold()
         account.enter_phase(Phase.FORWARD)
 
-    def _after_module(self, _module: nn.Module, _inputs: Any, _output: Any) -> None:
-        if self._account.modules:
+    def _after_module(self, _module: nn.Module, inputs: Any, _output: Any) -> None:
+        if self._account.modules and not _are_planned(inputs):
             self._account.leave_module()
 
     def _before_optimizer(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
+        if any(_are_planned(group["params"]) for group in optimizer.param_groups):
+            return
         for group in optimizer.param_groups:
             self._account.tag_gradients(group["params"])
         self._account.enter_phase(Phase.OPTIMIZER)
 
     def _after_optimizer(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
+        if any(_are_planned(group["params"]) for group in optimizer.param_groups):
+            return
         for value in _state_tensors(optimizer):
             self._account.tag(value, Part.OPTIMIZER)
         self._account.begin_step()
         self._account.fold()
+
+
+def _are_planned(values: Iterable[Any]) -> bool:
+    """Whether a plan is traced here: on tensors without memory, which are no part of the budget."""
+    return any(isinstance(value, Tensor) and value.is_meta for value in values)
 
 
 def _state_tensors(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:

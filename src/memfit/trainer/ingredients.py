@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from memfit.trainer.ranks import Ranks
 from memfit.trainer.shard import shard
 from memfit.trainer.weights import apply_weights, load_weights
 
-__all__ = ["Ingredients", "make_deterministic", "prepare_ingredients"]
+__all__ = ["Ingredients", "prepare_ingredients"]
 
 
 @dataclass
@@ -141,16 +140,6 @@ def prepare_ingredients(
         notes,
         is_sharded,
     )
-
-
-def make_deterministic() -> None:
-    """Let torch use only algorithms that give the same bits again, and refuse others.
-
-    cuBLAS needs its workspace fixed before CUDA starts (PyTorch's notes on reproducibility).
-    """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
 
 
 def _start_from(recipe: Recipe, name: str, model: nn.Module) -> str:

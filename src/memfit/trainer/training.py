@@ -186,7 +186,10 @@ class Training:
         if not self.step:
             return True
         weights = [p.detach() for p in self.ingredients.model.parameters()]
-        return math.isfinite(float(nn.utils.get_total_norm(weights, math.inf)))
+        largest = nn.utils.get_total_norm(weights, math.inf)
+        if self.ingredients.is_sharded:
+            largest = largest.full_tensor()  # type: ignore[attr-defined]  # a DTensor
+        return math.isfinite(float(largest))
 
     def _sample_names(self, batch: Batch) -> list[str]:
         """Of the global batch."""
