@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from memfit.recipe import Recipe
+    from memfit.study.listener import StudyListener
     from memfit.trainer.listener import Listener
 
 
@@ -242,6 +243,7 @@ def train(
     resume: Path | None = None,
     device: str = "auto",
     memory: str | None = None,
+    tensorboard: Annotated[bool, Parameter(negative=())] = False,
     as_json: JsonFlag = False,
 ) -> int:
     """Train with the planned batch; out of memory never ends it, and it resumes to the bit.
@@ -264,6 +266,8 @@ def train(
         auto (a GPU where there is one), cpu, cuda or cuda:1.
     memory:
         Play a smaller device, such as 8GiB: a share of the GPU, or a virtual budget on the CPU.
+    tensorboard:
+        Write TensorBoard events into the run's folder.
     as_json:
         Print JSON lines and nothing else.
     """
@@ -280,6 +284,11 @@ def train(
         )
     recipe = None if resume is not None else _training_recipe(model, changes)
     reporter = _reporter(as_json)
+    if tensorboard:
+        from memfit.trainer.listener import Listeners
+        from memfit.trainer.tensorboard import TensorBoardWriter
+
+        reporter = Listeners([reporter, TensorBoardWriter()])
     try:
         with redirect_stdout(sys.stderr):  # what a user's own model prints
             result = train_recipe(
@@ -453,6 +462,170 @@ def gpus(*, as_json: JsonFlag = False) -> int:
     return ExitCode.OK
 
 
+@app.command
+def noise(
+    model: str | None = None,
+    *,
+    memory_flags: MemoryFlags | None = None,
+    training_flags: TrainingFlags | None = None,
+    micro_batch: Whole = None,
+    micro_batches: Whole = None,
+    every: int = 1,
+    by_layer: Annotated[bool, Parameter(negative=())] = False,
+    figure: Path | None = None,
+    force: Annotated[bool, Parameter(negative=())] = False,
+    device: str = "auto",
+    as_json: JsonFlag = False,
+) -> int:
+    """The gradient noise scale B_simple of a recipe, from one short training.
+
+    --steps is the length of this training, 200 when omitted; the learning rate follows the
+    schedule of the recipe's own.
+
+    Parameters
+    ----------
+    model:
+        As for memfit plan; or a recipe file ending in .toml.
+    micro_batch:
+        Samples behind each small gradient; an eighth of the global batch when omitted.
+    micro_batches:
+        How many make the large gradient, which is one optimizer step; 8 when omitted.
+    every:
+        Measure one of so many steps.
+    by_layer:
+        Also for each top-level module.
+    figure:
+        Write the noise scale over the training: a .png, .pdf or .svg file.
+    force:
+        Overwrite the figure.
+    device:
+        auto (a GPU where there is one), cpu, cuda or cuda:1.
+    as_json:
+        Print JSON and nothing else.
+    """
+    from memfit.study.noise import measure_noise, micro_batches_of
+
+    if figure is not None:
+        from memfit.report.figures import check_figure_path
+
+        check_figure_path(figure, force=force)
+    changes = {
+        **(memory_flags or MemoryFlags()).given(), **(training_flags or TrainingFlags()).given()
+    }  # fmt: skip
+    steps = changes.pop("steps", 200)
+    recipe = _training_recipe(model, changes)
+    small, number = micro_batches_of(recipe, micro_batch, micro_batches)
+    with redirect_stdout(sys.stderr):  # what a user's own model prints
+        measured = _counting("steps", lambda step: measure_noise(
+            recipe, steps=steps, micro_batch=small, micro_batches=number, every=every,
+            device=device, by_layer=by_layer, progress=step,
+        ))  # fmt: skip
+    if int(os.environ.get("RANK", "0")) != 0:
+        return ExitCode.OK
+    content = measured.to_dict()
+    if figure is not None:
+        from memfit.report.noise import noise_figure
+
+        noise_figure(content, figure, force=force)
+        print(f"wrote {figure}", file=sys.stderr)
+    if as_json:
+        _print_json(content)
+    else:
+        from memfit.report.noise import render_noise
+
+        _print(lambda console: render_noise(content, console))
+    return ExitCode.OK
+
+
+@app.command
+def study(
+    model: str | None = None,
+    *,
+    memory_flags: MemoryFlags | None = None,
+    training_flags: TrainingFlags | None = None,
+    batch_sizes: str | None = None,
+    seeds: int = 3,
+    budget: str | None = None,
+    goal: str | None = None,
+    folder: Path | None = None,
+    gpu: str | None = None,
+    by_layer: Annotated[bool, Parameter(negative=())] = False,
+    demo: Annotated[bool, Parameter(negative=())] = False,
+    ray: Annotated[list[str] | None, Parameter(negative=(), consume_multiple=(0, 1))] = None,
+    device: str = "auto",
+    as_json: JsonFlag = False,
+) -> int:
+    """What batch size changes here: speed, memory, noise, steps to a goal, learning rate.
+
+    Ends in one recommendation. Every trial is an ordinary run in the study's folder: interrupted,
+    the same command goes on; with more batch sizes it reuses what is there.
+
+    Parameters
+    ----------
+    model:
+        As for memfit plan; or a recipe file ending in .toml.
+    batch_sizes:
+        Global ones, such as 16,64,256 or 16,32,...,1024.
+    seeds:
+        Whole trials of each batch size.
+    budget:
+        Time for everything, such as 5m; trials become shorter than the recipe's epochs.
+    goal:
+        accuracy=0.95 or loss=0.3, on the test images; what all sizes reach when omitted.
+    folder:
+        Of the study; studies/MODEL-DATA when omitted.
+    gpu:
+        The card whose memory is the ceiling; the local one when omitted.
+    by_layer:
+        Measure the gradient noise of each top-level module, too.
+    demo:
+        A small network on the generated shapes, in about two minutes.
+    ray:
+        Run the trials on Ray: a local one, or the cluster at this address.
+    device:
+        auto (a GPU where there is one), cpu, cuda or cuda:1.
+    as_json:
+        Print the study as JSON and nothing else.
+    """
+    from memfit.study.command import study_asked, study_folder, write_reports
+    from memfit.study.study import run_study
+
+    changes = {
+        **(memory_flags or MemoryFlags()).given(), **(training_flags or TrainingFlags()).given()
+    }  # fmt: skip
+    asked = study_asked(
+        None if model is None and demo else _training_recipe(model, changes),
+        batch_sizes, seeds=seeds, budget=budget, goal=goal, demo=demo, has_flags=bool(changes),
+    )  # fmt: skip
+    listener = _study_listener()
+    try:
+        with redirect_stdout(sys.stderr):  # what a user's own model prints
+            found = run_study(
+                **asked,
+                folder=folder or study_folder(asked["recipe"], demo=demo),
+                device=device,
+                gpu=gpu,
+                by_layer=by_layer,
+                ray=False if ray is None else (ray[0] if ray else True),
+                listener=listener,
+            )
+            write_reports(found)
+    except KeyboardInterrupt:
+        listener.note("Stopped; what ran is kept. The same command goes on.")
+        raise
+    finally:
+        listener.ended()
+    if as_json:
+        from memfit.trainer.metrics_file import to_json
+
+        _write(to_json(found.to_dict(), indent=2) + "\n")
+    else:
+        from memfit.study.reports.text import render_study
+
+        _print(lambda console: render_study(found, console))
+    return ExitCode.OK
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -477,9 +650,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _training_recipe(model: str | None, changes: dict[str, Any]) -> Recipe:
     """The recipe to train; what is not said at all is the built-in example."""
-    if model is None and not changes:
-        changes = {"optimizer": "adamw", "lr": 0.002}
-    recipe = recipe_of(model or "cnn", changes)
+    from memfit.recipe import example_recipe
+
+    if model is None:
+        return example_recipe(**changes)
+    recipe = recipe_of(model, changes)
     return recipe if recipe.data is not None else recipe.but(data="shapes")
 
 
@@ -493,6 +668,16 @@ def _reporter(as_json: bool) -> Listener:
 
         return BarReporter(Console(stderr=True))
     return LineReporter()
+
+
+def _study_listener() -> StudyListener:
+    from memfit.study.reports.progress import StudyBar, StudyLines
+
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        from rich.console import Console
+
+        return StudyBar(Console(stderr=True))
+    return StudyLines()
 
 
 def _working(words: str, work: Callable[[], T]) -> T:

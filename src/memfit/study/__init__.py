@@ -1,0 +1,1 @@
+"""What batch size changes: speed, memory, gradient noise, accuracy; measured."""
