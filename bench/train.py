@@ -140,8 +140,9 @@ def _write_raw(raw: Path, data: Any) -> None:
     raw.mkdir(parents=True)
     for name, split in (("train", data["train"]), ("t10k", data["test"])):
         for kind, magic, values in (
-            ("images-idx3", 2051, split.images), ("labels-idx1", 2049, split.labels.astype("uint8")),
-        ):  # fmt: skip
+            ("images-idx3", 2051, split.images),
+            ("labels-idx1", 2049, split.labels.astype("uint8")),
+        ):
             header = magic.to_bytes(4, "big")
             header += b"".join(number.to_bytes(4, "big") for number in values.shape)
             (raw / f"{name}-{kind}-ubyte").write_bytes(header + values.tobytes())

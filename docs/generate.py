@@ -18,7 +18,8 @@ from rich.console import Console
 from memfit.cli import app
 
 COMMANDS_IN_ORDER = (
-    [], ["plan"], ["model"], ["data"], ["train"], ["predict"], ["evaluate"], ["export"], ["gpus"],
+    [], ["plan"], ["model"], ["data"], ["train"], ["predict"], ["evaluate"], ["export"],
+    ["study"], ["noise"], ["gpus"],
 )  # fmt: skip
 ROOT = Path(__file__).parent.parent
 COMMANDS = ROOT / "docs" / "commands.md"

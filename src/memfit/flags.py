@@ -14,7 +14,15 @@ from memfit.errors import UsageError
 if TYPE_CHECKING:
     from memfit.recipe import Recipe
 
-__all__ = ["Flag", "JsonFlag", "MemoryFlags", "TrainingFlags", "Whole", "recipe_of"]
+__all__ = [
+    "Flag",
+    "JsonFlag",
+    "MemoryFlags",
+    "TrainingFlags",
+    "Whole",
+    "recipe_of",
+    "training_recipe",
+]
 
 
 def _whole(_kind: object, tokens: Sequence[Any]) -> int:
@@ -212,3 +220,13 @@ def recipe_of(model: str | None, changes: dict[str, Any]) -> Recipe:
     if model is None:
         raise UsageError("Which model?", hint="Such as: memfit plan torchvision:resnet50")
     return Recipe(model=model, **changes)
+
+
+def training_recipe(model: str | None, changes: dict[str, Any]) -> Recipe:
+    """The recipe to train; what is not said at all is the built-in example."""
+    from memfit.recipe import example_recipe
+
+    if model is None:
+        return example_recipe(**changes)
+    recipe = recipe_of(model, changes)
+    return recipe if recipe.data is not None else recipe.but(data="shapes")

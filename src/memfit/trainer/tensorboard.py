@@ -49,7 +49,11 @@ class TensorBoardWriter(Listener):
             self._writer.add_scalar(name, value, result.step)
 
     def finished_epoch(
-        self, step: int, epoch: int, evaluation: Evaluation | None, is_best: bool  # noqa: ARG002
+        self,
+        step: int,
+        epoch: int,  # noqa: ARG002
+        evaluation: Evaluation | None,
+        is_best: bool,  # noqa: ARG002
     ) -> None:
         """The evaluation's scalars."""
         if evaluation is not None:

@@ -1,0 +1,105 @@
+"""``memfit data``: what images really are."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from memfit.commands.output import counting, show, show_json
+from memfit.errors import ExitCode, UsageError
+from memfit.flags import JsonFlag, Whole
+
+__all__ = ["data"]
+
+
+def data(
+    source: str,
+    *,
+    root: Path | None = None,
+    download: Annotated[bool, Parameter(negative=())] = False,
+    batch_size: Whole = None,
+    max_pixels: Whole = None,
+    figure: Path | None = None,
+    force: Annotated[bool, Parameter(negative=())] = False,
+    preview: Annotated[bool, Parameter(negative_bool=("no-",))] = True,
+    strict: Annotated[bool, Parameter(negative=())] = False,
+    as_json: JsonFlag = False,
+) -> int:
+    """What these images really are, what the loader will deliver, and the numbers to use.
+
+    Parameters
+    ----------
+    source:
+        mnist, fashion-mnist, cifar10, cifar100, shapes (or shapes,size=48,channels=1,classes=6,
+        train=4000,test=1000,seed=0), or a path: a folder of images (a folder
+        per class, with or without train and test), a CSV or Parquet file of paths and labels,
+        IDX files, CIFAR pickles, an .npz, or one image.
+    root:
+        Where the named sets are.
+    download:
+        Fetch a named set that is not there.
+    batch_size:
+        Of the batch whose bytes are shown; 64 when omitted.
+    max_pixels:
+        Larger images count as unreadable; 89,478,485 when omitted.
+    figure:
+        Write a sheet of samples, channels and histograms: a .png, .pdf or .svg file.
+    force:
+        Overwrite the figure.
+    preview:
+        Show a few samples in the terminal, where it has colours.
+    strict:
+        Exit with 4 when anything cannot be read or is wrong with the source.
+    as_json:
+        Print everything as JSON and nothing else.
+    """
+    from memfit.data.decode import MAX_PIXELS
+    from memfit.data.inspection import inspect_dataset
+    from memfit.data.opening import open_dataset
+
+    for name, number in (("--batch-size", batch_size), ("--max-pixels", max_pixels)):
+        if number is not None and number < 1:
+            raise UsageError(f"{name} is {number}; it must be 1 or more.")
+    limit, size = max_pixels or MAX_PIXELS, batch_size or 64
+    if figure is not None:
+        from memfit.report.figures import check_figure_path, samples_figure
+
+        check_figure_path(figure, force=force)
+    opened = open_dataset(source, root=root, download=download)
+    if figure is not None and figure.exists() and opened.holds(figure):
+        raise UsageError(f"{figure} is one of the images: it is not overwritten.")
+    found = counting(
+        "images", lambda step: inspect_dataset(opened, max_pixels=limit, progress=step)
+    )
+    if figure is not None:
+        samples_figure(opened, found, figure, force=force, max_pixels=limit)
+        print(f"wrote {figure}", file=sys.stderr)
+    if as_json:
+        show_json(found.to_dict(size))
+    else:
+        from memfit.report.data import render_inspection
+        from memfit.report.preview import preview as preview_of
+
+        show(
+            lambda console: render_inspection(
+                found,
+                console,
+                batch_size=size,
+                preview=preview_of(opened, console, max_pixels=limit) if preview else None,
+                memory_bytes=_physical_memory_bytes(),
+            )
+        )
+    if not found.overall.readable:
+        return ExitCode.ERROR
+    return ExitCode.INCOMPLETE if strict and not found.is_complete else ExitCode.OK
+
+
+def _physical_memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # not on every system
+        return None

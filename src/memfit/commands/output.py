@@ -1,0 +1,103 @@
+"""Where results and messages go: stdout is the result, stderr is progress."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from memfit.errors import MemfitError
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+__all__ = ["counting", "has_terminal", "show", "show_json", "working", "write"]
+
+T = TypeVar("T")
+
+
+def has_terminal() -> bool:
+    """Whether progress can be drawn on stderr."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def working(words: str, work: Callable[[], T]) -> T:
+    """Do something that takes a second or two; say so on a terminal's stderr.
+
+    What a user's own model prints meanwhile is a message, too: stdout is for the result.
+    """
+    with redirect_stdout(sys.stderr):
+        if not has_terminal():
+            return work()
+        from rich.console import Console
+
+        with Console(stderr=True).status(f"{words} ..."):
+            return work()
+
+
+def counting(things: str, work: Callable[[Callable[[int, int], None] | None], T]) -> T:
+    """Do something that counts as it goes; draw its progress on a terminal's stderr."""
+    if not has_terminal():
+        return work(None)
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    speed = TextColumn("{task.fields[speed]}")
+    columns = (TextColumn(things), BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(things, total=None, speed="")
+
+        def step(done: int, total: int) -> None:
+            speed = bar.tasks[0].speed
+            words = f"{speed:,.0f} {things}/s" if speed else ""
+            bar.update(task, completed=done, total=total, speed=words)
+
+        return work(step)
+
+
+def show(render: Callable[[Console], RenderableType]) -> None:
+    """Print what is drawn for the width and the characters of stdout."""
+    from rich.console import Console
+
+    from memfit.report.terminal import as_text
+
+    columns = os.environ.get("COLUMNS", "")
+    piped_width = None if sys.stdout.isatty() or columns.isdigit() else 100
+    console = Console(highlight=False, emoji=False, markup=False, width=piped_width)
+    try:
+        text = as_text(console, working("drawing", lambda: render(console)))
+    except BrokenPipeError:
+        return
+    except OSError as error:
+        raise unwritten(error) from None
+    write(text)
+
+
+def show_json(content: dict[str, Any]) -> None:
+    """Print a result as JSON and nothing else."""
+    write(json.dumps(content, indent=2) + "\n")
+
+
+def write(text: str) -> None:
+    """To stdout; a reader that went away (``| head``) changes no exit code."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        raise unwritten(error) from None
+
+
+def unwritten(error: OSError) -> MemfitError:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor at the end
+    return MemfitError(f"The result cannot be written: {error.strerror}.")

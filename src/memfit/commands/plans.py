@@ -1,0 +1,140 @@
+"""``memfit plan``, ``memfit model`` and ``memfit gpus``: what is known before anything runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from memfit.commands.output import show, show_json, working
+from memfit.errors import ExitCode, UsageError
+from memfit.flags import JsonFlag, MemoryFlags, Whole, recipe_of
+
+__all__ = ["gpus", "model", "plan"]
+
+
+def plan(
+    model: str,
+    *,
+    flags: MemoryFlags | None = None,
+    gpu: str | None = None,
+    quick: Annotated[bool, Parameter(negative=())] = False,
+    strict: Annotated[bool, Parameter(negative=())] = False,
+    as_json: JsonFlag = False,
+) -> int:
+    """Where memory goes, the batch that fits, and how to fit more.
+
+    Parameters
+    ----------
+    model:
+        torchvision:NAME, timm:NAME, transformers:NAME, mlp, cnn, path/to/file.py:build,
+        package.module:build, or a recipe file ending in .toml.
+    gpu:
+        A card such as rtx-3060, or a size such as 11GiB. Without it: the local GPU, else a table.
+    quick:
+        Leave out the ways to fit more.
+    strict:
+        Exit with 4 when an operator could not be accounted for.
+    as_json:
+        Print the plan as JSON and nothing else.
+    """
+    from memfit.api import plan as make_plan
+    from memfit.planner.options import ways_to_fit_more
+
+    recipe = recipe_of(model, (flags or MemoryFlags()).given())
+    made = working("planning", lambda: make_plan(recipe, gpu=gpu))
+    options = None if quick or made.gpu is None else working(
+        "planning ways to fit more", lambda: ways_to_fit_more(made)
+    )  # fmt: skip
+    if as_json:
+        from dataclasses import asdict
+
+        show_json(made.to_dict() | {"options": [asdict(option) for option in options or ()]})
+    else:
+        from memfit.report.text import render_plan
+
+        show(lambda console: render_plan(made, options, console))
+    if made.fits is False:
+        return ExitCode.DOES_NOT_FIT
+    return ExitCode.INCOMPLETE if strict and made.unsupported else ExitCode.OK
+
+
+def model(
+    model: str,
+    *,
+    depth: int = 2,
+    batch_size: Whole = None,
+    input_shape: str | None = None,
+    input_ids: Whole = None,
+    num_classes: Whole = None,
+    precision: str | None = None,
+    optimizer: str | None = None,
+    as_json: JsonFlag = False,
+) -> int:
+    """Layers, shapes, parameters, bytes kept for backward and multiply-adds.
+
+    Parameters
+    ----------
+    model:
+        As for memfit plan.
+    depth:
+        Levels of modules to show.
+    batch_size:
+        The micro-batch; 1 when omitted.
+    input_shape:
+        Of one sample, such as 3x224x224.
+    input_ids:
+        Tokens in one sample, for language models.
+    num_classes:
+        Of the model's head.
+    precision:
+        fp32, tf32, amp-fp16, amp-bf16, fp16 or bf16.
+    optimizer:
+        A name, with options after commas; decides the peak.
+    as_json:
+        Print the table as JSON and nothing else.
+    """
+    from memfit.api import plan_recipe
+    from memfit.planner.layers import summarise_layers
+
+    if depth < 0:
+        raise UsageError(f"--depth is {depth}; it must be 0 or more.")
+    flags = MemoryFlags(
+        input_shape=input_shape,
+        input_ids=input_ids,
+        num_classes=num_classes,
+        batch_size=1 if batch_size is None else batch_size,
+        precision=precision,
+        optimizer=optimizer,
+    )
+    recipe = recipe_of(model, flags.given())
+    made = working("tracing", lambda: plan_recipe(recipe, None, verify=False))
+    table = summarise_layers(made, depth=depth)
+    if as_json:
+        show_json(table.to_dict())
+    else:
+        from memfit.report.layers import render_layers
+
+        show(lambda console: render_layers(table, console))
+    return ExitCode.OK
+
+
+def gpus(*, as_json: JsonFlag = False) -> int:
+    """The catalogue of cards.
+
+    Parameters
+    ----------
+    as_json:
+        Print the catalogue as JSON and nothing else.
+    """
+    from memfit.catalogue import gpus as catalogue
+
+    if as_json:
+        from dataclasses import asdict
+
+        show_json({"schema_version": 1, "gpus": [asdict(card) for card in catalogue().values()]})
+    else:
+        from memfit.report.cards import render_gpus
+
+        show(lambda console: render_gpus(catalogue().values(), console))
+    return ExitCode.OK
