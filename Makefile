@@ -18,11 +18,14 @@ check: $(READY)  ## format, lint, types, documentation; changes nothing
 	$(BIN)/mypy
 	$(BIN)/python docs/generate.py --check
 
-bench: $(READY)  ## accuracy, speed, oracle and peers; writes bench/results/
+bench: $(READY)  ## accuracy, speed, peers, data, training; writes bench/results/
 	$(BIN)/python bench/accuracy.py
 	$(BIN)/python bench/speed.py
 	$(BIN)/python bench/oracle.py
 	$(BIN)/python bench/peers.py
+	$(BIN)/python bench/data.py
+	$(BIN)/python bench/train.py
+	$(BIN)/python bench/noise.py
 	$(BIN)/python bench/kills.py
 
 format: $(READY)
