@@ -247,3 +247,44 @@ def test_export(trained: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, errors = run(capsys, "export", trained, "weights.safetensors")
     assert code == ExitCode.ERROR or code == ExitCode.USAGE
     assert "--force" in errors
+
+
+def test_an_export_never_replaces_a_checkpoint(tmp_path: Path) -> None:
+    import memfit
+
+    data = "shapes,train=32,test=16,size=16"
+    run = memfit.train(model="mlp", data=data, epochs=1, runs=tmp_path, name="a b").path
+    best = run / "checkpoints" / "best.pt"
+    before = best.read_bytes()
+    assert main(["export", str(run), str(best), "--force"]) == 2
+    assert best.read_bytes() == before
+
+
+def test_a_bad_image_hides_no_other_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import memfit
+
+    data = "shapes,train=32,test=16,size=16"
+    run = memfit.train(model="mlp", data=data, epochs=1, runs=tmp_path, name="run").path
+    Image.new("RGB", (16, 16)).save(tmp_path / "good.png")
+    (tmp_path / "empty.png").touch()
+    images = [str(tmp_path / name) for name in ("empty.png", "good.png")]
+    assert main(["predict", str(run), *images, "--json"]) == 1
+    printed = capsys.readouterr()
+    assert [p["image"] for p in json.loads(printed.out)["predictions"]] == images[1:]
+    assert "empty.png: the file is empty" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [('lr = "fast"', "lr is 'fast'; it must be a number"),
+     ("optimizer = {momentum = 0.9}", "The optimizer has no name")],
+)  # fmt: skip
+def test_values_of_the_wrong_kind(
+    line: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f'model = "mlp"\ndata = "shapes,train=32,test=16,size=16"\n{line}\n')
+    assert main(["train", str(recipe), "--runs", str(tmp_path / "runs")]) == 2
+    assert words in capsys.readouterr().err

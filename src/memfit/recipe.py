@@ -193,11 +193,15 @@ class Recipe:
             _check_share(name, getattr(self, name))
         for share in self.milestones:
             _check_share("a milestone", share)
-        if not 0 < self.safety <= 1:
+        if not isinstance(self.safety, (int, float)) or not 0 < self.safety <= 1:
             raise UsageError(f"safety is {self.safety}; it is a share: above 0, at most 1.")
         positive = [(name, getattr(self, name)) for name in ("lr", "base_lr", "clip_grad_norm")]
         for name, value in (*positive, *(("std", value) for value in self.std or ())):
-            if value is not None and not 0 < value < float("inf"):
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise UsageError(f"{name} is {value!r}; it must be a number.")
+            if not 0 < value < float("inf"):
                 raise UsageError(f"{name} is {value}; it must be positive.")
         if self.global_batch and self.batch_size and self.global_batch % self.batch_size:
             raise UsageError(

@@ -130,20 +130,29 @@ def predict(
     as_json:
         Print JSON and nothing else.
     """
+    from memfit.errors import BadImage
     from memfit.trainer.trained import open_trained
 
-    found = working("predicting", lambda: open_trained(run, device=device).predict(images, top))
+    found, unreadable = [], []
+    trained = working("loading", lambda: open_trained(run, device=device))
+    for image in images:
+        try:
+            found += trained.predict([image], top)
+        except BadImage as error:
+            unreadable.append(error)
     if as_json:
         rows = [
             {"image": name, "classes": [{"class": c, "probability": p} for c, p in answers]}
             for name, answers in found
         ]
         show_json({"schema_version": 1, "predictions": rows})
-    else:
+    elif found:
         from memfit.report.run import render_predictions
 
         show(lambda console: render_predictions(found, console))
-    return ExitCode.OK
+    for bad in unreadable:
+        print(f"error: {bad.message}", file=sys.stderr)
+    return ExitCode.ERROR if unreadable else ExitCode.OK
 
 
 def evaluate(

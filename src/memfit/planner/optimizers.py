@@ -141,6 +141,10 @@ def build_optimizer(spec: OptimizerSpec, parameters: Iterable[Tensor]) -> Optimi
             raise UsageError(f"The optimizer factory returned {type(optimizer).__name__}.")
         return optimizer
     name = optimizer_name(spec)
+    if not name:
+        raise UsageError(
+            "The optimizer has no name.", hint='Such as {name = "sgd", momentum = 0.9}.'
+        )
     options = {k: v for k, v in spec.items() if k != "name"} if isinstance(spec, Mapping) else {}
     known = _torch_optimizers()
     if name in _OURS:

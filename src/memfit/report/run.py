@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -44,7 +45,7 @@ def render_run(result: RunResult, console: Console) -> Group:
     lines.append(Text(text, style="bold"))
     which = "last" if result.summary["best_accuracy"] is None else "best"
     lines.append(Text(f"  weights   {result.path}/checkpoints/{which}.pt"))
-    lines.append(Text(f"  use them  memfit predict {result.path} IMAGE"))
+    lines.append(Text(f"  use them  memfit predict {quote(str(result.path))} IMAGE"))
     if (skipped := result.summary["skipped_images"]) > 0:
         were = "image was" if skipped == 1 else "images were"
         lines.append(Text(f"  {skipped} {were} left out: {result.path}/skipped.txt"))
@@ -65,7 +66,7 @@ def _resume_command(result: RunResult) -> str:
         program = f"torchrun --nproc-per-node {launched['world_size']} -m memfit"
     limit = launched["memory_bytes"]
     memory = "" if limit is None else f" --memory {limit}"
-    return f"{program} train --resume {result.path}{memory}"
+    return f"{program} train --resume {quote(str(result.path))}{memory}"
 
 
 def _memory(summary: dict[str, Any]) -> RenderableType:

@@ -366,9 +366,11 @@ def _measured_bytes(found: Sequence[SizeRecords]) -> dict[int, int | None]:
 
 def _checked_sizes(batch_sizes: Sequence[int]) -> tuple[int, ...]:
     sizes = tuple(sorted(set(batch_sizes)))
+    if sizes and sizes[0] < 1:
+        raise UsageError(f"A batch size of {sizes[0]} is none; they begin at 1.")
     if len(sizes) < 2:
         raise UsageError(
-            f"A study compares batch sizes; {len(sizes) or 'none'} was given.",
+            f"A study compares different batch sizes; {len(sizes) or 'none'} was given.",
             hint="Such as --batch-sizes 16,64,256.",
         )
     if sizes[0] < 1:

@@ -70,7 +70,7 @@ def export_weights(
         CheckpointError: there is no usable checkpoint, or no model in it.
     """
     try:
-        _check_target(target, force)
+        _check_target(target, force, run.path)
     except OSError as error:
         raise RunError(f"Cannot write {target}: {error.strerror}.") from None
     checkpoint, content = _chosen(run, which, on_damaged)
@@ -110,7 +110,12 @@ def without_shared(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], di
     return {name: kept[name] for name in weights if name in kept}, dropped
 
 
-def _check_target(target: Path, force: bool) -> None:
+def _check_target(target: Path, force: bool, run: Path) -> None:
+    if target.resolve().is_relative_to((run / "checkpoints").resolve()):
+        raise UsageError(
+            f"{target} lies among the run's checkpoints: those are what it resumes from.",
+            hint="Write the weights elsewhere.",
+        )
     if target.suffix not in (".safetensors", ".pt"):
         raise UsageError(
             f"{target} ends in {target.suffix or 'nothing'}.", hint="Name it .safetensors or .pt."
