@@ -38,7 +38,7 @@ def test_a_study_as_json(
     [
         (["study", "mlp"], "Which batch sizes?"),
         (["study", "mlp", "--demo"], "brings its own recipe"),
-        ([*TINY, "--batch-sizes", "16"], "compares batch sizes"),
+        ([*TINY, "--batch-sizes", "16"], "compares different batch sizes"),
         ([*TINY, "--batch-sizes", "16,999"], "more than the data"),
         ([*TINY, "--batch-sizes", "16,32", "--goal", "0.9"], "is no goal"),
         ([*TINY, "--batch-sizes", "16;32"], "no list of batch sizes"),

@@ -145,8 +145,8 @@ def test_one_process_at_a_time(tiny_recipe: Recipe, tmp_path: Path) -> None:
     ("options", "words"),
     [
         ({"batch_sizes": (16, 512)}, "512 is more than the data.*256"),
-        ({"batch_sizes": (16,)}, "compares batch sizes; 1 was given"),
-        ({"batch_sizes": (16, 16)}, "compares batch sizes"),
+        ({"batch_sizes": (16,)}, "compares different batch sizes; 1 was given"),
+        ({"batch_sizes": (16, 16)}, "compares different batch sizes"),
         ({"batch_sizes": (0, 16)}, "1 or more"),
         ({"seeds": 0}, "seeds"),
         ({"budget_seconds": -1.0}, "budget"),

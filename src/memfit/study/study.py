@@ -367,14 +367,12 @@ def _measured_bytes(found: Sequence[SizeRecords]) -> dict[int, int | None]:
 def _checked_sizes(batch_sizes: Sequence[int]) -> tuple[int, ...]:
     sizes = tuple(sorted(set(batch_sizes)))
     if sizes and sizes[0] < 1:
-        raise UsageError(f"A batch size of {sizes[0]} is none; they begin at 1.")
+        raise UsageError(f"A batch size of {sizes[0]} is none; it must be 1 or more.")
     if len(sizes) < 2:
         raise UsageError(
             f"A study compares different batch sizes; {len(sizes) or 'none'} was given.",
             hint="Such as --batch-sizes 16,64,256.",
         )
-    if sizes[0] < 1:
-        raise UsageError(f"A batch size of {sizes[0]} is none; it must be 1 or more.")
     return sizes
 
 
