@@ -377,7 +377,7 @@ def test_the_plan_knows_shares_of_classes_and_half_precision() -> None:
     assert images.is_contiguous(memory_format=torch.channels_last)
 
 
-# -- what a stranger found -------------------------------------------------------------------------
+# -- odd questions --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("workers", [0, 1])
