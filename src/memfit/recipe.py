@@ -89,7 +89,8 @@ class Recipe:
         mean: of each channel, on the scale 0 to 1; measured on the training images when omitted
             (on 2,048 of them where they are files).
         std: as ``mean``.
-        augment: words such as ``("crop=4", "flip")``, see :func:`memfit.data.augment`.
+        augment: words such as ``("crop=4", "flip")``, see
+            :func:`memfit.data.augment.parse_augmentation`.
         transform: done to each uint8 image ``(C, H, W)`` in a worker: a callable, or
             ``path/to/file.py:name``; what it returns as float is not normalised again.
         on_bad_image: stop at an image that cannot be read, or count, list and leave it out.

@@ -149,8 +149,8 @@ def _missing(name: str, root: Path, places: list[Path], tried: bool) -> DataErro
         what = f"is incomplete in {printable(str(parts[0]))}, and not elsewhere"
     return DataError(
         f"{known.title} {what}; looked in {looked}.",
-        hint=f"Add --download, or name the folder it is in with --root, or put {by_hand} "
-        f"({known.page}).",
+        hint=f"Fetch it with memfit data {name} --download (and the same --root), or name the "
+        f"folder it is in with --root, or put {by_hand} ({known.page}).",
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from memfit.trainer.devices import choose_device
 from memfit.trainer.ingredients import Ingredients, prepare_ingredients
 from memfit.trainer.ranks import Ranks
 from memfit.trainer.resolve import resolved
-from memfit.trainer.training import StepResult, Training
+from memfit.trainer.training import StepResult, Training, in_evaluation
 from memfit.trainer.transaction import batch_dependent_layers, even_slices
 
 __all__ = [
@@ -265,13 +265,5 @@ def _gradient(made: Ingredients, data: Loader, batch: Batch, parts: Sequence[sli
     return torch.cat([p.grad.double().flatten() for p in trainable if p.grad is not None])
 
 
-@contextmanager
-def _without_dropout(model: nn.Module) -> Iterator[None]:
-    layers = [m for m in model.modules() if isinstance(m, _DROPOUT) and m.training]
-    for layer in layers:
-        layer.eval()
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.train()
+def _without_dropout(model: nn.Module) -> AbstractContextManager[None]:
+    return in_evaluation([m for m in model.modules() if isinstance(m, _DROPOUT) and m.training])

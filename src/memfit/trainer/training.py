@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +35,7 @@ from memfit.trainer.transaction import (
 )
 from memfit.trainer.weights import apply_weights
 
-__all__ = ["NonFiniteLoss", "StepResult", "Training"]
+__all__ = ["NonFiniteLoss", "StepResult", "Training", "in_evaluation"]
 
 
 class NonFiniteLoss(MemfitError):
@@ -351,10 +351,14 @@ class Training:
         self.step = state["step"]
 
 
-@contextmanager
-def _frozen_statistics(model: nn.Module) -> Iterator[None]:
+def _frozen_statistics(model: nn.Module) -> AbstractContextManager[None]:
     """Inside, BatchNorm layers normalise as in evaluation."""
-    layers = [model.get_submodule(name) for name in batch_dependent_layers(model)]
+    return in_evaluation([model.get_submodule(name) for name in batch_dependent_layers(model)])
+
+
+@contextmanager
+def in_evaluation(layers: Sequence[nn.Module]) -> Iterator[None]:
+    """Inside, some layers that train behave as in evaluation."""
     for layer in layers:
         layer.eval()
     try:
