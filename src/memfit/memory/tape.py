@@ -18,6 +18,7 @@ from typing import Protocol
 __all__ = [
     "AffineTape",
     "Allocation",
+    "Line",
     "Mark",
     "NotAffine",
     "Part",
@@ -174,12 +175,14 @@ class AffineTape:
         tape: the trace at ``micro_batch``; parts, operators and modules hold for every batch.
         micro_batch: the batch of that trace.
         sizes: requested bytes by allocation number.
+        shapes: of the tensors by allocation number.
         ruled: sizes that are asked of a rule: the rule, its numbers, the allocations they hold for.
     """
 
     tape: Tape
     micro_batch: int
     sizes: Line
+    shapes: tuple[Line, ...]
     ruled: tuple[tuple[SizeRule, Line, tuple[int, ...]], ...]
 
     @classmethod
@@ -192,6 +195,7 @@ class AffineTape:
         if first.events != second.events:
             raise NotAffine(_first_difference(first, second))
         sizes: tuple[list[int], list[int]] = ([], [])
+        shapes: list[Line] = []
         ruled: dict[tuple[SizeRule, Line], list[int]] = {}
         for number, (a, b) in enumerate(zip(first.allocations, second.allocations, strict=True)):
             if (a.operator, a.part, a.phase, a.module) != (b.operator, b.part, b.phase, b.module):
@@ -199,12 +203,13 @@ class AffineTape:
             if a.rule is not None and b.rule is not None:
                 line = Line.through(a.rule.numbers, first_batch, b.rule.numbers, second_batch)
                 ruled.setdefault((a.rule, line), []).append(number)
+            shapes.append(Line.through(a.shape, first_batch, b.shape, second_batch))
             is_ruled = a.rule is not None
             sizes[0].append(0 if is_ruled else a.size_bytes)
             sizes[1].append(0 if is_ruled else b.size_bytes)
         line = Line.through(sizes[0], first_batch, sizes[1], second_batch)
         rules = tuple((rule, line, tuple(numbers)) for (rule, line), numbers in ruled.items())
-        return cls(first, first_batch, line, rules)
+        return cls(first, first_batch, line, tuple(shapes), rules)
 
     def sizes_bytes(self, micro_batch: int) -> list[int]:
         """Requested bytes of every allocation at a micro-batch, by number."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
@@ -14,6 +14,7 @@ from memfit.errors import StepError, UsageError
 from memfit.memory.allocator import AllocatorSettings
 from memfit.memory.tape import AffineTape, NotAffine, Part, Phase, Tape, max_live_bytes
 from memfit.memory.timeline import Timeline, fits, replay
+from memfit.planner.assumptions import Assumption, assumptions_of
 from memfit.planner.learning_rate import LearningRate, scale_learning_rate
 from memfit.planner.optimizers import is_adaptive
 from memfit.planner.search import largest_batch
@@ -103,6 +104,9 @@ class Plan:
         model_name: how the model is called.
         gpu: the card, or None.
         like: a plan of a similar recipe, whose answers are good first guesses for this one's.
+
+    Attributes:
+        card: the card whose kernels are played: ``gpu``, or a usual one where there is none.
     """
 
     def __init__(
@@ -120,7 +124,7 @@ class Plan:
         self.parameter_count = sum(p.numel() for p in step.model.parameters())
         self.not_affine_because = ""
         self._settings = AllocatorSettings.parse(recipe.allocator)
-        self._card = gpu or step.gpu
+        self.card = gpu or step.gpu
         self._plans: dict[int, BatchPlan] = {}
         self._largest: dict[tuple[str, int], int] = {}
         self._bounds: dict[tuple[str, int], int] = {}
@@ -139,6 +143,18 @@ class Plan:
     def is_affine(self) -> bool:
         """Whether two traces answer every batch; else each batch is traced directly."""
         return self._affine is not None
+
+    @property
+    def affine_tape(self) -> AffineTape | None:
+        """The tape for every batch but one; None where each is traced."""
+        return self._affine
+
+    @property
+    def traced_tapes(self) -> dict[int, Tape]:
+        """The tapes that hold as they are: of a batch of one, or of all batches traced so far."""
+        if self._affine is None:
+            return dict(self._direct)
+        return {} if self._single is None else {1: self._single}
 
     def verify(self, batch_size: int) -> bool:
         """Hold the affine answer against a direct trace; without it from now on if they differ.
@@ -209,7 +225,7 @@ class Plan:
         tape, sizes = self.tape_at(batch_size)
         timeline = replay(tape, sizes, settings=self._settings)
         peak, reserved = timeline.peak, timeline.peak_reserved_bytes
-        context = self._card.context_bytes
+        context = self.card.context_bytes
         parts = peak.parts | {
             Part.CACHE: reserved - sum(peak.parts.values()),
             Part.CONTEXT: context,
@@ -232,7 +248,7 @@ class Plan:
             raise UsageError(f"gpu is {gpu!r}; it must be a name, a size such as '11GiB' or a GPU.")
         if gpu is None and self.gpu is None:
             raise UsageError("Which GPU?", hint='Pass one: plan.at(64).fits(gpu="rtx-3090").')
-        return gpu or self._card
+        return gpu or self.card
 
     # -- what fits -----------------------------------------------------------------------------
 
@@ -358,7 +374,12 @@ class Plan:
     @property
     def assumptions(self) -> list[str]:
         """What the estimate rests on, in sentences."""
-        return list(_assumptions(self))
+        return [assumption.text for assumption in self.stated_assumptions]
+
+    @property
+    def stated_assumptions(self) -> list[Assumption]:
+        """The same, each with a name."""
+        return list(assumptions_of(self, TRACED_BATCHES))
 
     @property
     def peak(self) -> BatchPlan:
@@ -413,30 +434,3 @@ def _gpu_dict(gpu: GPU) -> dict[str, Any]:
         "total_bytes": gpu.total_bytes,
         "context_bytes": gpu.context_bytes,
     }
-
-
-def _assumptions(plan: Plan) -> Iterator[str]:
-    card, recipe, step = plan._card, plan.recipe, plan.step
-    if plan.gpu is None:
-        yield f"No card: kernels and CUDA context are those of {card.name}."
-    yield (
-        f"CUDA context of {format_bytes(card.context_bytes)} ({card.context_source}); "
-        "nothing else runs on the card."
-    )
-    yield "The second training step: the first has no optimizer state yet."
-    if not recipe.cudnn_benchmark:
-        yield "cuDNN picks algorithms by its heuristics (cudnn.benchmark is off)."
-    if step.batch.is_tokens:
-        yield "Sequences of full length: no padding, none packed into one row."
-    if recipe.loss is None and recipe.step is None:
-        yield "Cross-entropy loss on integer labels."
-    if step.checkpointed_blocks:
-        yield f"{step.checkpointed_blocks} blocks are recomputed in backward."
-    if plan.is_affine:
-        small, large = TRACED_BATCHES
-        yield f"Traced at batches {small} and {large}; others are arithmetic, 1 is traced."
-    else:
-        yield f"Every batch is traced directly: {plan.not_affine_because}."
-    if step.unknown_temporaries:
-        names = ", ".join(sorted(step.unknown_temporaries))
-        yield f"Taken to need nothing beside their outputs: {names}."

@@ -1,0 +1,76 @@
+"""What a plan's figures rest on, each with a name so that it can be said in any language."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from memfit.units import format_bytes
+
+if TYPE_CHECKING:
+    from memfit.planner.plan import Plan
+
+__all__ = ["Assumption", "assumptions_of"]
+
+_SENTENCES = {
+    "no_card": "No card: kernels and CUDA context are those of {card}.",
+    "context": "CUDA context of {context} ({source}); nothing else runs on the card.",
+    "second_step": "The second training step: the first has no optimizer state yet.",
+    "cudnn_heuristics": "cuDNN picks algorithms by its heuristics (cudnn.benchmark is off).",
+    "full_sequences": "Sequences of full length: no padding, none packed into one row.",
+    "cross_entropy": "Cross-entropy loss on integer labels.",
+    "checkpointed": "{blocks} blocks are recomputed in backward.",
+    "arithmetic": "Traced at batches {small} and {large}; others are arithmetic, 1 is traced.",
+    "direct": "Every batch is traced directly: {because}.",
+    "no_temporaries": "Taken to need nothing beside their outputs: {operators}.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Assumption:
+    """One thing an estimate takes for granted.
+
+    Args:
+        key: its name.
+        values: what its sentence speaks of.
+    """
+
+    key: str
+    values: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The sentence in English."""
+        return _SENTENCES[self.key].format(**self.values)
+
+
+def assumptions_of(plan: Plan, traced_batches: tuple[int, int]) -> Iterator[Assumption]:
+    """Everything the figures of a plan rest on.
+
+    Args:
+        plan: of a recipe.
+        traced_batches: the two micro-batches that were traced.
+    """
+    card, recipe, step = plan.card, plan.recipe, plan.step
+    if plan.gpu is None:
+        yield Assumption("no_card", {"card": card.name})
+    context = format_bytes(card.context_bytes)
+    yield Assumption("context", {"context": context, "source": card.context_source})
+    yield Assumption("second_step")
+    if not recipe.cudnn_benchmark:
+        yield Assumption("cudnn_heuristics")
+    if step.batch.is_tokens:
+        yield Assumption("full_sequences")
+    if recipe.loss is None and recipe.step is None:
+        yield Assumption("cross_entropy")
+    if step.checkpointed_blocks:
+        yield Assumption("checkpointed", {"blocks": str(step.checkpointed_blocks)})
+    if plan.is_affine:
+        small, large = traced_batches
+        yield Assumption("arithmetic", {"small": str(small), "large": str(large)})
+    else:
+        yield Assumption("direct", {"because": plan.not_affine_because})
+    if step.unknown_temporaries:
+        names = ", ".join(sorted(step.unknown_temporaries))
+        yield Assumption("no_temporaries", {"operators": names})

@@ -1,0 +1,1 @@
+"""The page: what it shows as plain data, and one HTML file that holds all of it."""

@@ -1,0 +1,97 @@
+"""The page as HTML: one file with everything inside, or the shell that a server completes.
+
+Both are the same modules, found by the same names through an import map: as paths of the server,
+or as ``data:`` URLs inside the file. Nothing is loaded from anywhere else.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+__all__ = ["assets", "packed", "served_page", "single_file"]
+
+_FOLDER = Path(__file__).parent / "assets"
+_VENDOR = {
+    "preact": "vendor/preact.js",
+    "preact/hooks": "vendor/preact-hooks.js",
+    "htm": "vendor/htm.js",
+    "uplot": "vendor/uplot.js",
+}
+_STYLES = ("vendor/uplot.css", "style.css", "style-plan.css", "style-tabs.css")
+
+
+@cache
+def assets() -> Mapping[str, Path]:
+    """Every file that the page may ask for, by its name such as ``"js/app.js"``."""
+    scripts = sorted(_FOLDER.glob("js/*.js"))
+    names = [*_STYLES, *_VENDOR.values(), *(f"js/{script.name}" for script in scripts)]
+    return {name: _FOLDER / name for name in names}
+
+
+def served_page() -> str:
+    """The page that asks a server for its plans; styles and modules are under ``/assets/``."""
+    links = "\n".join(f'<link rel="stylesheet" href="/assets/{name}">' for name in _STYLES)
+    modules = {name: f"/assets/{path}" for name, path in _modules().items()}
+    return _page(links, modules, {"mode": "served"})
+
+
+def single_file(documents: Mapping[str, Any]) -> str:
+    """The page with all that it shows inside; opens from the disk and works without a network.
+
+    Args:
+        documents: by name (``plan``, ``learn``, ``data``, ``explain``, ``snapshot``): plain values
+            for JSON, or bytes.
+    """
+    css = "\n".join(_text(name) for name in _STYLES)
+    modules = {
+        name: "data:text/javascript;base64," + base64.b64encode(_bytes(path)).decode()
+        for name, path in _modules().items()
+    }
+    bundle = {"mode": "file"} | {name: packed(value) for name, value in documents.items()}
+    return _page(f"<style>\n{css}\n</style>", modules, bundle)
+
+
+def packed(value: Any) -> dict[str, str] | None:
+    """A document as the page unpacks it: gzip, then base64; None stays None."""
+    if value is None:
+        return None
+    content = value if isinstance(value, bytes) else _json(value).encode()
+    return {"gzip": base64.b64encode(gzip.compress(content, mtime=0)).decode()}
+
+
+def _page(styles: str, modules: Mapping[str, str], bundle: Mapping[str, Any]) -> str:
+    return (
+        _text("index.html")
+        .replace("<!--styles-->", styles)
+        .replace("<!--importmap-->", _script("importmap", {"imports": modules}))
+        .replace("<!--bundle-->", _script("application/json", bundle, "memfit-bundle"))
+    )
+
+
+def _script(kind: str, value: Any, name: str = "") -> str:
+    identity = f' id="{name}"' if name else ""
+    content = _json(value).replace("<", "\\u003c")  # no text ends the element
+    return f'<script type="{kind}"{identity}>{content}</script>'
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def _modules() -> dict[str, str]:
+    own = {f"memfit/{Path(name).stem}": name for name in assets() if name.startswith("js/")}
+    return _VENDOR | own
+
+
+def _text(name: str) -> str:
+    return (_FOLDER / name).read_text(encoding="utf-8")
+
+
+def _bytes(name: str) -> bytes:
+    return (_FOLDER / name).read_bytes()
