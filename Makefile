@@ -4,13 +4,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench format docs clean
+.PHONY: demo test browser check bench format docs clean
 
 demo: $(READY)  ## plan ResNet-50 for a 12 GiB card
 	$(BIN)/memfit plan torchvision:resnet50 --input-shape 3x224x224 --optimizer adamw --precision amp-fp16 --gpu rtx-3060
 
-test: $(READY)  ## all tests
+test: $(READY) browser  ## all tests
 	$(BIN)/python -m pytest -n 2
+
+browser:  ## Chromium for the tests of the page, from Debian's packages; else they are skipped
+	@command -v chromium >/dev/null || ! command -v apt-get >/dev/null || test "$$(id -u)" != 0 || \
+	  { apt-get update -q && apt-get install -y -q --no-install-recommends chromium; }
 
 check: $(READY)  ## format, lint, types, documentation; changes nothing
 	$(BIN)/ruff format --check .

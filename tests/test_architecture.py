@@ -17,6 +17,7 @@ SOURCE = ROOT / "src" / "memfit"
 FLOORS = {
     "errors": 1, "units": 1,
     "data": 2, "precision": 2, "models": 2, "recipe": 2, "catalogue": 2,
+    "gpu_readings": 2,
     "memory": 3,
     "planner": 4, "api": 4,
     "trainer": 5, "report": 5,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
@@ -9,6 +10,7 @@ from memfit.catalogue import GPU, local_gpu
 from memfit.catalogue import gpu as find_gpu
 from memfit.data.loading import with_data
 from memfit.errors import UnknownName
+from memfit.memory.recorder import Recorder
 from memfit.models import build
 from memfit.planner.plan import Plan
 from memfit.planner.step import TrainingStep
@@ -52,17 +54,24 @@ def plan(model: Any, *, gpu: str | GPU | None = None, verify: bool = True, **opt
     return plan_recipe(recipe, _card(gpu), verify=verify)
 
 
-def plan_recipe(recipe: Recipe, gpu: GPU | None, *, verify: bool = True) -> Plan:
+def plan_recipe(
+    recipe: Recipe,
+    gpu: GPU | None,
+    *,
+    verify: bool = True,
+    watch: Callable[[int, Recorder], None] | None = None,
+) -> Plan:
     """Plan a recipe for a card, or for none.
 
     Args:
         recipe: what decides memory.
         gpu: the card.
         verify: hold the arithmetic at the recommended batch against a third trace.
+        watch: told of every trace that begins: its micro-batch, and the recorder at work.
     """
     recipe = with_data(recipe)
     built = build(recipe.model, input_shape=recipe.input_shape, num_classes=recipe.num_classes)
-    step = TrainingStep(recipe, built, gpu or find_gpu(DEFAULT_CARD))
+    step = TrainingStep(recipe, built, gpu or find_gpu(DEFAULT_CARD), watch=watch)
     plan = Plan(recipe, step, built.name, gpu)
     if verify:
         plan.verify(plan.micro_batch)

@@ -14,6 +14,7 @@ from memfit.commands.images import data
 from memfit.commands.plans import gpus, model, plan
 from memfit.commands.runs import evaluate, export, predict, train
 from memfit.commands.studies import noise, study
+from memfit.commands.watch import watch
 from memfit.errors import ExitCode, MemfitError
 
 __all__ = ["app", "main"]
@@ -29,7 +30,11 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 
-for command in (plan, model, data, train, predict, evaluate, export, study, noise, gpus):
+COMMANDS = (
+    plan, model, data, train, predict, evaluate, export, study, noise, watch, gpus,
+)  # fmt: skip
+
+for command in COMMANDS:
     app.command(command)
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from memfit.commands.output import show, show_json, working
 from memfit.errors import ExitCode, UsageError
 from memfit.flags import JsonFlag, MemoryFlags, Whole, recipe_of
+
+if TYPE_CHECKING:
+    from memfit.planner.options import Option
+    from memfit.planner.plan import Plan
 
 __all__ = ["gpus", "model", "plan"]
 
@@ -20,6 +26,9 @@ def plan(
     gpu: str | None = None,
     quick: Annotated[bool, Parameter(negative=())] = False,
     strict: Annotated[bool, Parameter(negative=())] = False,
+    html: Path | None = None,
+    snapshot: Path | None = None,
+    force: Annotated[bool, Parameter(negative=())] = False,
     as_json: JsonFlag = False,
 ) -> int:
     """Where memory goes, the batch that fits, and how to fit more.
@@ -35,17 +44,32 @@ def plan(
         Leave out the ways to fit more.
     strict:
         Exit with 4 when an operator could not be accounted for.
+    html:
+        Write the plan as one HTML file: slide the batch, change the card, look into every instant.
+    snapshot:
+        Write the step as a memory snapshot (.pickle) that PyTorch's own viewer opens.
+    force:
+        Overwrite what exists.
     as_json:
         Print the plan as JSON and nothing else.
     """
     from memfit.api import plan as make_plan
     from memfit.planner.options import ways_to_fit_more
+    from memfit.report.output_path import check_output_path
 
+    if html is not None:
+        check_output_path(html, what="page", suffixes=(".html", ".htm"), force=force)
+    if snapshot is not None:
+        check_output_path(snapshot, what="snapshot", suffixes=(".pickle", ".pkl"), force=force)
     recipe = recipe_of(model, (flags or MemoryFlags()).given())
     made = working("planning", lambda: make_plan(recipe, gpu=gpu))
     options = None if quick or made.gpu is None else working(
         "planning ways to fit more", lambda: ways_to_fit_more(made)
     )  # fmt: skip
+    if html is not None:
+        working("drawing the page", lambda: _write_page(made, options, html))
+    if snapshot is not None:
+        working("writing the snapshot", lambda: _write_snapshot(made, snapshot))
     if as_json:
         from dataclasses import asdict
 
@@ -57,6 +81,22 @@ def plan(
     if made.fits is False:
         return ExitCode.DOES_NOT_FIT
     return ExitCode.INCOMPLETE if strict and made.unsupported else ExitCode.OK
+
+
+def _write_page(plan: Plan, options: list[Option] | None, path: Path) -> None:
+    from memfit.report.output_path import write_output
+    from memfit.report.page.report import plan_page
+
+    write_output(path, plan_page(plan, options).encode())
+    print(f"page: {path}", file=sys.stderr)
+
+
+def _write_snapshot(plan: Plan, path: Path) -> None:
+    from memfit.report.output_path import write_output
+    from memfit.report.page.report import plan_snapshot
+
+    write_output(path, plan_snapshot(plan))
+    print(f"snapshot: {path}", file=sys.stderr)
 
 
 def model(

@@ -93,6 +93,9 @@ class Recorder(TorchDispatchMode):
             for a real one, ``"cpu"`` for accounting real values).
         transients: what kernels allocate beside their outputs.
         kernels: what to run instead of an operator's own kernel, by overload.
+
+    Attributes:
+        operators: how many ran so far.
     """
 
     def __init__(
@@ -103,6 +106,7 @@ class Recorder(TorchDispatchMode):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
         self.step = 0
+        self.operators = 0
         self.phase = Phase.DATA
         self.last_operator = ""
         self.last_module = ""
@@ -134,6 +138,7 @@ class Recorder(TorchDispatchMode):
     ) -> Any:
         """Run the operator and record the storages it made."""
         func = in_place_twin(func, args)
+        self.operators += 1
         self.last_operator = str(func)
         if func is _LOCAL_SCALAR and self._device_type == "meta":
             value = _assumed_value(args[0], self.phase)

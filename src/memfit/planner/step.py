@@ -18,6 +18,7 @@ from memfit.catalogue import GPU
 from memfit.data.loading import loader
 from memfit.errors import InputShapeError, MemfitError, NotTraceable, StepError, UsageError
 from memfit.memory.allocator import AllocatorSettings
+from memfit.memory.recorder import Recorder
 from memfit.memory.tape import Part, Phase, Tape
 from memfit.memory.virtual_gpu import VirtualGPU
 from memfit.models import BuiltModel, enable_gradient_checkpointing
@@ -49,19 +50,27 @@ class TrainingStep:
             frozen parameters, checkpointing).
         gpu: the card to play.
         target: the labels of one sample, where they are known; else the model is run once to see.
+        watch: told of every trace that begins: its micro-batch, and the recorder at work.
 
     Raises:
         StepError: the model does not run on the input.
     """
 
     def __init__(
-        self, recipe: Recipe, built: BuiltModel, gpu: GPU, target: TensorSpec | None = None
+        self,
+        recipe: Recipe,
+        built: BuiltModel,
+        gpu: GPU,
+        target: TensorSpec | None = None,
+        *,
+        watch: Callable[[int, Recorder], None] | None = None,
     ) -> None:
         self.recipe = recipe
         self.gpu = gpu
         self.model = built.module
         self.unsupported: dict[str, str] = {}
         self.unknown_temporaries: set[str] = set()
+        self._watch = watch
         self._is_tokens = recipe.input_ids is not None or built.kind == "token"
         self.checkpointed_blocks = prepare_model(self.model, recipe)
         self.batch = self._batch_spec(built, target)
@@ -147,6 +156,8 @@ class TrainingStep:
             settings=settings,
         )
         try:
+            if self._watch is not None:
+                self._watch(micro_batch, gpu.recorder)
             with _no_collection(), gpu, self._named_errors(gpu):
                 gpu.adopt(self.model)
                 self._loop(gpu, micro_batch, steps)

@@ -17,8 +17,9 @@ from PIL import Image
 
 from memfit.data.dataset import Dataset, Split
 from memfit.data.decode import MAX_PIXELS, Pixels, pixels_of, printable, reading_images
-from memfit.errors import BadImage, DataError, UsageError
+from memfit.errors import BadImage, DataError
 from memfit.report.names import clean
+from memfit.report.output_path import check_output_path
 from memfit.report.terminal import UNICODE, shorten
 
 if TYPE_CHECKING:
@@ -62,22 +63,7 @@ def check_figure_path(path: str | Path, *, force: bool = False) -> Path:
         UsageError: the suffix is none of :data:`SUFFIXES`.
         DataError: the file exists, or its folder does not or takes no files.
     """
-    path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(
-            f"No figure can be written as {path.suffix or 'a file without a suffix'}: "
-            f"{printable(str(path))}.",
-            hint=f"Use one of {', '.join(SUFFIXES)}.",
-        )
-    if path.is_dir():
-        raise DataError(f"{printable(str(path))} is a folder.", hint="Name a file in it.")
-    if path.exists() and not force:
-        raise DataError(f"{printable(str(path))} exists.", hint="Overwrite it with --force.")
-    if not path.parent.is_dir():
-        raise DataError(f"{printable(str(path.parent))} is no folder.", hint="Make it first.")
-    if not os.access(path.parent, os.W_OK):
-        raise DataError(f"{printable(str(path.parent))} takes no files: permission denied.")
-    return path
+    return check_output_path(path, what="figure", suffixes=SUFFIXES, force=force)
 
 
 def samples_figure(

@@ -12,11 +12,12 @@ from dataclasses import asdict
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from memfit.catalogue import GPU, gpus
+from memfit.catalogue import gpus
 from memfit.memory.allocator import AllocatorSettings
 from memfit.memory.tape import Allocation, Line, Part, Phase, Tape
 from memfit.planner.options import Option
 from memfit.planner.plan import Plan
+from memfit.report.page.card import card_document
 from memfit.report.page.command import plan_words
 
 __all__ = ["PAGE_SCHEMA_VERSION", "batch_ladder", "plan_document", "ruled_sizes_at"]
@@ -68,9 +69,9 @@ def plan_document(
         "recipe": plan.recipe.to_dict(),
         "input_shape": list(plan.step.batch.inputs.shape),
         "command": plan_words(plan.recipe),
-        "gpu": None if plan.gpu is None else _card(plan.gpu),
-        "card": _card(plan.card),
-        "cards": [_card(card) for card in gpus().values()],
+        "gpu": None if plan.gpu is None else card_document(plan.gpu),
+        "card": card_document(plan.card),
+        "cards": [card_document(card) for card in gpus().values()],
         "batch_size": at.batch_size,
         "accumulation": plan.accumulation,
         "safety": plan.recipe.safety,
@@ -176,18 +177,6 @@ def _operator(allocation: Allocation) -> str:
 
 def _pairs(line: Line) -> tuple[tuple[int, int], ...]:
     return tuple(zip(line.constants, line.slopes, strict=True))
-
-
-def _card(card: GPU) -> dict[str, Any]:
-    return {
-        "key": card.key,
-        "name": card.name,
-        "architecture": card.architecture,
-        "compute_capability": list(card.compute_capability),
-        "total_bytes": card.total_bytes,
-        "usable_bytes": card.usable_bytes,
-        "context_bytes": card.context_bytes,
-    }
 
 
 def _allocator(settings: AllocatorSettings) -> dict[str, Any]:

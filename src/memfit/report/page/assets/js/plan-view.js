@@ -1,0 +1,76 @@
+/** A plan at one batch on one card: what the verdict and its numbers are made of. */
+
+import { useLater } from "memfit/plan-hooks";
+
+/** In the order in which people are taught them; cache and context close the sum. */
+export const PARTS = [
+  "parameters", "gradients", "optimizer", "batch", "activations", "temporaries", "workspaces",
+  "cache", "context",
+];
+
+/**
+ * @param {object} plan from memfit/plan
+ * @param {object} card
+ * @param {number} batch
+ */
+export function viewAt(plan, card, batch) {
+  const at = plan.at(batch);
+  const parts = { ...at.parts, context: card.context_bytes };
+  const totalBytes = at.peakReservedBytes + card.context_bytes;
+  return { ...at, parts, totalBytes, card, verdict: plan.verdict(card, batch) };
+}
+
+/** Whether a batch can be shown: others need a trace of their own. */
+export function isKnown(plan, batch) {
+  return plan.document.is_affine || String(batch) in plan.document.traced || plan.isExact(batch);
+}
+
+/**
+ * The largest and the recommended batch on a card; null while they are worked out.
+ * @returns {{largest: number, recommended: number}|null}
+ */
+export function useLimits(plan, card, version) {
+  const stated = plan && statedLimits(plan.document, card);
+  const found = useLater(
+    () => plan && !stated && limitsOn(plan, card),
+    [plan, card.usable_bytes, card.context_bytes, version],
+  );
+  return stated ?? (found || null);
+}
+
+function statedLimits(document, card) {
+  const { gpu } = document;
+  const isSame = gpu?.key === card.key && gpu.usable_bytes === card.usable_bytes;
+  if (!isSame) return null;
+  return { largest: document.max_batch_size, recommended: document.recommended_batch_size };
+}
+
+function limitsOn(plan, card) {
+  return { largest: plan.maxBatchOn(card), recommended: plan.recommendedBatchOn(card) };
+}
+
+/** Shares of a whole in tenths of a per cent that add up to 1000. @param {number[]} amounts */
+export function shares(amounts) {
+  const total = amounts.reduce((sum, amount) => sum + amount, 0);
+  if (!total) return amounts.map(() => 0);
+  const exact = amounts.map((amount) => (amount / total) * 1000);
+  const whole = exact.map(Math.floor);
+  const missing = 1000 - whole.reduce((sum, share) => sum + share, 0);
+  const byRest = exact.map((_, index) => index).sort((a, b) => fraction(exact[b]) - fraction(exact[a]));
+  for (const index of byRest.slice(0, missing)) whole[index] += 1;
+  return whole;
+}
+
+function fraction(value) {
+  return value - Math.floor(value);
+}
+
+/** Per cent with one digit. @param {number} tenths */
+export function percent(tenths) {
+  return `${Math.floor(tenths / 10)}.${tenths % 10} %`;
+}
+
+/** An operator as people call it. @param {string} name */
+export function shortOperator(name) {
+  return name.replace(/^aten\./, "").replace(/\.default$/, "");
+}

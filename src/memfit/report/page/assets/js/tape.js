@@ -1,0 +1,177 @@
+/** The tape: what was allocated and freed, in order; sizes and shapes at any batch. */
+
+const NEVER = 2 ** 32 - 1; // an event that the tape does not have
+
+/**
+ * Columns of a tape as plain values, as memfit's report/page/document.py writes them.
+ * @typedef {object} TapeColumns
+ * @property {string[]} parts
+ * @property {string[]} phases
+ * @property {string[]} strings that operator, module and dtype count into
+ * @property {[number, number][][]} shapes (constant, slope) of each dimension
+ * @property {number[]} events n allocates, ~n frees allocation n
+ * @property {[number, number, number][]} marks position, step, phase
+ * @property {{batches: number[], entries: {allocations: number[], bytes: number[]}[]}} ruled
+ * @property {number[]} [times_us] of each event, in recorded tapes
+ */
+
+/** A decoded tape. */
+export class Tape {
+  /** @param {TapeColumns} columns */
+  constructor(columns) {
+    this.parts = columns.parts;
+    this.phases = columns.phases;
+    this.strings = columns.strings;
+    this.shapes = columns.shapes;
+    this.part = Uint8Array.from(columns.part);
+    this.phase = Uint8Array.from(columns.phase);
+    this.step = Int32Array.from(columns.step);
+    this.operator = Uint32Array.from(columns.operator);
+    this.module = Uint32Array.from(columns.module);
+    this.dtype = Uint32Array.from(columns.dtype);
+    this.shape = Uint32Array.from(columns.shape);
+    this.constant = Float64Array.from(columns.constant);
+    this.slope = Float64Array.from(columns.slope);
+    this.events = Int32Array.from(columns.events);
+    this.timesUs = columns.times_us ? Float64Array.from(columns.times_us) : null;
+    this.marks = columns.marks.map(([position, step, phase]) => ({
+      position,
+      step,
+      phase: columns.phases[phase],
+    }));
+    this.ruled = columns.ruled;
+    this.exactBytes = new Map(); // batch -> bytes of each ruled entry, as the server said
+    this.readInstants();
+  }
+
+  /** How many allocations there are. */
+  get allocationCount() {
+    return this.constant.length;
+  }
+
+  /** Batches whose library workspaces are known to the byte, ascending. */
+  get stops() {
+    const stops = new Set([...this.ruled.batches, ...this.exactBytes.keys()]);
+    return [...stops].sort((a, b) => a - b);
+  }
+
+  /** Whether every size at the batch is exact. @param {number} batch */
+  isExact(batch) {
+    const { batches, entries } = this.ruled;
+    return entries.length === 0 || batches.includes(batch) || this.exactBytes.has(batch);
+  }
+
+  /**
+   * Replace interpolated library workspaces.
+   * @param {number} batch
+   * @param {ArrayLike<number>} bytes one number for each ruled entry
+   */
+  setExact(batch, bytes) {
+    const wanted = this.ruled.entries.length;
+    if (bytes.length !== wanted) throw new RangeError(`${bytes.length} sizes, not ${wanted}`);
+    this.exactBytes.set(batch, Array.from(bytes));
+  }
+
+  /**
+   * Requested bytes of every allocation, by number.
+   * @param {number} batch
+   * @returns {Float64Array}
+   */
+  sizesAt(batch) {
+    const sizes = this.leastSizesAt(batch);
+    this.ruled.entries.forEach((entry, index) => {
+      const bytes = this.ruledBytes(index, batch);
+      for (const number of entry.allocations) sizes[number] = bytes;
+    });
+    return sizes;
+  }
+
+  /**
+   * The same without what library workspaces would add: quicker, and never more.
+   * @param {number} batch
+   * @returns {Float64Array}
+   */
+  leastSizesAt(batch) {
+    const { constant, slope } = this;
+    const sizes = new Float64Array(constant.length);
+    for (let n = 0; n < sizes.length; n += 1) sizes[n] = constant[n] + slope[n] * batch;
+    return sizes;
+  }
+
+  /**
+   * The most requested bytes alive at once: less than any allocator can do with.
+   * @param {number} batch
+   * @returns {number}
+   */
+  leastBytesAt(batch) {
+    const { constant, slope, events } = this;
+    let live = 0;
+    let peak = 0;
+    for (let position = 0; position < events.length; position += 1) {
+      const event = events[position];
+      if (event >= 0) {
+        live += constant[event] + slope[event] * batch;
+        if (live > peak) peak = live;
+      } else {
+        live -= constant[~event] + slope[~event] * batch;
+      }
+    }
+    return peak;
+  }
+
+  /** The shape of an allocation's tensor. @returns {number[]} */
+  shapeAt(number, batch) {
+    return this.shapes[this.shape[number]].map(([constant, slope]) => constant + slope * batch);
+  }
+
+  /** Path of the module that an allocation belongs to; empty outside of modules. */
+  moduleOf(number) {
+    return this.strings[this.module[number]];
+  }
+
+  /** Operator that made an allocation. */
+  operatorOf(number) {
+    return this.strings[this.operator[number]];
+  }
+
+  /** Bytes of a ruled entry: as the server said, as tabled, or on a line between stops. */
+  ruledBytes(index, batch) {
+    const exact = this.exactBytes.get(batch);
+    if (exact !== undefined) return exact[index];
+    return interpolated(this.ruled.batches, this.ruled.entries[index].bytes, batch);
+  }
+
+  /** When each allocation was made and freed: `allocatedAt`, `freedAt`, by number. */
+  readInstants() {
+    const count = this.allocationCount;
+    this.allocatedAt = new Uint32Array(count).fill(NEVER);
+    this.freedAt = new Uint32Array(count).fill(NEVER);
+    this.events.forEach((event, position) => {
+      if (event >= 0) this.allocatedAt[event] = position;
+      else this.freedAt[~event] = position;
+    });
+  }
+}
+
+/** The value at `batch` of a table: between stops on a line, beyond them on the last one. */
+function interpolated(batches, values, batch) {
+  if (batches.length === 1) return values[0];
+  const after = firstNotBelow(batches, batch);
+  if (batches[after] === batch) return values[after];
+  const right = Math.min(Math.max(after, 1), batches.length - 1);
+  const left = right - 1;
+  const share = (batch - batches[left]) / (batches[right] - batches[left]);
+  return Math.max(0, Math.round(values[left] + share * (values[right] - values[left])));
+}
+
+/** The index of the first of ascending numbers that is not below `value`. */
+function firstNotBelow(numbers, value) {
+  let low = 0;
+  let high = numbers.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (numbers[middle] < value) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
