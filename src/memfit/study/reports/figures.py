@@ -165,8 +165,8 @@ def _memory(study: Study, figure: Figure) -> None:
     axes.set_ylim(0, bottom.max() * 1.1)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     handles, labels = axes.get_legend_handles_labels()
-    axes.legend(
-        handles[::-1], labels[::-1], frameon=False, fontsize=8.5, loc="upper left",
+    figure.legend(  # beside the bars: they can be equally high
+        handles[::-1], labels[::-1], frameon=False, fontsize=8.5, loc="outside right center",
         title=f"without the CUDA context of {context:,.0f} MiB", title_fontsize=8.5,
         alignment="left",
     )  # fmt: skip
