@@ -15,12 +15,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from memfit.cli import COMMANDS as CALLED
 from memfit.cli import app
 
-COMMANDS_IN_ORDER = (
-    [], ["plan"], ["model"], ["data"], ["train"], ["predict"], ["evaluate"], ["export"],
-    ["study"], ["noise"], ["gpus"],
-)  # fmt: skip
+COMMANDS_IN_ORDER = ([], *([command.__name__] for command in CALLED))
 ROOT = Path(__file__).parent.parent
 COMMANDS = ROOT / "docs" / "commands.md"
 README = ROOT / "README.md"

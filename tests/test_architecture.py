@@ -19,7 +19,7 @@ FLOORS = {
     "data": 2, "precision": 2, "models": 2, "recipe": 2, "catalogue": 2,
     "gpu_readings": 2,
     "memory": 3,
-    "planner": 4, "api": 4,
+    "planner": 4, "api": 4, "explain": 4,
     "trainer": 5, "report": 5,
     "study": 6, "web": 6,
     "cli": 7, "flags": 7, "commands": 7, "__main__": 8, "__init__": 0,

@@ -17,7 +17,7 @@ from memfit.commands.studies import noise, study
 from memfit.commands.watch import watch
 from memfit.errors import ExitCode, MemfitError
 
-__all__ = ["app", "main"]
+__all__ = ["COMMANDS", "app", "main"]
 
 app = App(
     name="memfit",
@@ -30,6 +30,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 
+#: In the order in which people meet them.
 COMMANDS = (
     plan, model, data, train, predict, evaluate, export, study, noise, watch, gpus,
 )  # fmt: skip

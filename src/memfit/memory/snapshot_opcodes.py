@@ -13,7 +13,14 @@ import struct
 from collections.abc import Callable
 
 from memfit.errors import DataError
-from memfit.memory.snapshot_pickle import LOOK_AHEAD_BYTES, MAX_MARKS, UINT4, PickleMachine
+from memfit.memory.snapshot_pickle import (
+    LOOK_AHEAD_BYTES,
+    MAX_MARKS,
+    UINT4,
+    PickleDict,
+    PickleList,
+    PickleMachine,
+)
 
 __all__ = ["run_pickle"]
 
@@ -81,7 +88,7 @@ def _long1(machine: PickleMachine) -> None:
     size = machine.byte()
     if size > 9:  # an address needs 8 bytes and one for the sign
         raise machine.bad(f"it holds a number of {size} bytes")
-    machine.push(int.from_bytes(machine.bytes(size), "little", signed=True))
+    machine.push(int.from_bytes(machine.take_bytes(size), "little", signed=True))
 
 
 def _float(machine: PickleMachine) -> None:
@@ -103,7 +110,7 @@ def _constant(value: object) -> _Operation:
 def _short_tuple(count: int) -> _Operation:
     def operation(machine: PickleMachine) -> None:
         values = [machine.stack.pop() for _ in range(count)]
-        machine.tuple(values[::-1])
+        machine.put_tuple(values[::-1])
 
     return operation
 
@@ -163,7 +170,7 @@ _SAFE: dict[str, _Operation] = {
     "}": _empty_dict, "]": _empty_list, ")": _constant(()),
     "u": lambda m: m.put_items(m.marked()), "s": _set_item,
     "e": lambda m: m.extend(m.marked()), "a": _append,
-    "t": lambda m: m.tuple(m.marked()),
+    "t": lambda m: m.put_tuple(m.marked()),
     "\x85": _short_tuple(1), "\x86": _short_tuple(2), "\x87": _short_tuple(3),
     "\x8c": lambda m: m.text(m.byte()), "X": lambda m: m.text(m.fixed(UINT4)),
     "\x8d": lambda m: m.text(m.fixed(_UINT8)),

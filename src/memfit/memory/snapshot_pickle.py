@@ -1,8 +1,9 @@
 """A pickle machine that builds plain values only and holds little of them.
 
-What each opcode does is in :mod:`memfit.memory.snapshot_opcodes`. The file is read in pieces, and whoever reads is handed each dict as soon as it is complete and
-says what to keep of it, so a long trace never exists as Python objects. What is shared may only
-be a stack (see :meth:`PickleReceiver.share`): a file cannot grow by naming its own lists again.
+What each opcode does is in :mod:`memfit.memory.snapshot_opcodes`. The file is read in pieces, and
+whoever reads is handed each dict as soon as it is complete and says what to keep of it, so a long
+trace never exists as Python objects. What is shared may only be a stack (see
+:meth:`PickleReceiver.share`): a file cannot grow by naming its own lists again.
 """
 
 from __future__ import annotations
@@ -87,7 +88,6 @@ class _Taken:
 
 
 _TAKEN = _Taken()
-_MARK = object()
 
 
 class PickleMachine:
@@ -117,9 +117,9 @@ class PickleMachine:
         self._name = name
         self._progress = progress
         self.data = b""
-        self.at = 0  # next byte of _data
-        self._before = 0  # bytes of the file in front of _data
-        self.safe = 0  # up to here an opcode has its arguments in _data
+        self.at = 0  # next byte of data
+        self._before = 0  # bytes of the file in front of data
+        self.safe = 0  # up to here an opcode has its arguments in data
         self.marks: list[int] = []
         self._containers = 0
         self._items = 0
@@ -148,6 +148,7 @@ class PickleMachine:
             self._progress(self._before)
 
     def damaged_or_truncated(self) -> DataError:
+        """The error for an opcode whose arguments are not there."""
         if self.at >= len(self.data) - LOOK_AHEAD_BYTES:
             return self.bad("it ends too early", hint="Copy it again: it is truncated.")
         return self.bad("its parts do not match")
@@ -169,11 +170,13 @@ class PickleMachine:
             container.memo = -1
 
     def push(self, value: object) -> None:
+        """Put a value on top of the stack."""
         self.stack.append(value)
         if len(self.stack) > MAX_STACK:
             raise self.bad("it holds too many values at once")
 
     def hold(self, container: PickleDict | PickleList) -> None:
+        """Put an empty container on top of the stack."""
         container.memo = -1
         self._containers += 1
         if self._containers > MAX_HELD_CONTAINERS:
@@ -186,6 +189,7 @@ class PickleMachine:
             raise self.bad("it holds longer lists than any snapshot")
 
     def remember(self) -> None:
+        """Give the top of the stack the next number of the memo."""
         value = self.stack[-1]
         if isinstance(value, (PickleDict, PickleList)) and value.memo < 0:
             value.memo = len(self.memo)
@@ -194,6 +198,7 @@ class PickleMachine:
             raise self.bad("it remembers more values than any snapshot")
 
     def recall(self, index: int) -> object:
+        """What the memo has under a number."""
         if index >= len(self.memo):
             raise self.bad(f"it names value {index:,} before that exists")
         value = self.memo[index]
@@ -209,15 +214,18 @@ class PickleMachine:
     # -- arguments -----------------------------------------------------------------------------
 
     def byte(self) -> int:
+        """The next byte, as a number."""
         self.at += 1
         return self.data[self.at - 1]
 
     def fixed(self, form: struct.Struct) -> int:
+        """The next whole number of a fixed form."""
         (value,) = form.unpack_from(self.data, self.at)
         self.at += form.size
         return int(value)
 
-    def bytes(self, size: int) -> bytes:
+    def take_bytes(self, size: int) -> bytes:
+        """The next ``size`` bytes."""
         left = self._size_bytes - self._before - self.at
         if size > left:
             raise self.bad(f"it claims {size:,} bytes and has {left:,}")
@@ -227,9 +235,10 @@ class PickleMachine:
         return self.data[self.at - size : self.at]
 
     def text(self, size: int) -> None:
+        """Push the text of the next ``size`` bytes."""
         if size > MAX_STRING_BYTES:
             raise self.bad(f"it holds a text of {size:,} bytes")
-        raw = self.bytes(size)
+        raw = self.take_bytes(size)
         text = self._texts.get(raw)
         if text is None:
             self._text_bytes += 2 * (size + _STRING_OVERHEAD_BYTES)
@@ -239,6 +248,7 @@ class PickleMachine:
         self.push(text)
 
     def marked(self) -> list[object]:
+        """The values above the last mark, taken off the stack."""
         if not self.marks:
             raise self.bad("its parts do not match")
         start = self.marks.pop()
@@ -256,7 +266,7 @@ class PickleMachine:
         self._grow(len(values) // 2)
         for name, value in zip(values[::2], values[1::2], strict=True):
             if not isinstance(name, str):
-                raise self.bad(f"a dict has the key {str(name)[:40]}, which is no text")
+                raise self.bad("a dict has a key that is no text")
             target[name] = value
         self.stack[-1] = self._offered(target)
 
@@ -267,14 +277,16 @@ class PickleMachine:
         return kept
 
     def extend(self, values: list[object]) -> None:
+        """Put values into the list on top."""
         target = self.stack[-1]
         if not isinstance(target, PickleList):
             raise self.bad("its parts do not match")
         self._grow(len(values))
         target.extend(values)
 
-    def tuple(self, values: list[object]) -> None:
-        if any(isinstance(value, (PickleDict, PickleList)) for value in values):
+    def put_tuple(self, values: list[object]) -> None:
+        """Push a tuple of numbers and texts; nothing reads it but as a whole."""
+        if any(isinstance(value, (PickleDict, PickleList, tuple)) for value in values):
             raise self.bad("a tuple holds lists, which no snapshot has")
         self.push(tuple(values) if len(values) <= 16 else None)
 

@@ -136,7 +136,7 @@ class _Receiver:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._frames: dict[tuple[object, object, object], _FrameToken] = {}
+        self._frames: dict[Frame, _FrameToken] = {}
         self._stacks: dict[tuple[object, ...], _StackToken] = {(): _StackToken(0)}
         self._notes: dict[Note, int] = {Note(): 0}
         self._entries = Trace()
@@ -162,13 +162,13 @@ class _Receiver:
         return None
 
     def _frame(self, value: PickleDict) -> _FrameToken:
-        filename, line, name = value.get("filename"), value.get("line"), value.get("name")
-        token = self._frames.get((filename, line, name))
-        if token is None:
-            number = line if isinstance(line, int) else 0
-            token = _FrameToken(Frame(str(filename or ""), number, str(name or "")))
-            self._frames[filename, line, name] = token
-        return token
+        line = value.get("line")
+        frame = Frame(
+            _word(value.get("filename")),
+            line if isinstance(line, int) else 0,
+            _word(value.get("name")),
+        )
+        return self._frames.setdefault(frame, _FrameToken(frame))
 
     def _stack(self, frames: PickleList) -> _StackToken:
         token = self._interned(frames)
@@ -186,7 +186,7 @@ class _Receiver:
 
     def _add_entry(self, value: PickleDict) -> None:
         entries = self._entries
-        action = _ACTIONS.get(str(value["action"]), Action.OTHER)
+        action = _ACTIONS.get(_word(value["action"]), Action.OTHER)
         address = value.get("addr") if action is not Action.OOM else value.get("device_free")
         entries.action.append(action)
         entries.address.append(self._number(address, "addr", 64))
@@ -198,17 +198,17 @@ class _Receiver:
         entries.note.append(self._note(value))
 
     def _note(self, value: PickleDict) -> int:
-        category, metadata = value.get("category"), value.get("user_metadata")
+        category, metadata = _word(value.get("category")), _word(value.get("user_metadata"))
         if not category and not metadata:
             return 0
-        note = Note(str(category or ""), str(metadata or ""))
+        note = Note(category, metadata)
         return self._notes.setdefault(note, len(self._notes))
 
     def _number(self, value: object, name: str, bits: int) -> int:
         if value is None:
             return 0
         if not isinstance(value, int) or not -(2**63) <= value < 2**64:
-            raise self._unlike(f"{name!r} of an event is {str(value)[:40]}")
+            raise self._unlike(f"{name!r} of an event is no whole number of 64 bits")
         if value < 0 and bits == 64:
             return value + 2**64  # C++ writes addresses as signed numbers
         if not 0 <= value < 2**bits:
@@ -293,15 +293,15 @@ class _Receiver:
             address=address,
             size_bytes=size_bytes,
             requested_bytes=self._number(requested or size_bytes, "requested_size", 62),
-            is_live=value.get("state") in _LIVE_STATES,
+            is_live=_word(value.get("state")) in _LIVE_STATES,
             stack=stack.number if isinstance(stack, _StackToken) else 0,
         )
 
     def _annotations(self, items: list[object]) -> list[Annotation]:
         return [
             Annotation(
-                str(item.get("name") or ""),
-                str(item.get("stage") or ""),
+                _word(item.get("name")),
+                _word(item.get("stage")),
                 self._number(item.get("device"), "device", 31),
                 self._number(item.get("time_us"), "time_us", 62),
             )
@@ -329,3 +329,7 @@ def _entries_before(value: PickleDict) -> int:
         for item in _list(part):
             count += (item is _ENTRY) + sum(entry is _ENTRY for entry in _list(item))
     return count
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else ""

@@ -4,36 +4,38 @@ from __future__ import annotations
 
 import copy
 import fnmatch
-import gc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from functools import partial
-from typing import Any
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import nn
 
 from memfit.catalogue import GPU
 from memfit.data.loading import loader
 from memfit.errors import InputShapeError, MemfitError, NotTraceable, StepError, UsageError
 from memfit.memory.allocator import AllocatorSettings
 from memfit.memory.recorder import Recorder
-from memfit.memory.tape import Part, Phase, Tape
+from memfit.memory.tape import Tape
 from memfit.memory.virtual_gpu import VirtualGPU
 from memfit.models import BuiltModel, enable_gradient_checkpointing
 from memfit.planner.batch import (
     BatchSpec,
     TensorSpec,
     call_model,
-    default_loss,
     input_spec,
     loaded_batch,
     logits_of,
     target_of,
 )
-from memfit.planner.optimizers import build_optimizer
-from memfit.precision import autocast_dtype, weights_dtype
+from memfit.planner.loop import (
+    MetaScaler,
+    Place,
+    autocast_of,
+    loss_of,
+    no_collection,
+    training_loop,
+)
+from memfit.precision import weights_dtype
 from memfit.recipe import Recipe
 
 __all__ = ["TrainingStep", "loss_of", "prepare_model"]
@@ -51,6 +53,9 @@ class TrainingStep:
         gpu: the card to play.
         target: the labels of one sample, where they are known; else the model is run once to see.
         watch: told of every trace that begins: its micro-batch, and the recorder at work.
+
+    Attributes:
+        is_tokens: the model reads token numbers.
 
     Raises:
         StepError: the model does not run on the input.
@@ -71,7 +76,7 @@ class TrainingStep:
         self.unsupported: dict[str, str] = {}
         self.unknown_temporaries: set[str] = set()
         self._watch = watch
-        self._is_tokens = recipe.input_ids is not None or built.kind == "token"
+        self.is_tokens = recipe.input_ids is not None or built.kind == "token"
         self.checkpointed_blocks = prepare_model(self.model, recipe)
         self.batch = self._batch_spec(built, target)
 
@@ -82,7 +87,7 @@ class TrainingStep:
         shape = recipe.input_shape or built.default_input_shape
         dtype = weights_dtype(recipe.precision)
         length = recipe.input_ids
-        if self._is_tokens and length is None:
+        if self.is_tokens and length is None:
             if shape is None or len(shape) != 1:
                 raise UsageError("This model reads tokens.", hint="Pass input_ids=LENGTH.")
             length = shape[0]
@@ -92,7 +97,7 @@ class TrainingStep:
         spec = BatchSpec(
             inputs,
             target or TensorSpec((), torch.int64),
-            is_tokens=self._is_tokens,
+            is_tokens=self.is_tokens,
             channels_last=recipe.memory_format == "nhwc",
         )
         if target or recipe.loss is not None or recipe.step is not None:
@@ -112,8 +117,8 @@ class TrainingStep:
         with gpu, torch.no_grad(), self._named_errors(gpu):
             gpu.adopt(self.model)
             inputs, _ = spec.make(2, _META)
-            with self._autocast():
-                return target_of(call_model(self.model, inputs, is_tokens=self._is_tokens))
+            with autocast_of(self.recipe, "cuda"):
+                return target_of(call_model(self.model, inputs, is_tokens=self.is_tokens))
 
     def accumulating(self) -> TrainingStep:
         """The same step of the same model with two micro-batches; a third is like the second."""
@@ -133,8 +138,8 @@ class TrainingStep:
         with gpu, torch.no_grad(), self._named_errors(gpu):
             gpu.adopt(self.model)
             inputs = self.batch.inputs.make(2, _META)
-            with self._autocast():
-                output = call_model(self.model, inputs, is_tokens=self._is_tokens)
+            with autocast_of(self.recipe, "cuda"):
+                output = call_model(self.model, inputs, is_tokens=self.is_tokens)
                 return logits_of(output).shape[1]
 
     # -- the trace -----------------------------------------------------------------------------
@@ -158,7 +163,7 @@ class TrainingStep:
         try:
             if self._watch is not None:
                 self._watch(micro_batch, gpu.recorder)
-            with _no_collection(), gpu, self._named_errors(gpu):
+            with no_collection(), gpu, self._named_errors(gpu):
                 gpu.adopt(self.model)
                 self._loop(gpu, micro_batch, steps)
                 tape = gpu.tape
@@ -169,60 +174,11 @@ class TrainingStep:
         return tape
 
     def _loop(self, gpu: VirtualGPU, micro_batch: int, steps: int) -> None:
-        """The loop of every tutorial; its variables live exactly as long as they do there."""
-        recipe, model, recorder = self.recipe, self.model, gpu.recorder
-        trainable = [p for p in model.parameters() if p.requires_grad]
-        if not trainable:
-            raise UsageError(
-                "There is nothing to train: the model has no parameters, or all are frozen."
-            )
-        optimizer = build_optimizer(recipe.optimizer, trainable)
-        _adopt_state(gpu, optimizer)
-        average = _average(gpu, model, recipe.ema_decay) if recipe.ema else None
-        scaler = _Scaler(gpu) if recipe.precision == "amp-fp16" else None
-        forward = recipe.step or self._forward
-        for _ in range(steps):
-            for part_of_step in range(min(recipe.accumulation, 2)):  # a third is like the second
-                recorder.enter_phase(Phase.DATA)
-                inputs, target = self.batch.make(micro_batch, _META)
-                recorder.adopt(inputs, Part.BATCH)
-                recorder.adopt(target, Part.BATCH)
-                if part_of_step == 0:
-                    optimizer.zero_grad(set_to_none=recipe.zero_grad == "none")
-                loss, output = self._run_forward(forward, inputs, target)
-                (loss if scaler is None else scaler.scale(loss)).backward()
-                recorder.enter_phase(Phase.OPTIMIZER)
-                recorder.tag_gradients(trainable)
-            if scaler is not None:
-                scaler.unscale()
-            if recipe.clip_grad_norm is not None:
-                nn.utils.clip_grad_norm_(trainable, recipe.clip_grad_norm)
-            optimizer.step()
-            if average is not None:
-                average.update_parameters(model)
-        del inputs, target, loss, output
-
-    def _run_forward(
-        self, forward: Callable[..., Any], inputs: Tensor, target: Tensor
-    ) -> tuple[Tensor, Any]:
-        """Forward and loss under autocast; the output lives on in the loop, as it does there."""
-        with self._autocast():
-            result = forward(self.model, inputs, target)
-        loss, output = result if isinstance(result, tuple) else (result, None)
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-            raise StepError(f"The loss must be one number; it is {shape}.")
-        if self.recipe.accumulation > 1:
-            loss = loss / self.recipe.accumulation
-        return loss, output
-
-    def _forward(self, model: nn.Module, inputs: Tensor, target: Tensor) -> tuple[Tensor, Any]:
-        output = call_model(model, inputs, is_tokens=self._is_tokens)
-        return loss_of(self.recipe)(output, target), output
-
-    def _autocast(self) -> Any:
-        dtype = autocast_dtype(self.recipe.precision)
-        return torch.autocast("cuda", dtype=dtype) if dtype else nullcontext()
+        place = Place(_META, "cuda", gpu.recorder, self.batch.make, MetaScaler)
+        for _ in training_loop(
+            self.recipe, self.model, place, micro_batch, steps, is_tokens=self.is_tokens
+        ):
+            pass
 
     @contextmanager
     def _named_errors(self, gpu: VirtualGPU) -> Iterator[None]:
@@ -265,13 +221,6 @@ def prepare_model(model: nn.Module, recipe: Recipe) -> int:
             hint="Use torch.utils.checkpoint in your own forward and leave it off here.",
         )
     return blocks
-
-
-def loss_of(recipe: Recipe) -> Callable[[Any, Tensor], Tensor]:
-    """The recipe's loss: its own, else cross-entropy with its label smoothing."""
-    if recipe.loss is not None:
-        return recipe.loss
-    return partial(default_loss, label_smoothing=recipe.label_smoothing)
 
 
 def explain(error: Exception, gpu: VirtualGPU) -> StepError:
@@ -352,49 +301,3 @@ def _freeze(model: nn.Module, patterns: tuple[str, ...]) -> None:
             raise UsageError(f"frozen: no parameter matches {pattern!r}.")
         for parameter in matched:
             parameter.requires_grad_(False)
-
-
-def _adopt_state(gpu: VirtualGPU, optimizer: torch.optim.Optimizer) -> None:
-    """Some optimizers (Adagrad) make their state before the first step."""
-    for state in optimizer.state.values():
-        for value in state.values():
-            if isinstance(value, Tensor) and value.device == _META:
-                gpu.recorder.adopt(value, Part.OPTIMIZER)
-
-
-def _average(gpu: VirtualGPU, model: nn.Module, decay: float) -> AveragedModel:
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
-    for tensor in (*average.parameters(), *average.buffers()):
-        gpu.recorder.adopt(tensor, Part.OPTIMIZER)
-    return average
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Only reference counts free tensors here: a collection at some instant would free others."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-class _Scaler:
-    """The device tensors of ``torch.amp.GradScaler`` (torch/amp/grad_scaler.py, 2.11 to 2.15)."""
-
-    def __init__(self, gpu: VirtualGPU) -> None:
-        self._scale = torch.empty((), device=_META)
-        self._growth_tracker = torch.empty((), dtype=torch.int32, device=_META)
-        for tensor in (self._scale, self._growth_tracker):
-            gpu.recorder.adopt(tensor, Part.OPTIMIZER)
-
-    def scale(self, loss: Tensor) -> Tensor:
-        """The scaled loss; the loss itself lives on in the loop."""
-        return loss * self._scale
-
-    def unscale(self) -> None:
-        """The inverse scale and the flag for infinities; gradients are scaled in place."""
-        self._inverse = self._scale.double().reciprocal().float()
-        self._found_inf = torch.empty((), device=_META)

@@ -15,8 +15,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from memfit.errors import UsageError
 from memfit.models import build_for_training
 from memfit.planner.batch import logits_of
+from memfit.planner.loop import loss_of
 from memfit.planner.optimizers import EightBit, build_optimizer
-from memfit.planner.step import loss_of, prepare_model
+from memfit.planner.step import prepare_model
 from memfit.precision import autocast_dtype
 from memfit.recipe import Recipe
 from memfit.trainer.pretrained import pretrained_weights

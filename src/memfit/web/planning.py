@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +29,8 @@ from memfit.planner.options import ways_to_fit_more
 from memfit.planner.plan import TRACED_BATCHES, Plan
 from memfit.recipe import Recipe
 from memfit.report.page.document import plan_document, ruled_sizes_at
+from memfit.trainer.metrics_file import to_json
+from memfit.web.cards import card_of
 from memfit.web.worker import Cancelled, Progress, work
 
 __all__ = ["PlanningDesk", "short_ladder"]
@@ -58,18 +61,24 @@ class PlanningDesk:
             "sizes": self._sizes,
             "snapshot": self._snapshot,
             "data": _data,
+            "learn": _learn,
         }
 
     @property
     def questions(self) -> Mapping[str, Callable[[dict[str, Any]], bytes | None]]:
         """What is answered during a job, too."""
-        return {"sizes_now": self._sizes_now}
+        return {
+            "sizes_now": self._sizes_now,
+            "names": _names,
+            "study": _study,
+            "run": _run,
+        }
 
     def hello(self) -> dict[str, Any]:
         """Plan something small, so that the first real plan finds everything loaded."""
         torch.set_num_threads(1)
         for precision in ("fp32", "amp-fp16"):
-            recipe = Recipe(model="cnn", precision=precision, optimizer="adamw")  # type: ignore[arg-type]
+            recipe = Recipe(model="cnn", precision=precision, optimizer="adamw")
             plan_document(plan_recipe(recipe, find_gpu("rtx-3060")), ladder=(1, 2))
         sources = [s for s in _SOURCES if s in ("builtin", "torchvision") or is_installed(s)]
         return {
@@ -110,12 +119,12 @@ class PlanningDesk:
         return _sizes_json(plan, request["batch"])
 
     def _snapshot(self, request: dict[str, Any], progress: Progress) -> bytes:
-        from memfit.web.exports import snapshot_bytes
+        from memfit.report.page.report import plan_snapshot
 
         plan = self._plan(request, progress)
         with self._watched(progress):
             progress.enter("tabling")
-            return snapshot_bytes(plan, request["batch"])
+            return plan_snapshot(plan, request["batch"])
 
     # -- plans -----------------------------------------------------------------------------------
 
@@ -186,8 +195,6 @@ def _note_trace(progress: Progress, micro_batch: int, recorder: Recorder) -> Non
 
 
 def _card(request: dict[str, Any]) -> GPU | None:
-    from memfit.web.cards import card_of
-
     return card_of(request["gpu"], request["free_bytes"])
 
 
@@ -199,7 +206,34 @@ def _data(request: dict[str, Any], progress: Progress) -> bytes:
     from memfit.report.page.data_document import data_document
 
     progress.enter("tabling")
-    return _json(data_document(request["name"], None))
+    return to_json(data_document(request["name"], None)).encode()
+
+
+def _learn(_request: dict[str, Any], progress: Progress) -> bytes:
+    from memfit.report.page.learn_documents import learn_documents
+
+    progress.enter("tabling")
+    return _json(learn_documents())
+
+
+def _names(request: dict[str, Any]) -> bytes:
+    from memfit.web.run_document import run_names
+    from memfit.web.study_document import study_names
+
+    studies, runs = study_names(Path(request["studies"])), run_names(Path(request["runs"]))
+    return _json({"studies": studies, "runs": runs})
+
+
+def _study(request: dict[str, Any]) -> bytes:
+    from memfit.web.study_document import study_document
+
+    return to_json(study_document(Path(request["folder"]))).encode()
+
+
+def _run(request: dict[str, Any]) -> bytes:
+    from memfit.web.run_document import run_document
+
+    return to_json(run_document(Path(request["folder"]), request["after"])).encode()
 
 
 def _is_here(name: str) -> bool:

@@ -244,7 +244,7 @@ def _delivered(dataset: Dataset, found: Inspection) -> dict[str, Any]:
         return {"problem": "No image can be read."}
     channels = found.delivered.channels
     size = RESIZED if found.delivered.height is None else found.delivered.shape[1:]
-    options = {
+    options: dict[str, Any] = {
         "input_shape": (channels, *size),
         "colour": "grey" if channels == 1 else "rgb",
         "on_bad_image": "skip",

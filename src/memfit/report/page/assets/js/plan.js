@@ -90,14 +90,19 @@ export class Plan {
    * @throws {RangeError} the batch was not traced and the plan is not affine
    */
   at(batch, card = this.document.card) {
-    const { timeline, parts: allocated, peak } = this.playedAt(batch);
+    const { timeline, parts: requested, peak } = this.playedAt(batch);
     const { peakAllocatedBytes, peakReservedBytes } = timeline;
-    const requestedBytes = sum(Object.values(allocated));
-    const cache = peakReservedBytes - requestedBytes;
-    const parts = { ...allocated, cache, context: card.context_bytes };
-    const totalBytes = peakReservedBytes + card.context_bytes;
-    const exact = this.isExact(batch);
-    return { batch, exact, peakAllocatedBytes, peakReservedBytes, totalBytes, parts, peak, timeline };
+    const cache = peakReservedBytes - sum(Object.values(requested));
+    return {
+      batch,
+      exact: this.isExact(batch),
+      peakAllocatedBytes,
+      peakReservedBytes,
+      totalBytes: peakReservedBytes + card.context_bytes,
+      parts: { ...requested, cache, context: card.context_bytes },
+      peak,
+      timeline,
+    };
   }
 
   /** Whether a batch runs on a card, releasing cached blocks where torch would. */
@@ -154,7 +159,10 @@ export class Plan {
     });
   }
 
-  /** Bytes kept for backward, module by module. @returns {import("memfit/module-tree").ModuleNode} */
+  /**
+   * Bytes kept for backward, module by module.
+   * @returns {import("memfit/module-tree").ModuleNode}
+   */
   moduleTree(batch) {
     return moduleTree(this.playedAt(batch).timeline, this.document.model.name);
   }
@@ -189,6 +197,10 @@ export class Plan {
     const position = timeline.peakPosition;
     const { phase, module, operator } = timeline.describe(timeline.numberAt(position));
     const peak = { position, phase, module, operator };
+    this.peaks.set(batch, {
+      allocatedBytes: timeline.peakAllocatedBytes,
+      reservedBytes: timeline.peakReservedBytes,
+    });
     return { timeline, parts: timeline.partsAt(position), peak };
   }
 

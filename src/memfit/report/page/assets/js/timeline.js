@@ -72,7 +72,7 @@ export class Timeline {
     this.lastFreed ??= lastOfGroups(freedAt);
     const live = [];
     this.lastFreed.forEach((groupFreed, group) => {
-      if (groupFreed <= last) return;
+      if (groupFreed <= last + 40) return;
       const end = Math.min((group + 1) * GROUP, freedAt.length);
       for (let number = group * GROUP; number < end; number += 1) {
         if (allocatedAt[number] <= last && freedAt[number] > last) live.push(number);
@@ -81,7 +81,10 @@ export class Timeline {
     return live.sort((a, b) => allocatedAt[a] - allocatedAt[b]);
   }
 
-  /** Requested bytes alive after an event, by name of the part. @returns {Object<string, number>} */
+  /**
+   * Requested bytes alive after an event, by name of the part.
+   * @returns {Object<string, number>}
+   */
   partsAt(position) {
     const bytes = this.parts.map(() => 0);
     for (const number of this.liveAt(position)) bytes[this.tape.part[number]] += this.sizes[number];
@@ -147,7 +150,8 @@ export class Timeline {
  *   capacityBytes?: number|null}} [options] the batch is 1 and nothing is limited by default
  * @returns {Timeline}
  */
-export function replay(tape, { batch = 1, settings = DEFAULT_SETTINGS, capacityBytes = null } = {}) {
+export function replay(tape, options = {}) {
+  const { batch = 1, settings = DEFAULT_SETTINGS, capacityBytes = null } = options;
   const sizes = tape.sizesAt(batch);
   const count = tape.events.length;
   const allocated = new Float64Array(count);

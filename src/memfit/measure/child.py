@@ -1,0 +1,66 @@
+"""One measurement in a process of its own: ``python -m memfit.measure.child`` with JSON on stdin.
+
+Whatever the model prints goes to stderr; the answer is one line of JSON on stdout.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+import warnings
+from typing import Any
+
+__all__ = ["answer", "main"]
+
+
+def answer(job: dict[str, Any]) -> dict[str, Any]:
+    """Measure what a job says; every end of it is an answer.
+
+    Args:
+        job: as :class:`memfit.measure.job.Job` writes it.
+    """
+    from memfit.errors import MemfitError
+    from memfit.trainer.out_of_memory import is_out_of_memory
+
+    try:
+        return {"status": "ok", **_measure(job)}
+    except MemfitError as error:
+        return {"status": "crashed", "message": error.message}
+    except Exception as error:  # whatever the model's own code or a library raises
+        message = (str(error).strip().splitlines() or [""])[0]
+        if is_out_of_memory(error):
+            return {"status": "out_of_memory", "message": message}
+        traceback.print_exc()
+        return {"status": "crashed", "message": f"{type(error).__name__}: {message}"}
+
+
+def _measure(job: dict[str, Any]) -> dict[str, Any]:
+    from memfit.measure.device import open_device
+    from memfit.measure.steps import Subject, measure_plain, measure_recorded
+    from memfit.measure.target import Target, card_from_facts
+    from memfit.recipe import Recipe
+
+    facts = job["target"]
+    card = card_from_facts(facts)
+    target = Target(facts["kind"], card, facts["fraction"], facts["budget_bytes"])
+    recipe = Recipe(**job["recipe"])
+    subject = Subject.of(recipe, card)
+    device = open_device(target, recipe.allocator)
+    measure = measure_recorded if job["is_recorded"] else measure_plain
+    return measure(subject, device, job["batch_size"])
+
+
+def main() -> int:
+    """Read a job, measure, answer."""
+    sys.stdout.flush()
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
+        os.dup2(2, 1)  # what libraries and the model print is no answer
+        warnings.filterwarnings("ignore")
+        out.write(json.dumps(answer(json.load(sys.stdin))) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,383 @@
+"""Every call to CUDA in one place, and its stand-in: the CPU under a virtual budget.
+
+Both count the same way, so that everything above them runs and is tested without a GPU.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from memfit.measure.history import HistoryRecorder, joined_tape
+from memfit.measure.readings import Reading, Use, read_use
+from memfit.measure.target import Target
+from memfit.memory.allocator import AllocatorSettings
+from memfit.memory.cpu_budget import CpuBudget
+from memfit.memory.recorder import Recorder
+from memfit.memory.tape import Part, Phase, Tape
+from memfit.planner.loop import Watcher
+
+__all__ = ["CpuDevice", "CudaDevice", "Device", "Peaks", "open_device"]
+
+optimizer_hooks: Any = import_module("torch.optim.optimizer")  # hidden by torch.optim
+
+
+@dataclass(frozen=True, slots=True)
+class Peaks:
+    """The most since the last reset.
+
+    Args:
+        allocated_bytes: in live blocks.
+        reserved_bytes: in segments.
+    """
+
+    allocated_bytes: int
+    reserved_bytes: int
+
+
+class Device(ABC):
+    """What a measured training step needs to know of the device under it.
+
+    Attributes:
+        device: of the tensors.
+        autocast_device: whose mixed precision is meant.
+    """
+
+    device: torch.device
+    autocast_device: str
+
+    @abstractmethod
+    def start(self) -> None:
+        """Make the CUDA context and set the limits; nothing of the model is there yet."""
+
+    @abstractmethod
+    def running(self) -> AbstractContextManager[Any]:
+        """Inside, steps run: limits hold, choices are CUDA's."""
+
+    @abstractmethod
+    def move(self, model: nn.Module) -> None:
+        """Bring a prepared model to the device."""
+
+    @abstractmethod
+    def watcher(self) -> Watcher:
+        """Who is told what tensors are for, where nothing is recorded."""
+
+    @property
+    @abstractmethod
+    def peaks(self) -> Peaks:
+        """The most since the last :meth:`reset_peaks`."""
+
+    @abstractmethod
+    def reset_peaks(self) -> None:
+        """Start the maxima anew."""
+
+    @property
+    @abstractmethod
+    def retries(self) -> int | None:
+        """How often cached segments had to be released; None where nobody counts."""
+
+    @abstractmethod
+    def use(self) -> Use | None:
+        """What of the whole GPU this process takes; None where there is none."""
+
+    @abstractmethod
+    def tick(self) -> None:
+        """A step ends here."""
+
+    @abstractmethod
+    def seconds(self) -> list[float]:
+        """Time between the ticks."""
+
+    @abstractmethod
+    def recorder(self) -> Recorder:
+        """A recorder for real tensors; the history begins here."""
+
+    @abstractmethod
+    def tape(self, recorder: Recorder) -> Tape:
+        """What was allocated, in order, since the recorder was made."""
+
+    @abstractmethod
+    def versions(self) -> dict[str, str | None]:
+        """Of CUDA, its libraries and the driver."""
+
+
+def open_device(target: Target, allocator: str = "") -> Device:
+    """The device of a target, in the process that measures.
+
+    Args:
+        target: what to measure.
+        allocator: options as in ``PYTORCH_ALLOC_CONF``; for a GPU they are in the environment.
+    """
+    if target.budget_bytes is not None:
+        return CpuDevice(target.budget_bytes, AllocatorSettings.parse(allocator))
+    return CudaDevice(target.fraction)
+
+
+class _Nobody:
+    """Is told and keeps nothing: a plain run, as a user's."""
+
+    def adopt(self, tensor: Tensor, part: Part) -> None:
+        pass
+
+    def enter_phase(self, phase: Phase) -> None:
+        pass
+
+    def tag_gradients(self, parameters: Iterable[Tensor]) -> None:
+        pass
+
+
+class CudaDevice(Device):
+    """The first GPU that CUDA sees.
+
+    Args:
+        fraction: share of its memory that the allocator may reserve.
+        cuda: ``torch.cuda``.
+        read: asks the driver, by NVML's number of the GPU.
+    """
+
+    autocast_device = "cuda"
+
+    def __init__(
+        self, fraction: float = 1.0, cuda: Any = torch.cuda, read: Reading = read_use
+    ) -> None:
+        self.device = torch.device("cuda", 0)
+        self._fraction = fraction
+        self._cuda = cuda
+        self._read = read
+        self._ticks: list[Any] = []
+        self._before: Use | None = None
+
+    def start(self) -> None:
+        """Make the context with a first, tiny tensor, and give its memory back."""
+        cuda = self._cuda
+        self._before = self._ask(None)
+        cuda.init()
+        cuda.set_device(0)
+        if self._fraction < 1:
+            cuda.set_per_process_memory_fraction(float(self._fraction), 0)
+        self._run_first_kernel()
+        cuda.synchronize(0)
+        cuda.empty_cache()
+
+    def _run_first_kernel(self) -> None:
+        torch.zeros(1, device=self.device).add_(1)
+
+    def running(self) -> AbstractContextManager[Any]:
+        """Nothing to do: the limits are the allocator's own."""
+        return nullcontext()
+
+    def move(self, model: nn.Module) -> None:
+        """As users do."""
+        model.to(self.device)
+
+    def watcher(self) -> Watcher:
+        """Nobody."""
+        return _Nobody()
+
+    @property
+    def peaks(self) -> Peaks:
+        """As PyTorch reports them."""
+        return Peaks(self._cuda.max_memory_allocated(0), self._cuda.max_memory_reserved(0))
+
+    def reset_peaks(self) -> None:
+        """Start the maxima anew from what is live."""
+        self._cuda.reset_peak_memory_stats(0)
+
+    @property
+    def retries(self) -> int | None:
+        """``num_alloc_retries`` of the allocator."""
+        return int(self._cuda.memory_stats(0).get("num_alloc_retries", 0))
+
+    def use(self) -> Use | None:
+        """What the driver says, now that all work is done."""
+        self._cuda.synchronize(0)
+        return self._ask(self._before)
+
+    def _ask(self, before: Use | None) -> Use | None:
+        try:
+            index = int(self._cuda._get_nvml_device_index(0))
+        except (RuntimeError, AttributeError, IndexError):
+            index = None
+        found = None if index is None else self._read(index, before)
+        if found is not None or not self._cuda.is_initialized():
+            return found
+        free_bytes, total_bytes = self._cuda.mem_get_info(0)  # NVML does not answer: CUDA does
+        return Use(total_bytes - free_bytes, None, (), before)
+
+    @property
+    def reserved_bytes(self) -> int:
+        """In segments now."""
+        return int(self._cuda.memory_reserved(0))
+
+    def tick(self) -> None:
+        """An event on the stream; nothing waits for it."""
+        event = self._cuda.Event(enable_timing=True)
+        event.record()
+        self._ticks.append(event)
+
+    def seconds(self) -> list[float]:
+        """Time on the GPU between the events."""
+        self._cuda.synchronize(0)
+        pairs = zip(self._ticks, self._ticks[1:], strict=False)
+        return [first.elapsed_time(second) / 1000 for first, second in pairs]
+
+    def recorder(self) -> HistoryRecorder:
+        """Start the allocator's history, without stacks: the recorder knows the modules."""
+        self._cuda.memory._record_memory_history("all", context=None, stacks="python")
+        return HistoryRecorder(self._allocations_so_far)
+
+    def _allocations_so_far(self) -> int:
+        stats = self._cuda.memory_stats_as_nested_dict(0)
+        return int(stats["allocation"]["all"]["allocated"])
+
+    def tape(self, recorder: Recorder) -> Tape:
+        """The allocator's history, joined with the recorder."""
+        assert isinstance(recorder, HistoryRecorder)
+        self._cuda.synchronize(0)
+        snapshot = self._cuda.memory._snapshot()
+        self._cuda.memory._record_memory_history(None)
+        traces = snapshot["device_traces"]
+        return joined_tape(recorder, traces[0] if traces else ())
+
+    def versions(self) -> dict[str, str | None]:
+        """CUDA and cuDNN as PyTorch was built with them."""
+        cudnn = torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None
+        return {"cuda": torch.version.cuda, "cudnn": None if cudnn is None else str(cudnn)}
+
+
+class CpuDevice(Device):
+    """The CPU under a virtual budget: for trying the harness, never for a GPU's figures.
+
+    Args:
+        capacity_bytes: what the allocator may reserve.
+        settings: options of the caching allocator.
+        clock: seconds.
+    """
+
+    autocast_device = "cpu"
+
+    def __init__(
+        self,
+        capacity_bytes: int,
+        settings: AllocatorSettings | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.device = torch.device("cpu")
+        self._budget = CpuBudget(capacity_bytes, settings)
+        self._clock = clock
+        self._ticks: list[float] = []
+
+    def start(self) -> None:
+        """Nothing: the CPU is there."""
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """The budget holds, and optimizers take the lists that are CUDA's default."""
+        name = "_get_foreach_kernels_supported_devices"
+        original = getattr(optimizer_hooks, name)
+        setattr(optimizer_hooks, name, lambda: [*original(), "cpu"])
+        try:
+            with self._budget:
+                yield
+        finally:
+            setattr(optimizer_hooks, name, original)
+
+    def move(self, model: nn.Module) -> None:
+        """The model takes its place in the budget."""
+        self._budget.adopt(model)
+
+    def watcher(self) -> Watcher:
+        """The budget counts what was made before it."""
+        return _BudgetWatcher(self._budget)
+
+    @property
+    def peaks(self) -> Peaks:
+        """As the virtual allocator counts them."""
+        return Peaks(self._budget.max_allocated_bytes, self._budget.max_reserved_bytes)
+
+    def reset_peaks(self) -> None:
+        """Start the maxima anew from what is live."""
+        self._budget.reset_peak()
+
+    @property
+    def retries(self) -> int | None:
+        """Not counted."""
+        return None
+
+    def use(self) -> Use | None:
+        """There is no GPU."""
+        return None
+
+    def tick(self) -> None:
+        """The clock's time."""
+        self._ticks.append(self._clock())
+
+    def seconds(self) -> list[float]:
+        """Time between the ticks."""
+        return [b - a for a, b in zip(self._ticks, self._ticks[1:], strict=False)]
+
+    def recorder(self) -> Recorder:
+        """Tensors are all that the CPU's account knows."""
+        return Recorder("cpu")
+
+    def tape(self, recorder: Recorder) -> Tape:
+        """What the recorder wrote."""
+        return recorder.tape()
+
+    def versions(self) -> dict[str, str | None]:
+        """No CUDA."""
+        return {"cuda": None, "cudnn": None}
+
+
+class _BudgetWatcher(_Nobody):
+    """Counts what was made outside of the budget."""
+
+    def __init__(self, budget: CpuBudget) -> None:
+        self._budget = budget
+
+    def adopt(self, tensor: Tensor, part: Part) -> None:
+        self._budget.adopt(tensor, part)
+
+
+class GradScaler:
+    """``torch.amp.GradScaler`` as the loop wants it.
+
+    The scale is 1: the memory is the same, and no first step is skipped for infinite gradients,
+    which would make the optimizer's state a step later than in a plan.
+
+    Args:
+        device_type: of the loss.
+        watcher: is told what its tensors are for.
+    """
+
+    def __init__(self, device_type: str, watcher: Watcher) -> None:
+        self._scaler = torch.amp.GradScaler(device_type, init_scale=1.0)
+        self._watcher = watcher
+
+    def scale(self, loss: Tensor) -> Tensor:
+        """The scaled loss; the first time the scaler makes its tensors."""
+        is_new = self._scaler._scale is None
+        scaled = self._scaler.scale(loss)
+        if is_new:
+            for tensor in (self._scaler._scale, self._scaler._growth_tracker):
+                if tensor is not None:
+                    self._watcher.adopt(tensor, Part.OPTIMIZER)
+        return scaled
+
+    def unscale(self, optimizer: Optimizer) -> None:
+        """Divide the gradients by the scale, in place."""
+        self._scaler.unscale_(optimizer)
+
+    def step(self, optimizer: Optimizer) -> None:
+        """Update, if the gradients are finite."""
+        self._scaler.step(optimizer)
+        self._scaler.update()

@@ -1,0 +1,112 @@
+"""Start a process for each measurement, and take what comes of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, fields
+from typing import Any
+
+from memfit.errors import UsageError
+from memfit.measure.target import Target
+from memfit.recipe import Recipe
+
+__all__ = ["Job", "recipe_facts", "run_job"]
+
+#: Names of PyTorch's own settings of the allocator; the recipe alone decides.
+_ALLOCATOR_NAMES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One recipe at one micro-batch.
+
+    Args:
+        recipe: what decides memory.
+        target: where.
+        batch_size: the micro-batch.
+        is_recorded: what the peak is made of, rather than how large it is.
+        limit_seconds: a process that takes longer is ended.
+    """
+
+    recipe: Recipe
+    target: Target
+    batch_size: int
+    is_recorded: bool = False
+    limit_seconds: float = 300.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for the process."""
+        return {
+            "recipe": recipe_facts(self.recipe),
+            "target": self.target.facts(),
+            "batch_size": self.batch_size,
+            "is_recorded": self.is_recorded,
+        }
+
+
+def recipe_facts(recipe: Recipe) -> dict[str, Any]:
+    """The fields that are not the usual ones, as plain values; the micro-batch is not one of them.
+
+    Raises:
+        UsageError: the recipe holds code, which no other process can be given.
+    """
+    usual = {field.name: field.default for field in fields(Recipe)}
+    given = {
+        name: value
+        for name, value in recipe.to_dict().items()
+        if name != "batch_size" and getattr(recipe, name) != usual[name]
+    }
+    for name in ("model", "optimizer", "loss", "step", "transform", "data"):
+        value = getattr(recipe, name)
+        if value is not None and not isinstance(value, (str, dict)):
+            raise UsageError(
+                f"{name} is a Python object; each measurement is a process of its own.",
+                hint="Name it: path/to/file.py:NAME.",
+            )
+    return given
+
+
+def run_job(job: Job) -> dict[str, Any]:
+    """Measure in a fresh process.
+
+    Returns:
+        ``status`` (``ok``, ``out_of_memory``, ``crashed`` or ``timed_out``) with what was measured,
+        or with a ``message``.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "memfit.measure.child"],
+            input=json.dumps(job.to_dict()),
+            capture_output=True,
+            text=True,
+            timeout=job.limit_seconds,
+            env=_environment(job),
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return {"status": "timed_out", "message": f"no end after {job.limit_seconds:.0f} s"}
+    return _answer_of(done)
+
+
+def _answer_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    lines = done.stdout.strip().splitlines()
+    try:
+        answer: dict[str, Any] = json.loads(lines[-1])
+        if done.returncode == 0 and "status" in answer:
+            return answer
+    except (IndexError, ValueError):
+        pass
+    last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    return {"status": "crashed", "message": f"exit code {done.returncode}: {last[:300]}"}
+
+
+def _environment(job: Job) -> dict[str, str]:
+    """The recipe's allocator, and CUDA's numbers of GPUs as NVML counts them."""
+    environment = {k: v for k, v in os.environ.items() if k not in _ALLOCATOR_NAMES}
+    environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    if job.recipe.allocator:
+        environment[_ALLOCATOR_NAMES[0]] = job.recipe.allocator
+    return environment

@@ -1,0 +1,268 @@
+"""Measure recipes one after the other, keep a record of each, and go on where it stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from memfit.errors import MemfitError
+from memfit.measure.compare import Comparison, compare, plan_of
+from memfit.measure.job import Job, recipe_facts, run_job
+from memfit.measure.limit import find_limit
+from memfit.measure.records import (
+    Limit,
+    Measurement,
+    Record,
+    load_record,
+    record_path,
+    save_record,
+    versions_here,
+)
+from memfit.measure.sequence import unpack_tape
+from memfit.measure.suite import Entry, Work, in_order
+from memfit.measure.target import Target
+from memfit.planner.plan import Plan
+
+__all__ = ["Outcome", "Session", "Tally"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One micro-batch of one recipe, measured and compared.
+
+    Args:
+        record: with the measurement in it.
+        measurement: of the micro-batch.
+        comparison: with the plan; None where the run did not go well or cannot be planned.
+        limit: the largest micro-batch that ran, where it was looked for.
+        predicted_limit: the plan's answer.
+        note: why something is missing.
+    """
+
+    record: Record
+    measurement: Measurement
+    comparison: Comparison | None = None
+    limit: Limit | None = None
+    predicted_limit: int | None = None
+    note: str = ""
+
+
+@dataclass
+class Tally:
+    """How a suite went.
+
+    Args:
+        outcomes: in the order of measuring.
+        kept: measured before, and left as it was.
+        left: not reached before the time was over.
+        skipped: records of another recipe or other versions, by path.
+    """
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    kept: int = 0
+    left: int = 0
+    skipped: dict[Path, str] = field(default_factory=dict)
+
+
+@dataclass
+class Session:
+    """Measures on a target and writes records.
+
+    Args:
+        target: where.
+        folder: of the records.
+        is_forced: measure again what a record holds already.
+        limit_seconds: for one process.
+        run: measures one job in a process of its own.
+        clock: seconds.
+    """
+
+    target: Target
+    folder: Path
+    is_forced: bool = False
+    limit_seconds: float = 300.0
+    run: Callable[[Job], dict[str, Any]] = run_job
+    clock: Callable[[], float] = time.monotonic
+    _plans: dict[str, Plan | str] = field(default_factory=dict)
+    _versions: dict[str, str | None] = field(default_factory=versions_here)
+
+    def measure_suite(
+        self,
+        entries: Sequence[Entry],
+        *,
+        minutes: float | None = None,
+        with_limits: bool = False,
+        told: Callable[[Outcome], None] = lambda _: None,
+    ) -> Tally:
+        """Measure what no record holds yet; stop cleanly when the time is over.
+
+        Args:
+            entries: of the suite.
+            minutes: no process is started later.
+            with_limits: look for the largest micro-batch of each recipe as well.
+            told: of each outcome.
+        """
+        end = None if minutes is None else self.clock() + 60 * minutes
+        tally = Tally()
+        done: set[tuple[str, int]] = set()  # in this session: is_forced measures once
+        for work in self._all_work(entries, with_limits=with_limits):
+            entry, path = work.entry, record_path(self.folder, self.target, work.entry.name)
+            record = self._record_of(entry, path)
+            if isinstance(record, str):
+                tally.skipped[path] = record
+            elif self._is_done(record, work, done, with_limit=work.batch_size == 0):
+                tally.kept += 1
+            elif end is not None and self.clock() >= end:
+                tally.left += 1
+            else:
+                outcome = self._measure(entry, record, work, path)
+                done.add((entry.name, work.batch_size))
+                tally.outcomes.append(outcome)
+                told(outcome)
+        return tally
+
+    def measure(self, entry: Entry, *, with_limit: bool = False) -> list[Outcome]:
+        """Measure one recipe at all its micro-batches, whatever a record holds.
+
+        Raises:
+            MemfitError: a record of that name is of another recipe, and nothing is forced.
+        """
+        path = record_path(self.folder, self.target, entry.name)
+        record = self._record_of(entry, path)
+        if isinstance(record, str):
+            raise MemfitError(
+                f"{path} is kept: {record}.", hint="--force replaces it, --records writes elsewhere."
+            )
+        outcomes = []
+        for batch_size in (*entry.batch_sizes, *([0] if with_limit else [])):
+            work = Work(entry, batch_size)
+            outcomes.append(self._measure(entry, record, work, path, is_composed=True))
+            record = outcomes[-1].record
+        return outcomes
+
+    # -- what there is to do -------------------------------------------------------------------
+
+    def _all_work(self, entries: Sequence[Entry], *, with_limits: bool) -> list[Work]:
+        """The suite in its order; a micro-batch of 0 stands for the search of the largest."""
+        return in_order(entries) + ([Work(entry, 0) for entry in entries] if with_limits else [])
+
+    def _record_of(self, entry: Entry, path: Path) -> Record | str:
+        """The record to go on with, a new one, or why the old one is left alone.
+
+        Raises:
+            OtherVersion: the record has another form.
+        """
+        new = Record(
+            entry.name,
+            entry.family,
+            self.target.facts(),
+            self._versions,
+            recipe_facts(entry.recipe) | {"model": entry.facts["model"]},
+        )
+        if not path.exists():
+            return new
+        if self.is_forced and path not in self._opened:
+            self._opened.add(path)
+            return new
+        old = load_record(path)
+        if old.recipe != new.recipe:
+            return "it is of another recipe with the same name"
+        for name, version in new.versions.items():
+            if name in _DECIDING_VERSIONS and old.versions.get(name) != version:
+                return f"measured with {name} {old.versions.get(name)}, here is {version}"
+        return old
+
+    @property
+    def _opened(self) -> set[Path]:
+        """Records that this session has begun anew."""
+        return self._begun
+
+    _begun: set[Path] = field(default_factory=set)
+
+    def _is_done(
+        self, record: Record, work: Work, done: set[tuple[str, int]], *, with_limit: bool
+    ) -> bool:
+        if (work.entry.name, work.batch_size) in done:
+            return True
+        if with_limit:
+            return record.limit is not None
+        found = record.measurement(work.batch_size)
+        return found is not None
+
+    # -- measuring -----------------------------------------------------------------------------
+
+    def _measure(
+        self,
+        entry: Entry,
+        record: Record,
+        work: Work,
+        path: Path,
+        *,
+        is_composed: bool | None = None,
+    ) -> Outcome:
+        if work.batch_size == 0:
+            outcome = self._limit(entry, record)
+        else:
+            outcome = self._batch(entry, record, work, work.is_composed if is_composed is None else is_composed)
+        save_record(path, outcome.record)
+        return outcome
+
+    def _batch(self, entry: Entry, record: Record, work: Work, is_composed: bool) -> Outcome:
+        plain = self.run(self._job(entry, work.batch_size))
+        measurement = Measurement.of(work.batch_size, plain)
+        record = _with_versions(record, plain)
+        tape, note = None, measurement.message
+        if measurement.status == "ok" and is_composed:
+            composed = self.run(self._job(entry, work.batch_size, is_recorded=True))
+            measurement = measurement.with_composition(composed)
+            if composed["status"] == "ok":
+                tape = unpack_tape(composed["sequence"])
+                if entry.keep_sequence:
+                    sequences = record.sequences | {str(work.batch_size): composed["sequence"]}
+                    record = replace(record, sequences=sequences)
+            else:
+                note = f"the peak was not taken apart: {composed.get('message', '')}"
+        record = record.with_measurement(measurement)
+        plan = self._plan(record)
+        if isinstance(plan, str):
+            return Outcome(record, measurement, note=note or plan)
+        found = compare(plan, measurement, tape) if measurement.status == "ok" else None
+        return Outcome(record, measurement, found, note=note)
+
+    def _limit(self, entry: Entry, record: Record) -> Outcome:
+        plan = self._plan(record)
+        predicted = 0 if isinstance(plan, str) else plan.max_batch_on(self.target.card)
+
+        def run(batch_size: int) -> str:
+            return str(self.run(self._job(entry, batch_size))["status"])
+
+        limit = find_limit(run, predicted)
+        record = replace(record, limit=limit)
+        shown = record.measurements[-1] if record.measurements else Measurement(0, "ok")
+        note = plan if isinstance(plan, str) else ""
+        known = None if isinstance(plan, str) else predicted
+        return Outcome(record, shown, None, limit, known, note)
+
+    def _job(self, entry: Entry, batch_size: int, *, is_recorded: bool = False) -> Job:
+        return Job(entry.recipe, self.target, batch_size, is_recorded, self.limit_seconds)
+
+    def _plan(self, record: Record) -> Plan | str:
+        """The plan of the record's recipe, or why there is none."""
+        if record.name not in self._plans:
+            try:
+                self._plans[record.name] = plan_of(record)
+            except MemfitError as error:
+                self._plans[record.name] = f"cannot be planned: {error.message}"
+        return self._plans[record.name]
+
+
+#: Versions that decide what a step allocates; others are only written down.
+_DECIDING_VERSIONS = ("torch", "torchvision", "timm", "transformers")
+
+
+def _with_versions(record: Record, answer: dict[str, Any]) -> Record:
+    """With what only the measuring process knows: CUDA and cuDNN."""
+    return replace(record, versions=record.versions | answer.get("versions", {}))

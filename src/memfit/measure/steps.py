@@ -1,0 +1,216 @@
+"""The measured process: real training steps, with the loop that a plan traces."""
+
+from __future__ import annotations
+
+import statistics
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from memfit.catalogue import GPU
+from memfit.data.loading import with_data
+from memfit.measure.device import Device, GradScaler, Peaks
+from memfit.measure.history import workspaces_of
+from memfit.measure.sequence import pack_tape
+from memfit.memory.allocator import AllocatorSettings
+from memfit.memory.follower import Follower
+from memfit.memory.tape import Part
+from memfit.memory.timeline import replay
+from memfit.models import BuiltModel, build, build_for_training
+from memfit.planner.batch import BatchSpec
+from memfit.planner.loop import Place, Watcher, no_collection, training_loop
+from memfit.planner.step import TrainingStep, prepare_model
+from memfit.recipe import Recipe
+from memfit.trainer.backends import backends_of
+
+__all__ = ["PLAIN_STEPS", "RECORDED_STEPS", "Subject", "measure_plain", "measure_recorded"]
+
+#: The first makes the optimizer's state, the second is the first with it; times are of the rest.
+PLAIN_STEPS = 5
+_UNTIMED_STEPS = 2
+#: As many as a plan traces.
+RECORDED_STEPS = 2
+
+
+@dataclass
+class Subject:
+    """What is trained, before it is on the device.
+
+    Args:
+        recipe: resolved.
+        model: with real weights, prepared, on the CPU.
+        batch: what the loader hands over.
+        vocabulary: tokens lie below it.
+        is_tokens: the model reads token numbers.
+    """
+
+    recipe: Recipe
+    model: nn.Module
+    batch: BatchSpec
+    vocabulary: int
+    is_tokens: bool
+
+    @classmethod
+    def of(cls, recipe: Recipe, card: GPU) -> Subject:
+        """Build the model twice: its shapes say what the batch is, its weights are trained.
+
+        Raises:
+            MemfitError: the recipe cannot be trained.
+        """
+        recipe = with_data(recipe)
+        shape, classes = recipe.input_shape, recipe.num_classes
+        shapes = build(recipe.model, input_shape=shape, num_classes=classes)
+        step = TrainingStep(recipe, shapes, card)
+        built = build_for_training(
+            recipe.model, input_shape=shape, num_classes=classes, seed=recipe.seed
+        )
+        prepare_model(built.module, recipe)
+        return cls(recipe, built.module, step.batch, _vocabulary(built), step.is_tokens)
+
+
+def _vocabulary(built: BuiltModel) -> int:
+    """Token numbers must be ones that the first embedding has."""
+    if built.vocab_size is not None:
+        return built.vocab_size
+    embeddings = (m for m in built.module.modules() if isinstance(m, nn.Embedding))
+    return next((embedding.num_embeddings for embedding in embeddings), 1)
+
+
+def measure_plain(subject: Subject, device: Device, micro_batch: int) -> dict[str, Any]:
+    """Peaks, memory of the whole GPU and the time of a step, as a user's process has them.
+
+    Args:
+        subject: what is trained.
+        device: where.
+        micro_batch: samples of one forward and backward.
+
+    Returns:
+        Fields of :class:`memfit.measure.records.Measurement`.
+    """
+    device.start()
+    bare = device.use()
+    place = _place(subject, device, device.watcher(), micro_batch)
+    peaks: list[Peaks] = []
+    with device.running(), no_collection(), _backends(subject, device):
+        device.move(subject.model)
+        device.tick()
+        for _ in _loop(subject, place, micro_batch, PLAIN_STEPS):
+            device.tick()
+            peaks.append(device.peaks)
+            device.reset_peaks()
+            at_end = device.peaks.reserved_bytes
+        use = device.use()
+        seconds = device.seconds()[_UNTIMED_STEPS:]
+    most_reserved = max(p.reserved_bytes for p in peaks)
+    context = None if use is None else use.own_bytes - at_end
+    return {
+        "peak_allocated_bytes": max(p.allocated_bytes for p in peaks),
+        "peak_reserved_bytes": most_reserved,
+        "steady_allocated_bytes": peaks[-1].allocated_bytes,
+        "steady_reserved_bytes": peaks[-1].reserved_bytes,
+        "bare_context_bytes": None if bare is None else bare.own_bytes,
+        "context_bytes": context,
+        "gpu_used_bytes": None if context is None else context + most_reserved,
+        "gpu_idle_bytes": None if use is None or use.before is None else use.before.used_bytes,
+        "others": [] if use is None else list(use.others),
+        "step_seconds": statistics.median(seconds),
+        "retries": device.retries,
+        "versions": device.versions(),
+    }
+
+
+def measure_recorded(subject: Subject, device: Device, micro_batch: int) -> dict[str, Any]:
+    """What the peak is made of, by part, and the sequence of the allocator.
+
+    Args:
+        subject: what is trained.
+        device: where.
+        micro_batch: samples of one forward and backward.
+
+    Returns:
+        Fields of :class:`memfit.measure.records.Measurement`, and ``sequence``.
+    """
+    device.start()
+    recorder = device.recorder()
+    follower = Follower(recorder)
+    with ExitStack() as stack:
+        for entered in (
+            device.running(), no_collection(), _backends(subject, device)
+        ):  # fmt: skip
+            stack.enter_context(entered)
+        device.move(subject.model)
+        place = _place(subject, device, recorder, micro_batch)
+        follower.adopt(subject.model)
+        with follower.hooks(), recorder:
+            for _ in _loop(subject, place, micro_batch, RECORDED_STEPS):
+                pass
+        follower.tag_gradients()
+        tape = device.tape(recorder)
+    timeline = replay(tape, settings=AllocatorSettings.parse(subject.recipe.allocator))
+    peak = timeline.peak
+    return {
+        "parts": {
+            str(part): size
+            for part, size in peak.parts.items()
+            if part not in (Part.CACHE, Part.CONTEXT)
+        },
+        "recorded_allocated_bytes": peak.allocated_bytes,
+        "replayed_reserved_bytes": timeline.peak_reserved_bytes,
+        "workspaces": [asdict(workspace) for workspace in workspaces_of(tape)],
+        "sequence": pack_tape(tape),
+    }
+
+
+def _backends(subject: Subject, device: Device) -> AbstractContextManager[None]:
+    """The recipe's switches; the allocator's options are in the environment since the start."""
+    return backends_of(subject.recipe.but(allocator=""), device.device)
+
+
+def _place(subject: Subject, device: Device, watcher: Watcher, micro_batch: int) -> Place:
+    """The loop's place on a real device; the batch's values wait on the CPU."""
+    host = _HostBatch(subject, micro_batch)
+    scaler = partial(GradScaler, device.device.type)
+    return Place(device.device, device.autocast_device, watcher, host.make, scaler)
+
+
+def _loop(subject: Subject, place: Place, micro_batch: int, steps: int) -> Any:
+    return training_loop(
+        subject.recipe, subject.model, place, micro_batch, steps, is_tokens=subject.is_tokens
+    )
+
+
+class _HostBatch:
+    """Values on the CPU that each step brings to the device, as a loader would.
+
+    Pixels are uniform; tokens too, because the kernel of an embedding's gradient sorts them;
+    labels are zero, because no kernel's memory depends on them.
+    """
+
+    def __init__(self, subject: Subject, micro_batch: int) -> None:
+        spec = self._spec = subject.batch
+        generator = torch.Generator().manual_seed(subject.recipe.seed)
+        if spec.loader is not None:
+            self._blank = spec.loader.blank(micro_batch, "cpu")
+            for part in (self._blank, self._blank.neighbours):
+                if part is not None:
+                    part.labels.zero_()
+            return
+        shape = (micro_batch, *spec.inputs.shape)
+        if spec.inputs.dtype.is_floating_point:
+            self._inputs = torch.rand(shape, generator=generator).to(spec.inputs.dtype)
+        else:
+            self._inputs = torch.randint(subject.vocabulary, shape, generator=generator)
+        self._target = torch.zeros((micro_batch, *spec.target.shape), dtype=spec.target.dtype)
+
+    def make(self, _micro_batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Inputs and labels on the device."""
+        if self._spec.loader is not None:
+            return self._spec.loader.prepare(self._blank, device)
+        inputs = self._inputs.to(device, copy=True)
+        if self._spec.channels_last and inputs.dim() == 4:
+            inputs = inputs.to(memory_format=torch.channels_last)
+        return inputs, self._target.to(device, copy=True)

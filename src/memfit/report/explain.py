@@ -1,0 +1,223 @@
+"""A memory snapshot as text: why memory ran out first, then where the bytes were."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from memfit.explain.explained import Explained
+from memfit.explain.out_of_memory import Cause, OutOfMemory
+from memfit.report.numbers import largest_remainders
+from memfit.report.terminal import Marks, heading, marks_of, shorten
+from memfit.units import MIB, format_bytes
+
+__all__ = ["render_explained"]
+
+#: Number, part of the document, name and colour, in the order in which people are taught them.
+_ROWS: tuple[tuple[str, str, str, str], ...] = (
+    ("1", "parameters", "parameters", "blue"),
+    ("", "gradients", "+ gradients", "blue"),
+    ("2", "optimizer", "optimizer state", "magenta"),
+    ("3", "batch", "data batch", "cyan"),
+    ("4", "activations", "activations", "green"),
+    ("", "temporaries", "temporaries", "yellow"),
+    ("", "workspaces", "workspaces", "yellow"),
+    ("", "unknown", "unknown", "red"),
+    ("", "cache", "allocator cache", "bright_black"),
+)
+_NAMES = {part: name.removeprefix("+ ") for _, part, name, _ in _ROWS}
+_BIGGEST = 8
+_FRAMES = 3
+
+
+def render_explained(explained: Explained, console: Console) -> Group:
+    """Everything about one device of a snapshot, for a console's width and characters.
+
+    Args:
+        explained: what was found.
+        console: where it will be printed.
+    """
+    width, marks = console.width, marks_of(console)
+    sections = [
+        _header(explained, width, marks),
+        *(_failure(failure, width, marks) for failure in explained.out_of_memory[-1:]),
+        _parts(explained, width, marks),
+        _biggest(explained, width, marks),
+        _fragmentation(explained),
+        _notes(explained, marks),
+    ]
+    spaced: list[RenderableType] = []
+    for section in sections:
+        if section is not None:
+            spaced += [*([""] if spaced else []), section]
+    return Group(*spaced)
+
+
+def _header(explained: Explained, width: int, marks: Marks) -> RenderableType:
+    facts = explained.facts
+    line = [
+        f"device {explained.device}",
+        f"{facts['trace_entries']:,} recorded events",
+        f"{facts['allocations']:,} allocations",
+        f"{facts['steps']} {'step' if facts['steps'] == 1 else 'steps'}",
+    ]
+    others = [str(d) for d in explained.devices if d != explained.device]
+    if others:
+        line.append(f"also device {', '.join(others)} (--device N)")
+    if explained.is_own:
+        line.append("a plan, exported by memfit")
+    return Group(
+        Text(shorten(explained.name, width, marks), style="bold"),
+        Text(f" {marks.dot} ".join(line), style="dim"),
+    )
+
+
+# -- why memory ran out ----------------------------------------------------------------------------
+
+
+def _failure(failure: OutOfMemory, width: int, marks: Marks) -> RenderableType:
+    asked = f"Out of memory in {failure.phase}: {format_bytes(failure.requested_bytes)} asked"
+    by = " by ".join(word for word in ("", failure.operator) if word or failure.operator)
+    at = f" at {failure.where}" if failure.where else ""
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(no_wrap=True)
+    grid.add_column(max_width=min(width, 96) - 2, overflow="fold")
+    grid.add_row(Text(marks.no, style="bold red"), Text(f"{asked}{by}{at}.", style="bold"))
+    for sentence in _reasons(failure):
+        grid.add_row("", Text(sentence))
+    for advice in failure.advice:
+        grid.add_row(Text(marks.dot, style="green"), Text(advice))
+    return grid
+
+
+def _reasons(failure: OutOfMemory) -> Iterator[str]:
+    free, cached = format_bytes(failure.device_free_bytes), format_bytes(failure.cached_free_bytes)
+    largest = format_bytes(failure.largest_free_bytes)
+    if failure.cause is Cause.FRAGMENTED:
+        yield (
+            f"Enough is free, in pieces that are too small: {free} on the device and {cached} in "
+            f"the cache, of which the largest piece is {largest}."
+        )
+    else:
+        yield (
+            f"The card is full: {free} free on the device, {cached} in the cache (largest piece "
+            f"{largest}); {format_bytes(failure.missing_bytes)} more were needed."
+        )
+    if failure.largest_part:
+        size = failure.parts[failure.largest_part]
+        share = size / max(1, sum(failure.parts.values()))
+        name = _NAMES[failure.largest_part]
+        yield f"Most of it: {name}, {format_bytes(size)} ({share:.0%} of what is in use).".replace(
+            "%", " %"
+        )
+    yield f"A request of up to {format_bytes(failure.fits_bytes)} would have found room."
+
+
+# -- where the bytes are ---------------------------------------------------------------------------
+
+
+def _parts(explained: Explained, width: int, marks: Marks) -> RenderableType:
+    rows = [row for row in _ROWS if row[1] != "unknown" or explained.parts["unknown"]]
+    sizes = [explained.parts[part] for _, part, _, _ in rows]
+    shares = largest_remainders([max(0, size) for size in sizes])
+    bar_width = 0 if width < 60 else max(6, min(24, width - 66))
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    for justify in ("left", "left", "right", "right", "left", "left"):
+        table.add_column(no_wrap=True, justify=justify)  # type: ignore[arg-type]
+    for (number, part, name, colour), size, share in zip(rows, sizes, shares, strict=True):
+        bar = marks.bar[-1] * max(share * bar_width // max(1, *shares), 1 if share else 0)
+        table.add_row(
+            Text(number, style="bold"), name, format_bytes(size), f"{share // 10}.{share % 10} %",
+            Text(_how_sure(explained, part), style="dim"), Text(bar, style=colour),
+        )  # fmt: skip
+    total = format_bytes(explained.reserved_at_peak_bytes)
+    table.add_row("", "reserved", total, "100.0 %" if sum(shares) else "", "", "", style="bold")
+    where = f", {explained.peak_where}" if explained.peak_where else ""
+    operator = f", {explained.peak_operator}" if explained.peak_operator else ""
+    return Group(
+        heading("Where the bytes were at the peak"),
+        table,
+        "",
+        Text.assemble(("Peak", "bold"), f" in {explained.peak_phase}{where}{operator}"),
+        Text(
+            f"     allocated {format_bytes(explained.peak_allocated_bytes)}, "
+            f"reserved at most {format_bytes(explained.peak_reserved_bytes)}",
+            style="dim",
+        ),
+    )
+
+
+def _how_sure(explained: Explained, part: str) -> str:
+    """Certain, likely, or how much of it is."""
+    levels = {name: size for name, size in explained.sure.get(part, {}).items() if size}
+    if not levels or part == "unknown":
+        return ""
+    if len(levels) == 1:
+        return next(iter(levels))
+    return f"{levels.get('certain', 0) / sum(levels.values()):.0%} certain".replace("%", " %")
+
+
+def _biggest(explained: Explained, width: int, marks: Marks) -> RenderableType | None:
+    if not explained.biggest:
+        return None
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    for justify in ("right", "right", "left", "left"):
+        table.add_column(no_wrap=True, justify=justify)  # type: ignore[arg-type]
+    room = max(20, width - 46)
+    for item in explained.biggest[:_BIGGEST]:
+        words = f" {marks.dot} ".join(word for word in (item.where, item.operator) if word)
+        if not words:
+            words = " < ".join(f.name for f in item.stack[:_FRAMES]) or "no stack recorded"
+        times = f"{item.count:,} {marks.times}" if item.count > 1 else ""
+        table.add_row(
+            format_bytes(item.size_bytes), times, _NAMES[item.part], shorten(words, room, marks)
+        )
+    return Group(heading("The largest, by the code that made them"), table)
+
+
+def _fragmentation(explained: Explained) -> RenderableType:
+    free, facts = explained.fragmentation, explained.facts
+    when = "when memory ran out" if explained.out_of_memory else "at the end"
+    lines = [
+        f"{format_bytes(free.free_bytes)} reserved and free {when}, in {free.block_count:,} pieces "
+        f"of {free.segment_count:,} segments; the largest is {format_bytes(free.largest_bytes)}."
+    ]
+    if free.sparse_free_bytes > MIB:
+        lines.append(
+            f"{free.sparse_segments:,} segments are less than half full and hold "
+            f"{format_bytes(free.sparse_free_bytes)} that cannot go back to the device."
+        )
+    if facts["cache_releases"]:
+        lines.append(
+            f"The cache was given back {facts['cache_releases']:,} times, "
+            f"{format_bytes(facts['cache_released_bytes'])} in all: each time the GPU waits."
+        )
+    body = Padding(Group(*(Text(line) for line in lines)), (0, 0, 0, 2))
+    return Group(heading("Fragmentation"), body)
+
+
+def _notes(explained: Explained, marks: Marks) -> RenderableType | None:
+    facts = explained.facts
+    lines = []
+    if facts["before_trace"]:
+        lines.append(
+            f"{facts['before_trace']:,} allocations were there when the trace began; "
+            "record from the start of the program to see who made them."
+        )
+    if explained.parts["unknown"]:
+        size = format_bytes(explained.parts["unknown"])
+        lines.append(f"Of {size} nothing says what it is for.")
+    if facts["unexplained_entries"]:
+        lines.append(
+            f"{facts['unexplained_entries']:,} events do not fit the ones before them: "
+            "the trace has gaps."
+        )
+    if len(explained.out_of_memory) > 1:
+        lines.append(f"Memory ran out {len(explained.out_of_memory)} times; shown is the last.")
+    if not lines:
+        return None
+    return Group(*(Text(f"{marks.dot} {line}", style="dim") for line in lines))

@@ -1,0 +1,131 @@
+/** Counts, classes, and what one should look at. */
+
+import { html } from "memfit/html";
+import { t } from "memfit/i18n";
+import { formatBytes, formatCount } from "memfit/format";
+import { FactGrid } from "memfit/data-chooser";
+
+const MOST_BARS = 60;
+
+/** The name of the source and its figures. */
+export function Start({ data }) {
+  const missing = data.images - data.readable;
+  const facts = [[t("data.images"), formatCount(data.images)]];
+  if (data.classes.count) facts.push([t("data.classes"), formatCount(data.classes.count)]);
+  if (data.shape) facts.push([t("data.shape"), shapeText(data)]);
+  if (data.bytes_on_disk) facts.push([t("data.disk"), formatBytes(data.bytes_on_disk)]);
+  return html`<section class="card">
+    <h2>${data.name}</h2>
+    <${FactGrid} facts=${facts} />
+    <p class=${missing ? "bad" : "good"}>${missing
+      ? t("data.some_read", { missing: formatCount(missing), images: formatCount(data.images) })
+      : `✓ ${t("data.all_read")}`}</p>
+  </section>`;
+}
+
+function shapeText({ shape, channels }) {
+  const kind = t(`data.colours.${channels}`);
+  const [, height, width] = shape;
+  if (height === null) return `${kind}, ${t("data.vary")}`;
+  return `${channels} × ${height} × ${width} (${kind})`;
+}
+
+/** What the images are as files. */
+export function Facts({ data }) {
+  const { sizes, modes, formats } = data.facts;
+  const rows = [
+    ["data.kind", data.layout],
+    ["data.splits", countsText(data.splits.map((split) => [split.name, split.images]))],
+    ["data.modes", countsText(Object.entries(modes))],
+    ["data.formats", countsText(Object.entries(formats))],
+    ["data.sizes", sizes && sizesText(sizes)],
+  ];
+  return html`<section class="card">
+    <h2>${t("data.facts")}</h2>
+    <div class="wide"><table><tbody>
+      ${rows.filter(([, value]) => value).map(([key, value]) => html`<tr key=${key}>
+        <th scope="row">${t(key)}</th><td>${value}</td></tr>`)}
+    </tbody></table></div>
+  </section>`;
+}
+
+function countsText(counts) {
+  return counts.map(([name, count]) => `${name}: ${formatCount(count)}`).join(" · ");
+}
+
+function sizesText({ smallest, median, largest, vary }) {
+  const text = (size) => size.join(" × ");
+  if (!vary) return t("data.sizes.same", { median: text(median) });
+  return t("data.sizes.text",
+    { smallest: text(smallest), median: text(median), largest: text(largest) });
+}
+
+/** Bars of the images of each class, split by split. */
+export function Classes({ data }) {
+  const { names, counts, count, unlabelled } = data.classes;
+  if (!names.length || !counts.length) return null;
+  const shown = names.slice(0, MOST_BARS);
+  const totals = shown.map((_, k) => counts.reduce((sum, split) => sum + split.counts[k], 0));
+  const most = Math.max(1, ...totals);
+  return html`<section class="card" data-test="classes">
+    <h2>${t("data.balance")}</h2>
+    <p class="muted small">${balanceText(counts[0].counts)}</p>
+    <table class="bars number"><tbody>
+      ${shown.map((name, k) => html`<tr key=${k}>
+        <th scope="row">${name}</th>
+        <td class="bar-cell">${counts.map((split, place) => html`<span key=${split.split}
+          class=${`bar bar-${place % 3}`} title=${`${split.split}: ${formatCount(split.counts[k])}`}
+          style=${{ width: `${(100 * split.counts[k]) / most}%` }}></span>`)}</td>
+        <td class="right">${counts.map((split) => formatCount(split.counts[k])).join(" + ")}</td>
+      </tr>`)}
+    </tbody></table>
+    <p class="muted small">${counts.map((split, place) => html`<span key=${split.split}
+      class="bar-name"><span class=${`swatch bar-${place % 3}`}></span>${split.split}</span>`)}
+      ${count > shown.length && t("data.balance.cut", { shown: shown.length, count })}
+      ${unlabelled > 0 && t("data.unlabelled", { count: formatCount(unlabelled) })}</p>
+  </section>`;
+}
+
+function balanceText(counts) {
+  const [least, most] = [Math.min(...counts), Math.max(...counts)];
+  if (least === 0) return t("data.balance.empty");
+  if (least === most) return t("data.balance.even");
+  return t("data.balance.uneven", { ratio: (most / least).toFixed(2) });
+}
+
+/** What would spoil training unnoticed; nothing where nothing is wrong. */
+export function Warnings({ data }) {
+  const found = data.warnings;
+  const twice = [
+    ...Object.entries(found.copies).filter(([, count]) => count)
+      .map(([split, count]) => t("data.copies", { split, count: formatCount(count) })),
+    ...found.leaks.map((leak) => t("data.leak", { ...leak, count: formatCount(leak.count) })),
+    ...(found.mislabelled_groups
+      ? [t("data.mislabelled", { count: formatCount(found.mislabelled_groups) })] : []),
+    ...found.problems.map(({ name, reason }) => `${name}: ${reason}`),
+  ];
+  if (!twice.length && !found.hazards.length && !found.unreadable.length) return null;
+  return html`<section class="card warned" data-test="warnings">
+    <h2>${t("data.warnings")}</h2>
+    <ul>${twice.map((line) => html`<li key=${line}>${line}</li>`)}
+      ${found.hazards.map((hazard) => html`<li key=${hazard.kind}>
+        <strong>${hazard.kind}: ${formatCount(hazard.count)}</strong>
+        ${hazard.example && html` <code>${hazard.example}</code>`}
+        <div class="small"><span class="muted">${t("data.usually")}:</span> ${hazard.usually}</div>
+        <div class="small"><span class="muted">${t("data.here")}:</span> ${hazard.here}</div>
+      </li>`)}</ul>
+    <${Unreadable} found=${found} />
+  </section>`;
+}
+
+function Unreadable({ found }) {
+  if (!found.unreadable.length) return null;
+  const rest = found.unreadable_count - found.unreadable.length;
+  return html`<details><summary>${t("data.unreadable")}: ${formatCount(found.unreadable_count)}
+    </summary><ul class="small">
+      ${found.unreadable.map(({ name, reason }) => html`<li key=${name}><code>${name}</code>
+        ${reason}</li>`)}
+      ${rest > 0 && html`<li class="muted">${t("data.more", { count: formatCount(rest) })}</li>`}
+    </ul></details>`;
+}
+

@@ -1,0 +1,45 @@
+/** Chapter 6: what mixed precision changes, and what it does not. */
+
+import { html } from "memfit/html";
+import { t } from "memfit/i18n";
+import { formatCount } from "memfit/format";
+import { Chapter, Para } from "memfit/learn-text";
+import { PARTS, partsByPlan, PRECISIONS, sumOf } from "memfit/learn-world";
+
+/** Chapter 6. */
+export function PrecisionChapter({ number, world, at }) {
+  const [full, mixed] = PRECISIONS.map((precision) =>
+    partsByPlan(at({ ...world, precision }).timeline));
+  const values = {
+    full: formatCount(full.activations), mixed: formatCount(mixed.activations),
+    batch: formatCount(world.batch),
+    times: (mixed.activations / full.activations).toFixed(1),
+  };
+  return html`<${Chapter} number=${number} id="precision">
+    <${Para} of="learn.precision.what" />
+    <div class="wide"><table class="layers" data-test="precisions">
+      <thead><tr><th></th>${PRECISIONS.map((precision) => html`<th class="right" key=${precision}>
+        ${t(`learn.choice.${precision}`)}</th>`)}
+        <th class="right">${t("learn.precision.ratio")}</th></tr></thead>
+      <tbody>
+        ${PARTS.map(({ name, badge }) => html`<${Row} key=${name} badge=${badge} part=${name}
+          title=${t(`part.${name}`)} full=${full[name]} mixed=${mixed[name]} />`)}
+        <${Row} title=${t("word.total")} isTotal=${true} full=${sumOf(full)}
+          mixed=${sumOf(mixed)} />
+      </tbody></table></div>
+    <${Para} of="learn.precision.stay" />
+    <${Para} of="learn.precision.more" values=${values} />
+    <${Para} of="learn.precision.when" />
+  <//>`;
+}
+
+function Row({ badge, part, title, full, mixed, isTotal = false }) {
+  const ratio = full === 0 ? "–" : `× ${(mixed / full).toFixed(2)}`;
+  const isSame = full === mixed;
+  return html`<tr class=${isTotal ? "total" : ""}>
+    <th scope="row">${badge && html`<span class="badge"
+      style=${{ background: `var(--part-${part})` }}>${badge}</span>`} ${title}</th>
+    <td class="right">${formatCount(full)} B</td><td class="right">${formatCount(mixed)} B</td>
+    <td class=${`right ${isSame ? "muted" : ""}`}>${isSame ? t("learn.precision.same") : ratio}</td>
+  </tr>`;
+}

@@ -1,0 +1,30 @@
+/** The timeline, and below it what is alive at the chosen instant. */
+
+import { html, useMemo, useState } from "memfit/html";
+import { t } from "memfit/i18n";
+import { TimelineChart } from "memfit/chart-timeline";
+import { LiveTable } from "memfit/plan-live";
+
+/**
+ * @param {{timeline: object, contextBytes: number, limitBytes: number|null, selected: number|null,
+ *   select: Function, focus: object|null, theme: string, language: string, title: string,
+ *   children: any}} properties
+ */
+export function MemoryExplorer({ timeline, contextBytes, limitBytes, selected, select, focus,
+  theme, language, title, children }) {
+  const [pinned, setPinned] = useState([]);
+  const pins = useMemo(
+    () => pinned.filter((number) => number < timeline.tape.allocationCount)
+      .map((number) => timeline.describe(number)),
+    [pinned, timeline],
+  );
+  const at = selected === null ? null : Math.min(selected, timeline.count - 1);
+  return html`<section class="card" aria-label=${title}>
+    <div class="card-head"><h2>${title}</h2>${children}</div>
+    <${TimelineChart} ...${{ timeline, contextBytes, limitBytes, select, pins, focus, theme }}
+      language=${language} selected=${at} />
+    <p class="small muted">${at === null ? t("live.atPeak") : ""}</p>
+    <${LiveTable} timeline=${timeline} position=${at} pinned=${pinned} setPinned=${setPinned}
+      goTo=${select} />
+  </section>`;
+}

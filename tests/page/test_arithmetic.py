@@ -1,0 +1,206 @@
+"""The page's plan against the one of the command: the same bytes, fits and batches."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import js_page
+import js_plans
+from js_plans import AT, Both, named
+
+import memfit
+from memfit.catalogue import GPU, gpu
+from memfit.memory.timeline import fits
+from memfit.planner.curve import memory_curve
+from memfit.planner.layers import summarise_layers
+from memfit.planner.search import largest_batch
+from memfit.report.page.document import batch_ladder, plan_document
+
+InPage = Callable[..., Any]
+
+in_page = js_page.in_page
+both = js_plans.both
+
+CARDS = ("t4", "a100-40gb")
+
+
+def test_every_stop_is_what_the_command_says(both: Both) -> None:
+    assert set(batch_ladder(both.plan)) <= set(both.stops)
+    for batch in both.some_stops:
+        at = both.ask(AT, batch)
+        assert at == {"batch": batch, "exact": True} | named(both.plan.at(batch))
+        assert sum(at["parts"].values()) == at["totalBytes"]
+
+
+def test_between_stops_the_answer_says_so_until_the_server_was_asked(both: Both) -> None:
+    plan = both.plan
+    batch = next(b for b in range(9, 10**6) if b not in both.stops)
+    ruled = both.document["tape"]["ruled"]["entries"]
+    assert both.ask("plan.isExact(values[0])", batch) is (not ruled)
+    assert both.ask("plan.at(values[0]).exact", batch) is (not ruled)
+    both.set_exact(batch)
+    assert both.ask(AT, batch) == {"batch": batch, "exact": True} | named(plan.at(batch))
+    assert batch in both.ask("plan.stops")
+
+
+def card(name: str) -> tuple[GPU, dict[str, int]]:
+    found = gpu(name)
+    return found, {"usable_bytes": found.usable_bytes, "context_bytes": found.context_bytes}
+
+
+def test_what_fits_a_card(both: Both) -> None:
+    for name in CARDS:
+        ours, theirs = card(name)
+        for batch in both.some_stops:
+            fits = both.plan.fits_on(ours, batch)
+            assert both.ask("plan.fitsOn(...values)", theirs, batch) is fits
+            total = both.plan.at(batch).total_bytes - both.plan.card.context_bytes
+            tight = fits and total + ours.context_bytes > ours.usable_bytes
+            verdict = both.ask("plan.verdict(...values)", theirs, batch)
+            assert verdict == ("tight" if tight else "fits" if fits else "no")
+
+
+def test_the_largest_and_the_recommended_batch_of_any_card(both: Both) -> None:
+    for name in CARDS:
+        ours, theirs = card(name)
+        largest = both.ask_exactly("plan.maxBatchOn(values[0])", theirs)
+        assert largest == both.plan.max_batch_on(ours)
+        recommended = both.ask_exactly("plan.recommendedBatchOn(values[0])", theirs)
+        assert recommended == both.plan.recommended_batch_on(ours)
+
+
+def test_the_same_of_the_plans_own_card(both: Both) -> None:
+    ours = both.plan.gpu
+    assert ours is not None
+    theirs = {"usable_bytes": ours.usable_bytes, "context_bytes": ours.context_bytes}
+    answers = both.plan.max_batch_size, both.plan.recommended_batch_size
+    code = "[plan.maxBatchOn(values[0]), plan.recommendedBatchOn(values[0])]"
+    assert both.ask(code, theirs) == list(answers)
+    both.ask("void (plan.document.gpu = null)")  # worked out, not read
+    assert both.ask_exactly(code, theirs) == list(answers)
+    both.ask("void (plan.document.gpu = values[0])", both.document["gpu"])
+
+
+def test_a_batch_that_fits_only_with_releases_is_tight(both: Both) -> None:
+    ours = both.plan.gpu
+    assert ours is not None
+    largest = both.plan.max_batch_size
+    assert largest is not None
+    at = both.plan.at(largest)
+    verdict = "tight" if at.total_bytes > ours.usable_bytes else "fits"
+    theirs = {"usable_bytes": ours.usable_bytes, "context_bytes": ours.context_bytes}
+    assert both.ask("plan.verdict(...values)", theirs, largest) == verdict
+    less = {"usable_bytes": at.total_bytes - 1, "context_bytes": ours.context_bytes}
+    fits = both.plan.fits_on(ours.with_free_bytes(less["usable_bytes"]), largest)
+    assert both.ask("plan.verdict(...values)", less, largest) == ("tight" if fits else "no")
+
+
+def test_the_curve(both: Both) -> None:
+    points = memory_curve(both.plan)
+    asked = {"from": points[0].batch_size, "to": points[-1].batch_size, "points": 12}
+    for point in points:
+        both.set_exact(point.batch_size)
+    assert both.ask("plan.curve(plan.document.card, values[0])", asked) == [
+        {"batch": p.batch_size, "neededBytes": p.needed_bytes, "totalBytes": p.total_bytes}
+        for p in points
+    ]
+    assert both.ask("plan.curve(plan.document.card, { from: 8, to: 8, points: 5 }).length") == 1
+
+
+KEPT = """(() => {
+  const kept = {};
+  const visit = (node) => {
+    if (node.keptBytes) kept[node.path] = node.keptBytes;
+    node.children.forEach(visit);
+  };
+  const root = plan.moduleTree(values[0]);
+  visit(root);
+  return { kept, total: root.totalBytes, name: root.name };
+})()"""
+
+
+def test_the_module_tree_adds_up_to_what_the_layers_keep(both: Both) -> None:
+    for batch in {1, both.some_stops[-1]}:
+        table = summarise_layers(both.plan, batch_size=batch)
+        found = both.ask(KEPT, batch)
+        assert found["kept"] == {x.path: x.kept_bytes for x in table.layers if x.kept_bytes}
+        assert found["total"] == table.kept_bytes > 0
+        assert found["name"] == both.plan.model_name
+
+
+# -- plans whose batches are traced one by one -----------------------------------------------------
+
+
+def test_a_plan_that_is_not_affine_knows_what_was_traced(in_page: InPage) -> None:
+    plan = memfit.plan("mlp", gpu="4GiB", batch_size=8, verify=False)
+    plan._affine = None
+    plan.tape_at(16)
+    both = Both("traced", plan, plan_document(plan), in_page)
+    assert both.document["tape"] is None
+    assert both.stops == sorted(int(batch) for batch in both.document["traced"])
+    assert {4, 8, 16} <= set(both.stops)
+    assert both.ask(AT, 16) == {"batch": 16, "exact": True} | named(plan.at(16))
+    assert both.ask("[plan.knows(4), plan.knows(5), plan.isExact(4)]") == [True, False, True]
+    refused = "(() => { try { return plan.at(5); } catch (error) { return error.name; } })()"
+    assert both.ask(refused) == "RangeError"
+    assert [p["batch"] for p in both.ask("plan.curve(plan.document.card, values[0])",
+            {"from": 4, "to": 16, "points": 9})] == [4, 8, 16]  # fmt: skip
+    _, theirs = card("t4")
+    assert both.ask("plan.maxBatchOn(values[0])", theirs) == both.stops[-1]
+    assert both.ask("plan.moduleTree(8).totalBytes") == (
+        summarise_layers(plan, batch_size=8).kept_bytes
+    )
+    extra = plan_document(plan, ladder=[])["traced"]["8"]
+    both.ask("plan.addTraced(5, values[0])", extra)
+    assert both.ask("plan.at(5).totalBytes") == plan.at(8).total_bytes
+
+
+def test_the_search_takes_the_same_steps(in_page: InPage) -> None:
+    draw = random.Random(3)
+    cases = []
+    for _ in range(60):
+        bound = draw.choice([0, 1, 2, 17, 400, 2**24])
+        cases.append([draw.randint(0, 1000), bound, draw.randint(-5, max(1, bound) * 2)])
+    expected = []
+    for limit, bound, guess in cases:
+        asked: list[int] = []
+
+        def holds(batch: int, asked: list[int] = asked, limit: int = limit) -> bool:
+            asked.append(batch)
+            return batch <= limit
+
+        expected.append([largest_batch(holds, bound, guess), asked])
+    code = """async (cases, use) => {
+      const { largestBatch } = await use("memfit/plan-search");
+      return cases.map(([limit, bound, guess]) => {
+        const asked = [];
+        const holds = (batch) => asked.push(batch) && batch <= limit;
+        return [largestBatch(holds, bound, guess), asked];
+      });
+    }"""
+    assert in_page(code, cases) == expected
+
+
+def test_a_share_of_the_card_limits_what_fits_also_where_the_peak_is_known(
+    in_page: InPage,
+) -> None:
+    plan = memfit.plan(
+        "cnn",
+        gpu="rtx-3060",
+        batch_size=64,
+        verify=False,
+        allocator="per_process_memory_fraction:0.5",
+    )
+    both = Both("share", plan, plan_document(plan), in_page)
+    _, theirs = card("rtx-3060")
+    capacity = theirs["usable_bytes"] - theirs["context_bytes"]
+    answers = []
+    for batch in (8000, 15_000):
+        both.set_exact(batch)
+        both.ask("void plan.at(values[0])", batch)
+        answers.append(both.ask("plan.fitsOn(...values)", theirs, batch))
+        assert plan.at(batch).peak_reserved_bytes <= capacity
+        assert answers[-1] is fits(*plan.tape_at(batch), capacity, plan._settings)
+    assert answers == [True, False]

@@ -1,0 +1,191 @@
+"""The page's caching allocator against the one of the command: every block, every failure."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import js_page
+
+from memfit.memory.allocator import AllocatorSettings, Block, CachingAllocator, OutOfDeviceMemory
+
+MIB = 1024**2
+InPage = Callable[..., Any]
+
+Operation = tuple[str, int, int, int]  # allocate, free or empty; number; bytes; stream
+
+in_page = js_page.in_page
+
+RUN_ALLOCATOR = """
+async (runs, use) => {
+  const { CachingAllocator, OutOfDeviceMemory } = await use("memfit/allocator");
+  const play = ({ settings, capacity, total, operations }) => {
+    const memory = new CachingAllocator(settings, capacity, total);
+    const live = new Map();
+    const figures = operations.map(([what, number, size, stream]) => {
+      let outcome = 0;
+      try {
+        if (what === "a") {
+          const block = memory.allocate(size, stream);
+          live.set(number, block);
+          outcome = block.address;
+        } else if (what === "e") {
+          memory.emptyCache();
+        } else if (live.has(number)) {
+          memory.free(live.get(number));
+          live.delete(number);
+        }
+      } catch (error) {
+        if (!(error instanceof OutOfDeviceMemory)) throw error;
+        outcome = Object.values(error.facts);
+      }
+      return [outcome, memory.allocatedBytes, memory.reservedBytes];
+    });
+    const { requestedBytes, peakAllocatedBytes, peakReservedBytes, retryCount } = memory;
+    const sums = [requestedBytes, peakAllocatedBytes, peakReservedBytes, retryCount];
+    return { figures, sums };
+  };
+  return runs.map(play);
+}
+"""
+
+
+def page_settings(settings: AllocatorSettings) -> dict[str, Any]:
+    """Settings as documents hold them."""
+    divisions = settings.divisions_by_interval()
+    return asdict(settings) | {"roundup_power2_divisions": divisions}
+
+
+def random_settings(draw: random.Random) -> AllocatorSettings:
+    pick = draw.choice
+    return AllocatorSettings(
+        expandable_segments=pick([False, True]),
+        max_split_size_bytes=pick([None, None, 32 * MIB, 64 * MIB]),
+        roundup_power2_divisions=pick([0, 0, 1, 4, 8, ((1, 8), (2, 2), (8, 1), (None, 4))]),
+        garbage_collection_threshold=pick([0.0, 0.3, 0.6]),
+        large_segment_size_bytes=pick([20 * MIB, 20 * MIB, 32 * MIB]),
+        per_process_memory_fraction=pick([1.0, 0.7, 0.9]),
+        max_non_split_rounding_bytes=pick([None, 40 * MIB]),
+    )
+
+
+def random_operations(draw: random.Random, count: int) -> Iterator[Operation]:
+    live: list[int] = []
+    for number in range(count):
+        chance = draw.random()
+        if chance < 0.01:
+            yield "e", 0, 0, 0
+        elif live and chance < (0.35 if number // 60 % 2 == 0 else 0.62):
+            yield "f", live.pop(draw.randrange(len(live))), 0, 0
+        else:
+            live.append(number)
+            size = draw.choice([0, draw.randrange(1, 3000), int(2 ** draw.uniform(9, 26.5))])
+            yield "a", number, size, draw.choice([0, 0, 0, 7])
+
+
+@dataclass(frozen=True)
+class AllocatorRun:
+    settings: AllocatorSettings
+    capacity: int | None
+    total: int | None
+    operations: list[Operation]
+
+    @classmethod
+    def drawn(cls, seed: int) -> AllocatorRun:
+        draw = random.Random(seed)
+        capacity = draw.choice([None, 40 * MIB, 150 * MIB, 300 * MIB + 4096, 700 * MIB])
+        total = draw.choice([None, (capacity or 500 * MIB) + 20 * MIB])
+        return cls(random_settings(draw), capacity, total, list(random_operations(draw, 260)))
+
+    def for_page(self) -> dict[str, Any]:
+        return {
+            "settings": page_settings(self.settings),
+            "capacity": self.capacity,
+            "total": self.total,
+            "operations": self.operations,
+        }
+
+    def play(self) -> dict[str, Any]:
+        memory = CachingAllocator(self.settings, self.capacity, self.total)
+        live: dict[int, Block] = {}
+        figures: list[list[Any]] = []
+        for what, number, size, stream in self.operations:
+            outcome: Any = 0
+            try:
+                if what == "a":
+                    live[number] = memory.allocate(size, stream)
+                    outcome = live[number].address
+                elif what == "e":
+                    memory.empty_cache()
+                elif number in live:
+                    memory.free(live.pop(number))
+            except OutOfDeviceMemory as error:
+                outcome = list(vars(error).values())
+            figures.append([outcome, memory.allocated_bytes, memory.reserved_bytes])
+        sums = [memory.requested_bytes, memory.peak_allocated_bytes, memory.peak_reserved_bytes]
+        return {"figures": figures, "sums": [*sums, memory.retry_count]}
+
+
+def test_every_block_is_where_the_command_puts_it(in_page: InPage) -> None:
+    runs = [AllocatorRun.drawn(seed) for seed in range(400)]
+    expected = [run.play() for run in runs]
+    found = in_page(RUN_ALLOCATOR, [run.for_page() for run in runs])
+    for run, ours, theirs in zip(runs, expected, found, strict=True):
+        assert theirs == ours, run.settings
+    failures = sum(isinstance(row[0], list) for run in expected for row in run["figures"])
+    retries = sum(run["sums"][3] for run in expected)
+    assert failures > 500  # the runs do what is being compared
+    assert retries > failures
+
+
+def recorded_runs() -> ModuleType:
+    path = Path(__file__).parent.parent / "memory" / "recorded_allocator_runs.py"
+    spec = importlib.util.spec_from_file_location("recorded_allocator_runs_of_memory", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_as_the_binary_of_torch(in_page: InPage) -> None:
+    recorded = recorded_runs()
+    operations = list(recorded.operations())
+    runs = [
+        AllocatorRun(
+            AllocatorSettings.parse(run.conf),
+            recorded.CAPACITY_BYTES,
+            recorded.DEVICE_TOTAL_BYTES,
+            operations,
+        )
+        for run in recorded.RECORDED_RUNS
+    ]
+    for run, played in zip(
+        recorded.RECORDED_RUNS, in_page(RUN_ALLOCATOR, [r.for_page() for r in runs]), strict=True
+    ):
+        failed = {
+            operation[1]
+            for operation, row in zip(operations, played["figures"], strict=True)
+            if isinstance(row[0], list)
+        }
+        figures = [
+            (row[1], row[2])
+            for (what, number, _, _), row in zip(operations, played["figures"], strict=True)
+            if what != "f" or number not in failed
+        ]
+        requested, peak_allocated, peak_reserved, retries = played["sums"]
+        assert run == recorded.RecordedRun(
+            run.conf,
+            *figures[-1],
+            requested,
+            peak_allocated,
+            peak_reserved,
+            retries,
+            len(failed),
+            recorded.checksum(figures),
+        )
