@@ -24,7 +24,7 @@ class Case:
     """One configuration to estimate.
 
     Attributes:
-        model: name in timm.
+        model: name in timm, or one of memfit's with a colon.
         batch_size: images per step.
         measured_bytes: peak of the whole GPU in the real run.
     """
@@ -61,7 +61,17 @@ class Peer:
 
 
 def input_shape(model: str) -> tuple[int, int, int]:
-    """(channels, height, width) that timm's configuration names for this model."""
+    """(channels, height, width) that timm's configuration names for this model.
+
+    A name with a colon is one of memfit's, such as ``torchvision:resnet50``.
+    """
+    if ":" in model:
+        from memfit.models import build as build_shapes
+
+        shape = build_shapes(model).default_input_shape
+        if shape is None or len(shape) != 3:
+            raise ValueError(f"{model} has no image size of its own")
+        return shape[0], shape[1], shape[2]
     import timm
 
     config = timm.get_pretrained_cfg(model)
@@ -72,7 +82,11 @@ def input_shape(model: str) -> tuple[int, int, int]:
 
 
 def build(model: str) -> nn.Module:
-    """The timm model with random weights on the CPU."""
+    """The model with random weights on the CPU."""
+    if ":" in model:
+        from memfit.models import build_for_training
+
+        return build_for_training(model).module
     import timm
 
     return timm.create_model(model, pretrained=False)
@@ -83,7 +97,7 @@ def estimate_with_memfit(case: Case) -> int:
     import memfit
 
     plan = memfit.plan(
-        f"timm:{case.model}",
+        case.model if ":" in case.model else f"timm:{case.model}",
         input_shape=input_shape(case.model),
         batch_size=case.batch_size,
         optimizer={"name": "sgd", "momentum": 0.9},

@@ -20,7 +20,7 @@ FLOORS = {
     "gpu_readings": 2,
     "memory": 3,
     "planner": 4, "api": 4, "explain": 4,
-    "trainer": 5, "report": 5,
+    "trainer": 5, "report": 5, "measure": 5,
     "study": 6, "web": 6,
     "cli": 7, "flags": 7, "commands": 7, "__main__": 8, "__init__": 0,
 }  # fmt: skip

@@ -47,7 +47,8 @@ def test_between_stops_the_answer_says_so_until_the_server_was_asked(both: Both)
 
 def card(name: str) -> tuple[GPU, dict[str, int]]:
     found = gpu(name)
-    return found, {"usable_bytes": found.usable_bytes, "context_bytes": found.context_bytes}
+    names = ("usable_bytes", "context_bytes", "total_bytes")
+    return found, {name: getattr(found, name) for name in names}
 
 
 def test_what_fits_a_card(both: Both) -> None:
@@ -197,10 +198,12 @@ def test_a_share_of_the_card_limits_what_fits_also_where_the_peak_is_known(
     _, theirs = card("rtx-3060")
     capacity = theirs["usable_bytes"] - theirs["context_bytes"]
     answers = []
-    for batch in (8000, 15_000):
+    for batch in (8000, 12_500):
         both.set_exact(batch)
         both.ask("void plan.at(values[0])", batch)
         answers.append(both.ask("plan.fitsOn(...values)", theirs, batch))
         assert plan.at(batch).peak_reserved_bytes <= capacity
-        assert answers[-1] is fits(*plan.tape_at(batch), capacity, plan._settings)
+        assert answers[-1] is fits(
+            *plan.tape_at(batch), capacity, plan._settings, theirs["total_bytes"]
+        )
     assert answers == [True, False]

@@ -358,3 +358,14 @@ def test_without_a_card_its_rules_are_an_assumption() -> None:
     )
     assert any("kernels and CUDA context are those of" in line for line in plan.assumptions)
     assert any("kernels" in line for line in plan.to_dict()["assumptions"])
+
+
+def test_a_share_of_the_card_limits_what_fits_whatever_was_asked_before() -> None:
+    share = "per_process_memory_fraction:0.5"
+    plan = memfit.plan("cnn", gpu="rtx-3060", batch_size=64, verify=False, allocator=share)
+    assert plan.gpu is not None
+    assert not plan.fits_on(plan.gpu, 12_500)
+    free_bytes = plan.gpu.usable_bytes - plan.gpu.context_bytes
+    assert plan.at(12_500).peak_reserved_bytes <= free_bytes  # the card has room, the share has not
+    assert not plan.fits_on(plan.gpu, 12_500)
+    assert plan.fits_on(plan.gpu, 8_000)

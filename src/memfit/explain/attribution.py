@@ -126,11 +126,11 @@ def _attribute_one(
     if phase is None:
         return
     found.phases[number] = _PHASES.index(phase)
-    freed_in = found.facts[history.freed_stacks[number]].places
-    part, sure = _by_rules(phase, facts.places, life, Place.ZERO_GRAD in freed_in)
+    is_zeroed = Place.ZERO_GRAD in found.facts[history.freed_stacks[number]].places
+    part, sure = _by_rules(phase, facts.places, life, is_zeroed)
+    if facts.phase is None and not is_zeroed and part != PARTS.index(Part.WORKSPACES):
+        sure = max(sure, Sure.LIKELY)
     found.parts[number], found.sure[number] = part, sure
-    if facts.phase is None and sure == Sure.CERTAIN and part != PARTS.index(Part.WORKSPACES):
-        found.sure[number] = Sure.LIKELY
     if history.sizes_bytes[number] == _CUBLAS_BYTES and sure != Sure.CERTAIN:
         found.parts[number] = PARTS.index(Part.WORKSPACES)
         found.sure[number] = Sure.LIKELY

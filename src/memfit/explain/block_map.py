@@ -15,6 +15,9 @@ from memfit.memory.blocks import MIN_BLOCK_BYTES, SMALL_BYTES, UNLIMITED, round_
 
 __all__ = ["BlockMap", "FreeMemory", "SplitRule"]
 
+#: More free blocks than this and a stretch inside of one is not looked for.
+_MANY = 50_000
+
 
 @dataclass(frozen=True, slots=True)
 class SplitRule:
@@ -85,6 +88,7 @@ class BlockMap:
         self.surprises = 0
         self._rule = rule
         self._live: dict[int, int] = {}  # size by address
+        self._unplaced: set[int] = set()  # live blocks where nothing was known to be free
         self._free: dict[int, int] = {}
         self._free_start: dict[int, int] = {}  # first byte by the byte behind
         self._segments: dict[int, int] = {}  # size by address; mapped pieces as they came
@@ -95,8 +99,7 @@ class BlockMap:
         self._segments[address] = self._segments.get(address, 0) + size_bytes
         self.reserved_bytes += size_bytes
         if not joins:
-            end = address + size_bytes
-            self._walls = {w for w in self._walls if not address < w < end} | {address, end}
+            self._walls |= {address, address + size_bytes}
         self._add_free(address, size_bytes)
 
     def remove_segment(self, address: int, size_bytes: int, *, joins: bool = False) -> None:
@@ -105,6 +108,8 @@ class BlockMap:
         if not joins:
             self._segments.pop(address, None)
             self._walls.discard(address)
+            if address + size_bytes not in self._segments:
+                self._walls.discard(address + size_bytes)
         else:
             self._unmap_segment(address, address + size_bytes)
         self._carve(address, size_bytes)
@@ -116,7 +121,8 @@ class BlockMap:
         self._walls |= {address, address + size_bytes}
         at = address
         for start, block_bytes in blocks:
-            self.add_live(start, block_bytes)
+            self._live[start] = block_bytes
+            self.allocated_bytes += block_bytes
             if start > at:
                 self._add_free(at, start - at)
             at = max(at, start + block_bytes)
@@ -126,6 +132,7 @@ class BlockMap:
     def add_live(self, address: int, size_bytes: int) -> None:
         """A live block of known extent, where nothing is known to be free."""
         self._live[address] = size_bytes
+        self._unplaced.add(address)
         self.allocated_bytes += size_bytes
 
     def allocate(self, address: int, requested_bytes: int) -> int:
@@ -134,10 +141,10 @@ class BlockMap:
         if address in self._live:
             self.surprises += 1
             self.free(address)
-        room_bytes = self._free.get(address)
-        if room_bytes is None or room_bytes < size_bytes:
+        room_bytes = self._free.get(address, 0)
+        if room_bytes < size_bytes:
             self.surprises += 1
-            self._carve(address, size_bytes)
+            self._unplaced.add(address)
         else:
             if self._rule.keeps_rest(size_bytes, room_bytes - size_bytes):
                 size_bytes = room_bytes
@@ -153,7 +160,10 @@ class BlockMap:
             self.surprises += 1
             return
         self.allocated_bytes -= size_bytes
-        self._add_free(address, size_bytes)
+        if address in self._unplaced:
+            self._unplaced.remove(address)
+        else:
+            self._add_free(address, size_bytes)
 
     def free_memory(self) -> FreeMemory:
         """What is free now, and in what pieces."""
@@ -224,8 +234,8 @@ class BlockMap:
         self._free_start[end] = address
 
     def _drop(self, address: int, size_bytes: int) -> None:
-        del self._free[address]
-        del self._free_start[address + size_bytes]
+        self._free.pop(address, None)
+        self._free_start.pop(address + size_bytes, None)
 
     def _take_front(self, address: int, size_bytes: int) -> None:
         room_bytes = self._free[address]
@@ -239,6 +249,9 @@ class BlockMap:
         end = address + size_bytes
         if self._free.get(address, 0) >= size_bytes:
             self._take_front(address, size_bytes)
+            return
+        if len(self._free) > _MANY:
+            self.surprises += 1
             return
         for start, room_bytes in [
             (a, s) for a, s in self._free.items() if a < end and address < a + s

@@ -275,7 +275,8 @@ class _Player:
     def _tick(self, history: History, time_us: int, allocated_bytes: int) -> None:
         history.times_us.append(time_us)
         history.allocated_bytes.append(allocated_bytes)
-        history.reserved_bytes.append(self.blocks.reserved_bytes)
+        # Segments that nobody recorded hold at least what is in use.
+        history.reserved_bytes.append(max(self.blocks.reserved_bytes, allocated_bytes))
 
     def _enter(self, history: History, index: int) -> None:
         action = self._trace.action[index]

@@ -39,14 +39,12 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
 def _measure(job: dict[str, Any]) -> dict[str, Any]:
     from memfit.measure.device import open_device
     from memfit.measure.steps import Subject, measure_plain, measure_recorded
-    from memfit.measure.target import Target, card_from_facts
+    from memfit.measure.target import Target
     from memfit.recipe import Recipe
 
-    facts = job["target"]
-    card = card_from_facts(facts)
-    target = Target(facts["kind"], card, facts["fraction"], facts["budget_bytes"])
+    target = Target.of(job["target"])
     recipe = Recipe(**job["recipe"])
-    subject = Subject.of(recipe, card)
+    subject = Subject.of(recipe, target.card)
     device = open_device(target, recipe.allocator)
     measure = measure_recorded if job["is_recorded"] else measure_plain
     return measure(subject, device, job["batch_size"])

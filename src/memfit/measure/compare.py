@@ -191,4 +191,5 @@ def _named(timeline: Timeline, numbers: Iterable[int]) -> Iterator[tuple[_Key, i
     for number in numbers:
         a, size_bytes = timeline.tape.allocations[number], timeline.sizes_bytes[number]
         if size_bytes:
-            yield (a.operator, a.module, str(a.phase)), size_bytes
+            is_batch = a.part is Part.BATCH  # copied from the CPU, or made of nothing in a plan
+            yield ("batch" if is_batch else a.operator, a.module, str(a.phase)), size_bytes

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import memfit
-from memfit.catalogue import GPU
+from memfit.catalogue import GPU, gpus
 from memfit.errors import MemfitError, OtherVersion, RunError, UsageError
 from memfit.measure.job import recipe_facts
 from memfit.measure.target import Target, card_from_facts
@@ -150,9 +150,16 @@ class Record:
         return self.target.get("kind") == "cuda"
 
     @property
+    def target_key(self) -> str:
+        """The folder that it belongs in."""
+        return Target.of(self.target).key
+
+    @property
     def card(self) -> GPU:
-        """The card as it was."""
-        return card_from_facts(self.target)
+        """The card with the memory that was free, and what the catalogue says of it today."""
+        card = card_from_facts(self.target)
+        today = gpus().get(card.key) if self.is_of_gpu else None
+        return card if today is None else today.with_free_bytes(card.usable_bytes)
 
     def measurement(self, batch_size: int) -> Measurement | None:
         """What was measured at a micro-batch."""

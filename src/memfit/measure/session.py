@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from memfit.api import plan_recipe
 from memfit.errors import MemfitError
-from memfit.measure.compare import Comparison, compare, plan_of
+from memfit.measure.compare import Comparison, compare
 from memfit.measure.job import Job, recipe_facts, run_job
 from memfit.measure.limit import find_limit
 from memfit.measure.records import (
@@ -88,6 +89,7 @@ class Session:
     clock: Callable[[], float] = time.monotonic
     _plans: dict[str, Plan | str] = field(default_factory=dict)
     _versions: dict[str, str | None] = field(default_factory=versions_here)
+    _begun: set[Path] = field(default_factory=set)  # records that this session began anew
 
     def measure_suite(
         self,
@@ -107,19 +109,17 @@ class Session:
         """
         end = None if minutes is None else self.clock() + 60 * minutes
         tally = Tally()
-        done: set[tuple[str, int]] = set()  # in this session: is_forced measures once
         for work in self._all_work(entries, with_limits=with_limits):
             entry, path = work.entry, record_path(self.folder, self.target, work.entry.name)
             record = self._record_of(entry, path)
             if isinstance(record, str):
                 tally.skipped[path] = record
-            elif self._is_done(record, work, done, with_limit=work.batch_size == 0):
+            elif _is_done(record, work):
                 tally.kept += 1
             elif end is not None and self.clock() >= end:
                 tally.left += 1
             else:
-                outcome = self._measure(entry, record, work, path)
-                done.add((entry.name, work.batch_size))
+                outcome = self._measure(entry, record, work, path, is_composed=work.is_composed)
                 tally.outcomes.append(outcome)
                 told(outcome)
         return tally
@@ -134,7 +134,8 @@ class Session:
         record = self._record_of(entry, path)
         if isinstance(record, str):
             raise MemfitError(
-                f"{path} is kept: {record}.", hint="--force replaces it, --records writes elsewhere."
+                f"{path} is kept: {record}.",
+                hint="--force replaces it, --records writes elsewhere.",
             )
         outcomes = []
         for batch_size in (*entry.batch_sizes, *([0] if with_limit else [])):
@@ -162,10 +163,8 @@ class Session:
             self._versions,
             recipe_facts(entry.recipe) | {"model": entry.facts["model"]},
         )
-        if not path.exists():
-            return new
-        if self.is_forced and path not in self._opened:
-            self._opened.add(path)
+        if not path.exists() or (self.is_forced and path not in self._begun):
+            self._begun.add(path)
             return new
         old = load_record(path)
         if old.recipe != new.recipe:
@@ -174,23 +173,6 @@ class Session:
             if name in _DECIDING_VERSIONS and old.versions.get(name) != version:
                 return f"measured with {name} {old.versions.get(name)}, here is {version}"
         return old
-
-    @property
-    def _opened(self) -> set[Path]:
-        """Records that this session has begun anew."""
-        return self._begun
-
-    _begun: set[Path] = field(default_factory=set)
-
-    def _is_done(
-        self, record: Record, work: Work, done: set[tuple[str, int]], *, with_limit: bool
-    ) -> bool:
-        if (work.entry.name, work.batch_size) in done:
-            return True
-        if with_limit:
-            return record.limit is not None
-        found = record.measurement(work.batch_size)
-        return found is not None
 
     # -- measuring -----------------------------------------------------------------------------
 
@@ -201,39 +183,42 @@ class Session:
         work: Work,
         path: Path,
         *,
-        is_composed: bool | None = None,
+        is_composed: bool,
     ) -> Outcome:
         if work.batch_size == 0:
             outcome = self._limit(entry, record)
         else:
-            outcome = self._batch(entry, record, work, work.is_composed if is_composed is None else is_composed)
+            outcome = self._batch(entry, record, work.batch_size, is_composed=is_composed)
         save_record(path, outcome.record)
         return outcome
 
-    def _batch(self, entry: Entry, record: Record, work: Work, is_composed: bool) -> Outcome:
-        plain = self.run(self._job(entry, work.batch_size))
-        measurement = Measurement.of(work.batch_size, plain)
-        record = _with_versions(record, plain)
+    def _batch(
+        self, entry: Entry, record: Record, batch_size: int, *, is_composed: bool
+    ) -> Outcome:
+        plain = self.run(self._job(entry, batch_size))
+        measurement = Measurement.of(batch_size, plain)
+        record = replace(record, versions=record.versions | plain.get("versions", {}))
         tape, note = None, measurement.message
         if measurement.status == "ok" and is_composed:
-            composed = self.run(self._job(entry, work.batch_size, is_recorded=True))
+            composed = self.run(self._job(entry, batch_size, is_recorded=True))
             measurement = measurement.with_composition(composed)
             if composed["status"] == "ok":
                 tape = unpack_tape(composed["sequence"])
                 if entry.keep_sequence:
-                    sequences = record.sequences | {str(work.batch_size): composed["sequence"]}
-                    record = replace(record, sequences=sequences)
+                    kept = record.sequences | {str(batch_size): composed["sequence"]}
+                    record = replace(record, sequences=kept)
             else:
-                note = f"the peak was not taken apart: {composed.get('message', '')}"
+                note = f"The peak was not taken apart: {composed.get('message', '')}"
         record = record.with_measurement(measurement)
-        plan = self._plan(record)
+        if measurement.status != "ok":
+            return Outcome(record, measurement, note=note)
+        plan = self._plan(entry)
         if isinstance(plan, str):
-            return Outcome(record, measurement, note=note or plan)
-        found = compare(plan, measurement, tape) if measurement.status == "ok" else None
-        return Outcome(record, measurement, found, note=note)
+            return Outcome(record, measurement, note=plan)
+        return Outcome(record, measurement, compare(plan, measurement, tape), note=note)
 
     def _limit(self, entry: Entry, record: Record) -> Outcome:
-        plan = self._plan(record)
+        plan = self._plan(entry)
         predicted = 0 if isinstance(plan, str) else plan.max_batch_on(self.target.card)
 
         def run(batch_size: int) -> str:
@@ -249,20 +234,21 @@ class Session:
     def _job(self, entry: Entry, batch_size: int, *, is_recorded: bool = False) -> Job:
         return Job(entry.recipe, self.target, batch_size, is_recorded, self.limit_seconds)
 
-    def _plan(self, record: Record) -> Plan | str:
-        """The plan of the record's recipe, or why there is none."""
-        if record.name not in self._plans:
+    def _plan(self, entry: Entry) -> Plan | str:
+        """The plan of a recipe for the target's card, or why there is none."""
+        if entry.name not in self._plans:
             try:
-                self._plans[record.name] = plan_of(record)
+                self._plans[entry.name] = plan_recipe(entry.recipe, self.target.card, verify=False)
             except MemfitError as error:
-                self._plans[record.name] = f"cannot be planned: {error.message}"
-        return self._plans[record.name]
+                self._plans[entry.name] = f"It cannot be planned: {error.message}"
+        return self._plans[entry.name]
+
+
+def _is_done(record: Record, work: Work) -> bool:
+    if work.batch_size == 0:
+        return record.limit is not None
+    return record.measurement(work.batch_size) is not None
 
 
 #: Versions that decide what a step allocates; others are only written down.
 _DECIDING_VERSIONS = ("torch", "torchvision", "timm", "transformers")
-
-
-def _with_versions(record: Record, answer: dict[str, Any]) -> Record:
-    """With what only the measuring process knows: CUDA and cuDNN."""
-    return replace(record, versions=record.versions | answer.get("versions", {}))

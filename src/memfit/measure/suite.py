@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -10,10 +13,11 @@ from typing import Any
 
 import memfit
 from memfit.errors import UnknownName, UsageError
+from memfit.measure.job import recipe_facts
 from memfit.measure.records import resolved_model
 from memfit.recipe import Recipe, parse_optimizer
 
-__all__ = ["Entry", "Work", "default_suite", "in_order", "load_suite"]
+__all__ = ["Entry", "Work", "default_suite", "entry_of", "in_order", "load_suite"]
 
 SCHEMA_VERSION = 1
 _OWN_KEYS = {"name", "family", "batch_sizes", "keep_sequence"}
@@ -137,3 +141,17 @@ def _batch_sizes(value: Any, name: str, path: Path) -> tuple[int, ...]:
     if not is_list or not all(type(size) is int and size > 0 for size in value):
         raise UsageError(f"{path}: batch_sizes of {name!r} must be a list such as [8, 32, 128].")
     return tuple(sorted(set(value)))
+
+
+def entry_of(recipe: Recipe, batch_sizes: tuple[int, ...]) -> Entry:
+    """A recipe that is in no suite, under a name made of what it is.
+
+    Args:
+        recipe: its model is named, not an object.
+        batch_sizes: to measure.
+    """
+    facts = recipe_facts(recipe)
+    model = str(facts["model"])
+    family = re.sub(r"[^a-z0-9]+", "-", Path(model).name.lower()).strip("-")
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
+    return Entry(f"{family}-{digest}", family, recipe, batch_sizes, True, facts)

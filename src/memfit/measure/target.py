@@ -51,13 +51,24 @@ class Target:
         share = "" if self.fraction == 1.0 else f", {self.fraction:.0%} of it".replace("%", " %")
         return f"{self.card.name}{share}"
 
+    @classmethod
+    def of(cls, facts: dict[str, Any]) -> Target:
+        """The target of a record.
+
+        Raises:
+            UsageError: they are no such facts.
+        """
+        card = card_from_facts(facts)
+        return cls(facts["kind"], card, float(facts["fraction"]), facts["budget_bytes"])
+
     def facts(self) -> dict[str, Any]:
-        """What a record says of it; :func:`card_from_facts` makes the card again."""
+        """What a record says of it; :meth:`of` makes it again."""
+        card = asdict(self.card)
         return {
             "kind": self.kind,
             "fraction": self.fraction,
             "budget_bytes": self.budget_bytes,
-            "card": asdict(self.card),
+            "card": {k: list(v) if isinstance(v, tuple) else v for k, v in card.items()},
         }
 
 

@@ -177,7 +177,10 @@ class _Receiver:
 
     def _interned(self, frames: PickleList) -> _StackToken:
         key = tuple(frames)
-        token = self._stacks.get(key)
+        try:
+            token = self._stacks.get(key)
+        except TypeError:  # a dict or a list in it
+            raise self._unlike("a stack holds something that is no frame") from None
         if token is None:
             if not all(isinstance(item, _FrameToken) for item in key):
                 raise self._unlike("a stack holds something that is no frame")

@@ -157,9 +157,20 @@ def fits(
     sizes_bytes: Sequence[int],
     capacity_bytes: int,
     settings: AllocatorSettings | None = None,
+    device_total_bytes: int | None = None,
 ) -> bool:
-    """Whether a tape runs within a capacity, releasing cached blocks where torch would."""
-    allocator = CachingAllocator(settings or AllocatorSettings(), capacity_bytes)
+    """Whether a tape runs within a capacity, releasing cached blocks where torch would.
+
+    Args:
+        tape: the events.
+        sizes_bytes: requested bytes by allocation number.
+        capacity_bytes: what the device can give to segments.
+        settings: the allocator's options.
+        device_total_bytes: of which they may allow a share; as ``capacity_bytes`` when omitted.
+    """
+    allocator = CachingAllocator(
+        settings or AllocatorSettings(), capacity_bytes, device_total_bytes
+    )
     blocks = {}
     try:
         for event in tape.events:

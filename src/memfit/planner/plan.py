@@ -258,10 +258,11 @@ class Plan:
         if self._least_bytes(batch_size) > capacity:
             return False
         known = self._plans.get(batch_size)
-        if known is not None and known.peak_reserved_bytes <= capacity:
+        is_limited = self._settings.per_process_memory_fraction < 1
+        if not is_limited and known is not None and known.peak_reserved_bytes <= capacity:
             return True
         tape, sizes = self.tape_at(batch_size)
-        return fits(tape, sizes, capacity, self._settings)
+        return fits(tape, sizes, capacity, self._settings, gpu.total_bytes)
 
     @property
     def fits(self) -> bool | None:
@@ -285,7 +286,8 @@ class Plan:
     def max_batch_on(self, gpu: GPU) -> int:
         """The largest micro-batch that runs on a card; 0 when none does."""
         capacity = gpu.usable_bytes - gpu.context_bytes
-        return self._search("max", capacity, lambda batch: self.fits_on(gpu, batch))
+        kind = f"max of {gpu.total_bytes}"
+        return self._search(kind, capacity, lambda batch: self.fits_on(gpu, batch))
 
     def recommended_batch_on(self, gpu: GPU) -> int:
         """The largest micro-batch whose total stays within ``safety`` of a card's memory."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -30,6 +30,8 @@ _ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("", "cache", "allocator cache", "bright_black"),
 )
 _NAMES = {part: name.removeprefix("+ ") for _, part, name, _ in _ROWS}
+_PART_COLUMNS: tuple[JustifyMethod, ...] = ("left", "left", "right", "right", "left", "left")
+_BIGGEST_COLUMNS: tuple[JustifyMethod, ...] = ("right", "right", "left", "left")
 _BIGGEST = 8
 _FRAMES = 3
 
@@ -81,7 +83,7 @@ def _header(explained: Explained, width: int, marks: Marks) -> RenderableType:
 
 def _failure(failure: OutOfMemory, width: int, marks: Marks) -> RenderableType:
     asked = f"Out of memory in {failure.phase}: {format_bytes(failure.requested_bytes)} asked"
-    by = " by ".join(word for word in ("", failure.operator) if word or failure.operator)
+    by = f" by {failure.operator}" if failure.operator else ""
     at = f" at {failure.where}" if failure.where else ""
     grid = Table.grid(padding=(0, 1))
     grid.add_column(no_wrap=True)
@@ -126,8 +128,8 @@ def _parts(explained: Explained, width: int, marks: Marks) -> RenderableType:
     shares = largest_remainders([max(0, size) for size in sizes])
     bar_width = 0 if width < 60 else max(6, min(24, width - 66))
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-    for justify in ("left", "left", "right", "right", "left", "left"):
-        table.add_column(no_wrap=True, justify=justify)  # type: ignore[arg-type]
+    for justify in _PART_COLUMNS:
+        table.add_column(no_wrap=True, justify=justify)
     for (number, part, name, colour), size, share in zip(rows, sizes, shares, strict=True):
         bar = marks.bar[-1] * max(share * bar_width // max(1, *shares), 1 if share else 0)
         table.add_row(
@@ -158,15 +160,16 @@ def _how_sure(explained: Explained, part: str) -> str:
         return ""
     if len(levels) == 1:
         return next(iter(levels))
-    return f"{levels.get('certain', 0) / sum(levels.values()):.0%} certain".replace("%", " %")
+    percent = 100 * levels.get("certain", 0) // sum(levels.values())
+    return f"{percent} % certain" if percent else "likely"
 
 
 def _biggest(explained: Explained, width: int, marks: Marks) -> RenderableType | None:
     if not explained.biggest:
         return None
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-    for justify in ("right", "right", "left", "left"):
-        table.add_column(no_wrap=True, justify=justify)  # type: ignore[arg-type]
+    for justify in _BIGGEST_COLUMNS:
+        table.add_column(no_wrap=True, justify=justify)
     room = max(20, width - 46)
     for item in explained.biggest[:_BIGGEST]:
         words = f" {marks.dot} ".join(word for word in (item.where, item.operator) if word)
@@ -188,13 +191,13 @@ def _fragmentation(explained: Explained) -> RenderableType:
     ]
     if free.sparse_free_bytes > MIB:
         lines.append(
-            f"{free.sparse_segments:,} segments are less than half full and hold "
-            f"{format_bytes(free.sparse_free_bytes)} that cannot go back to the device."
+            f"{format_bytes(free.sparse_free_bytes)} cannot go back to the device: they are in "
+            f"segments less than half full ({free.sparse_segments:,})."
         )
     if facts["cache_releases"]:
         lines.append(
-            f"The cache was given back {facts['cache_releases']:,} times, "
-            f"{format_bytes(facts['cache_released_bytes'])} in all: each time the GPU waits."
+            f"Cached memory was given back to go on ({facts['cache_releases']:,} x, "
+            f"{format_bytes(facts['cache_released_bytes'])} in all); each time the GPU waits."
         )
     body = Padding(Group(*(Text(line) for line in lines)), (0, 0, 0, 2))
     return Group(heading("Fragmentation"), body)

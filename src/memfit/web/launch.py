@@ -18,7 +18,7 @@ from memfit.errors import MemfitError, UsageError
 from memfit.web.app import Site, make_app
 from memfit.web.workers import PLANNING_WORKER, WorkerPool
 
-__all__ = ["DEFAULT_PORT", "bind", "new_token", "run_server", "site_hosts"]
+__all__ = ["DEFAULT_PORT", "bind", "new_token", "run_server", "server_config", "site_hosts"]
 
 DEFAULT_PORT = 8642
 _PORTS_TRIED = 50
@@ -109,7 +109,7 @@ def run_server(
     hosts, any_address = site_hosts(host)
     site = replace(site, port=port, hosts=hosts, any_address=any_address)
     pool = WorkerPool(command, size=workers, timeout_seconds=timeout_seconds)
-    server = uvicorn.Server(_config(make_app(site, pool)))
+    server = uvicorn.Server(server_config(make_app(site, pool)))
     _warn(host)
     url = _announce(site, host)
     if open_browser:
@@ -124,7 +124,8 @@ def run_server(
         listener.close()
 
 
-def _config(app: object) -> uvicorn.Config:
+def server_config(app: object) -> uvicorn.Config:
+    """How uvicorn runs the application: plain HTTP/1.1, silent, trusting no proxy."""
     return uvicorn.Config(
         app,  # type: ignore[arg-type]  # an ASGI application
         http="h11",

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -48,6 +49,7 @@ class PlanningDesk:
         self._plans: OrderedDict[str, Plan] = OrderedDict()
         self._lock = threading.Lock()
         self._progress = Progress()
+        self._threads = ThreadPoolExecutor(2)  # cuDNN computes outside of Python's lock
         register_module_forward_pre_hook(self._stop_in_forward)
 
     # -- what can be asked -----------------------------------------------------------------------
@@ -104,7 +106,7 @@ class PlanningDesk:
     def _sizes(self, request: dict[str, Any], progress: Progress) -> bytes:
         plan, batch = self._plan(request, progress), request["batch"]
         if plan.is_affine:
-            return _sizes_json(plan, batch)
+            return _json({"batch": batch, "bytes": ruled_sizes_at(plan, batch)})
         with self._watched(progress):
             progress.enter("tracing")
             plan.tape_at(batch)
@@ -116,7 +118,10 @@ class PlanningDesk:
         plan = self._kept(request["plan"])
         if plan is None or not plan.is_affine:
             return None
-        return _sizes_json(plan, request["batch"])
+        affine, batch = plan.affine_tape, request["batch"]
+        ruled = () if affine is None else affine.ruled
+        found = self._threads.map(lambda each: each[0].size_bytes(each[1].at(batch)), ruled)
+        return _json({"batch": batch, "bytes": list(found)})
 
     def _snapshot(self, request: dict[str, Any], progress: Progress) -> bytes:
         from memfit.report.page.report import plan_snapshot
@@ -196,10 +201,6 @@ def _note_trace(progress: Progress, micro_batch: int, recorder: Recorder) -> Non
 
 def _card(request: dict[str, Any]) -> GPU | None:
     return card_of(request["gpu"], request["free_bytes"])
-
-
-def _sizes_json(plan: Plan, batch: int) -> bytes:
-    return _json({"batch": batch, "bytes": ruled_sizes_at(plan, batch)})
 
 
 def _data(request: dict[str, Any], progress: Progress) -> bytes:

@@ -6,14 +6,17 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
 from memfit.web.channel import HEADER, LARGEST_FRAME_BYTES, Kind
 from memfit.web.refusals import JobFailed, Refusal, WorkerEnded
 
-__all__ = ["ProgressListener", "WorkerProcess"]
+__all__ = ["Asked", "ProgressListener", "WorkerProcess"]
 
 #: Importing torch from a cold disk takes most of it.
 _WARM_SECONDS = 180.0
@@ -24,6 +27,39 @@ _ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "
 ProgressListener = Callable[[bytes], None]
 
 
+@dataclass(slots=True)
+class Asked:
+    """A request to a worker.
+
+    Args:
+        number: of the request.
+        future: kind and payload of the last frame.
+        listener: told of progress, as JSON.
+    """
+
+    number: int
+    future: asyncio.Future[tuple[Kind, bytes]]
+    listener: ProgressListener | None
+
+    async def answer(self) -> tuple[Kind, bytes]:
+        """The last frame; who stops waiting for it may wait again.
+
+        Raises:
+            JobFailed: the worker says why.
+            WorkerEnded: it is gone.
+        """
+        kind, payload = await asyncio.shield(self.future)
+        if kind is Kind.ERROR:
+            error = json.loads(payload)
+            raise JobFailed(error["message"], hint=error["hint"] or None)
+        return kind, payload
+
+    def fail(self, error: WorkerEnded) -> None:
+        """There will be no answer."""
+        self.future.set_exception(error)
+        self.future.exception()  # nobody has to ask for it
+
+
 class WorkerProcess:
     """One worker process and the requests that wait for it."""
 
@@ -31,8 +67,8 @@ class WorkerProcess:
         self._process = process
         self._numbers = count(1)
         self._hello: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._answers: dict[int, asyncio.Future[tuple[Kind, bytes]]] = {}
-        self._listeners: dict[int, ProgressListener] = {}
+        self._asked: dict[int, Asked] = {}
+        self._is_killed = False
         self._reader = asyncio.create_task(self._read())
 
     @classmethod
@@ -50,7 +86,8 @@ class WorkerProcess:
     @property
     def is_alive(self) -> bool:
         """Whether it can still answer."""
-        return not self._reader.done() and self._process.returncode is None
+        is_gone = self._is_killed or self._reader.done()
+        return not is_gone and self._process.returncode is None
 
     @property
     def is_warm(self) -> bool:
@@ -70,52 +107,40 @@ class WorkerProcess:
             self.kill()
             raise WorkerEnded(None) from None
 
-    def begin(self, job: str, arguments: dict[str, Any], listener: ProgressListener | None) -> int:
-        """Send a request; returns its number."""
-        number = next(self._numbers)
-        self._answers[number] = asyncio.get_running_loop().create_future()
-        if listener is not None:
-            self._listeners[number] = listener
-        self._send({**arguments, "number": number, "job": job})
-        return number
+    def begin(
+        self, job: str, arguments: dict[str, Any], listener: ProgressListener | None = None
+    ) -> Asked:
+        """Send a request."""
+        asked = Asked(next(self._numbers), asyncio.get_running_loop().create_future(), listener)
+        if self.is_alive:
+            self._asked[asked.number] = asked
+            self._send({**arguments, "number": asked.number, "job": job})
+        else:
+            asked.fail(WorkerEnded(self._process.returncode))
+        return asked
 
-    async def answer(self, number: int) -> tuple[Kind, bytes]:
-        """The last frame of a request.
-
-        Raises:
-            JobFailed: the worker says why.
-            WorkerEnded: it is gone.
-        """
-        if not self.is_alive and not self._answers[number].done():
-            await self._process.wait()
-            raise WorkerEnded(self._process.returncode)
-        try:
-            kind, payload = await asyncio.shield(self._answers[number])
-        finally:
-            if self._answers[number].done():
-                del self._answers[number]
-                self._listeners.pop(number, None)
-        if kind is Kind.ERROR:
-            error = json.loads(payload)
-            raise JobFailed(error["message"], hint=error["hint"] or None)
-        return kind, payload
-
-    async def stop_job(self, number: int, grace_seconds: float) -> None:
+    async def stop_job(self, asked: Asked, grace_seconds: float) -> None:
         """Ask a job to stop; end the process when it does not."""
-        self._listeners.pop(number, None)
-        self._send({"number": number, "job": "cancel"})
+        asked.listener = None
+        self._send({"number": asked.number, "job": "cancel"})
         try:
             async with asyncio.timeout(grace_seconds):
-                await self.answer(number)
+                await asked.answer()
         except TimeoutError:
             self.kill()
         except Refusal:
             pass  # it ended, one way or another
 
     def kill(self) -> None:
-        """End the process now."""
+        """End the process now; nothing more is asked of it."""
+        self._is_killed = True
+        if self._process.returncode is not None:
+            return
         with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+            if sys.platform == "win32":
+                self._process.kill()
+            else:  # Process.kill would reap it, which asyncio's watcher does
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     async def ended(self) -> None:
         """Wait until the process is gone and everybody who waited for it knows."""
@@ -147,14 +172,16 @@ class WorkerProcess:
         if kind is Kind.HELLO:
             self._hello.set_result(json.loads(payload))
         elif kind is Kind.PROGRESS:
-            if number in self._listeners:
-                self._listeners[number](payload)
-        elif number in self._answers and not self._answers[number].done():
-            self._answers[number].set_result((kind, payload))
+            asked = self._asked.get(number)
+            if asked is not None and asked.listener is not None:
+                asked.listener(payload)
+        elif number in self._asked:
+            self._asked.pop(number).future.set_result((kind, payload))
 
     def _fail_all(self, error: WorkerEnded) -> None:
-        waiting: list[asyncio.Future[Any]] = [self._hello, *self._answers.values()]
-        for future in waiting:
-            if not future.done():
-                future.set_exception(error)
-                future.exception()  # nobody has to ask for it
+        if not self._hello.done():
+            self._hello.set_exception(error)
+            self._hello.exception()  # nobody has to ask for it
+        for asked in self._asked.values():
+            asked.fail(error)
+        self._asked.clear()

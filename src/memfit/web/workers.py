@@ -14,7 +14,7 @@ from typing import Any
 
 from memfit.web.channel import Kind
 from memfit.web.refusals import Busy, JobFailed, JobTooLong, WorkerEnded
-from memfit.web.worker_process import ProgressListener, WorkerProcess
+from memfit.web.worker_process import Asked, ProgressListener, WorkerProcess
 
 __all__ = ["PLANNING_WORKER", "WorkerPool"]
 
@@ -119,15 +119,15 @@ class WorkerPool:
             Refusal: too many wait, it took too long, the worker ended, or the job failed.
         """
         worker = await self._take(prefer)
-        number = worker.begin(job, arguments, listener)
+        asked = worker.begin(job, arguments, listener)
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                _, payload = await worker.answer(number)
+                _, payload = await asked.answer()
         except TimeoutError:
             worker.kill()
             raise JobTooLong(self._timeout_seconds) from None
         except asyncio.CancelledError:
-            self._spawn(self._settle(worker, number))
+            self._spawn(self._settle(worker, asked))
             raise
         except JobFailed:
             self._give_back(worker)
@@ -141,10 +141,10 @@ class WorkerPool:
         """Ask what a worker answers at once, whatever job it has; None: only a job can answer."""
         if not worker.is_alive:
             return None
-        number = worker.begin(question, arguments, None)
+        asked = worker.begin(question, arguments)
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                kind, payload = await worker.answer(number)
+                kind, payload = await asked.answer()
         except (WorkerEnded, TimeoutError):
             return None
         return payload if kind is Kind.RESULT else None
@@ -164,8 +164,8 @@ class WorkerPool:
             self._known = None  # all of them are gone: wait for the next
         raise WorkerEnded(None)
 
-    async def _settle(self, worker: WorkerProcess, number: int) -> None:
-        await worker.stop_job(number, self._grace_seconds)
+    async def _settle(self, worker: WorkerProcess, asked: Asked) -> None:
+        await worker.stop_job(asked, self._grace_seconds)
         self._give_back(worker)
 
     # -- who is free -----------------------------------------------------------------------------

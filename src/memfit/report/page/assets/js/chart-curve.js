@@ -28,7 +28,7 @@ export function MemoryCurve(properties) {
   const points = usePoints(curves, last, properties.version);
   const data = useMemo(() => dataOf(points, measured, last), [points, measured, last]);
   useEffect(() => {
-    if (!width) return undefined;
+    if (!width || points.length !== curves.length) return undefined;
     const options = optionsOf(properties, width, live);
     const made = new uPlot(options, data.columns, host.current);
     made.over.addEventListener("click", () => {
@@ -126,7 +126,8 @@ function optionsOf({ curves, limitBytes }, width, live) {
     padding: [14, 10, 0, 0],
     scales: { x: { time: false }, y: { range: (_, low, high) => rangeOf(high, live.current) } },
     axes: [
-      { ...axis, values: (_, values) => values.map((value) => formatCount(value)), space: 60 },
+      { ...axis, size: 26, space: 60,
+        values: (_, values) => values.map((value) => formatCount(value)) },
       { ...axis, size: 62, splits: (_, __, low, high) => splitsOf(high),
         values: (_, values) => values.map(axisLabel) },
     ],

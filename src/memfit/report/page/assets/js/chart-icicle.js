@@ -6,6 +6,8 @@ import { formatBytes, formatCount, formatShape, formatShare } from "memfit/forma
 
 const ROW = 26;
 const NARROWEST = 0.0015; // of the width: narrower modules are left to the zoom
+const NARROWEST_NAME = 0.03;
+const LIGHTEST_PAPER = 55; // per cent of the colour under which the page shows through
 const MOST_LISTED = 40;
 
 /**
@@ -57,6 +59,7 @@ function Cell({ cell, share, isActive, setActive, zoom }) {
   const { node, left, width, depth } = cell;
   const strength = Math.round(28 + 72 * Math.min(1, Math.sqrt(share)));
   const style = {
+    color: strength > LIGHTEST_PAPER ? "var(--on-part)" : "var(--text)",
     left: `${100 * left}%`, width: `${100 * width}%`, top: `${depth * ROW}px`,
     background: `color-mix(in srgb, var(--part-activations) ${strength}%, var(--surface))`,
   };
@@ -65,19 +68,19 @@ function Cell({ cell, share, isActive, setActive, zoom }) {
     data-path=${node.path} data-test="module" tabindex=${isActive ? 0 : -1}
     aria-label=${`${node.path || name}: ${formatBytes(node.totalBytes)}`}
     onPointerEnter=${() => setActive(node.path)} onFocus=${() => setActive(node.path)}
-    onClick=${zoom}><span>${name}</span></button>`;
+    onClick=${zoom}>${width > NARROWEST_NAME && html`<span>${name}</span>`}</button>`;
 }
 
 function Facts({ node, tree, show, zoom, canZoom }) {
-  const shapes = counted(node.shapes.map(formatShape));
-  return html`<div class="facts" data-test="module-facts" aria-live="polite">
+  const shapes = counted(node.shapes.map((shape) => formatShape(shape) || t("tree.scalar")));
+  return html`<div class="module-facts" data-test="module-facts" aria-live="polite">
     <p><code>${node.path || node.name || t("tree.model")}</code>${" "}
       <b class="number" title=${`${formatCount(node.totalBytes)} B`}>
         ${formatBytes(node.totalBytes)}</b>${" "}
       <span class="muted number">${t("tree.share", {
         share: formatShare(node.totalBytes / tree.totalBytes) })}</span>
-      ${node.children.length > 0 && html`<span class="muted number"> ·
-        ${t("tree.own", { size: formatBytes(node.keptBytes) })}</span>`}
+      ${node.children.length > 0 && html`<span class="muted number">
+        ${" · "}${t("tree.own", { size: formatBytes(node.keptBytes) })}</span>`}
     </p>
     <p class="small muted shapes">${shapes.length ? shapes.join("   ") : t("tree.noTensors")}</p>
     <div class="toolbar">

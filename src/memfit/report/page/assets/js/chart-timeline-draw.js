@@ -4,6 +4,7 @@ import { t } from "memfit/i18n";
 import { formatBytes, formatCount } from "memfit/format";
 import { byteTicks, eventTicks } from "memfit/chart-timeline-scale";
 
+const CACHE_ALPHA = 0.45;
 const FONT = "11px system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
 
 /**
@@ -95,7 +96,9 @@ function drawStack(pen, scale, { timeline, contextBytes }, colours) {
   pen.rect(scale.left, scale.top, scale.right - scale.left, scale.bottom - scale.top);
   pen.clip();
   const x = (index) => xs[index];
+  // the cache is drawn first, and pale: it holds nothing
   for (const { part, tops } of layers.toReversed()) {
+    pen.globalAlpha = part === "cache" ? CACHE_ALPHA : 1;
     fillUnder(pen, tops, x, scale.bottom, scale.y, colours[`part-${part}`]);
   }
   line(pen, columns.reserved.map((bytes) => bytes + contextBytes), x, scale.y, colours.muted, 1);

@@ -15,7 +15,7 @@ import { useGestures } from "memfit/chart-timeline-gestures";
 
 const COLOURS = [
   ...PARTS.map((part) => `part-${part}`), "phase-data", "phase-forward", "phase-backward",
-  "phase-optimizer", "surface", "line", "text", "muted", "accent", "card-line",
+  "phase-optimizer", "part-unknown", "surface", "line", "text", "muted", "accent", "card-line",
 ];
 const MOST_LANES = 8;
 

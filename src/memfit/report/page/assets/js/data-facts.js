@@ -17,7 +17,7 @@ export function Start({ data }) {
   return html`<section class="card">
     <h2>${data.name}</h2>
     <${FactGrid} facts=${facts} />
-    <p class=${missing ? "bad" : "good"}>${missing
+    <p class=${missing ? "is-bad" : "is-good"}>${missing
       ? t("data.some_read", { missing: formatCount(missing), images: formatCount(data.images) })
       : `✓ ${t("data.all_read")}`}</p>
   </section>`;
@@ -70,13 +70,14 @@ export function Classes({ data }) {
   return html`<section class="card" data-test="classes">
     <h2>${t("data.balance")}</h2>
     <p class="muted small">${balanceText(counts[0].counts)}</p>
-    <table class="bars number"><tbody>
+    <table class="class-bars number"><tbody>
       ${shown.map((name, k) => html`<tr key=${k}>
         <th scope="row">${name}</th>
         <td class="bar-cell">${counts.map((split, place) => html`<span key=${split.split}
-          class=${`bar bar-${place % 3}`} title=${`${split.split}: ${formatCount(split.counts[k])}`}
+          class=${`class-bar bar-${place % 3}`}
+          title=${`${split.split}: ${formatCount(split.counts[k])}`}
           style=${{ width: `${(100 * split.counts[k]) / most}%` }}></span>`)}</td>
-        <td class="right">${counts.map((split) => formatCount(split.counts[k])).join(" + ")}</td>
+        <td class="to-right">${counts.map((split) => formatCount(split.counts[k])).join(" + ")}</td>
       </tr>`)}
     </tbody></table>
     <p class="muted small">${counts.map((split, place) => html`<span key=${split.split}
@@ -105,7 +106,7 @@ export function Warnings({ data }) {
     ...found.problems.map(({ name, reason }) => `${name}: ${reason}`),
   ];
   if (!twice.length && !found.hazards.length && !found.unreadable.length) return null;
-  return html`<section class="card warned" data-test="warnings">
+  return html`<section class="card is-warned" data-test="warnings">
     <h2>${t("data.warnings")}</h2>
     <ul>${twice.map((line) => html`<li key=${line}>${line}</li>`)}
       ${found.hazards.map((hazard) => html`<li key=${hazard.kind}>

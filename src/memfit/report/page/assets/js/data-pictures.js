@@ -75,14 +75,14 @@ function Curve({ row, top, name }) {
     const y = (HEIGHT * (1 - Math.min(1, share / top))).toFixed(1);
     return `L${(value * step).toFixed(1)},${y}L${((value + 1) * step).toFixed(1)},${y}`;
   });
-  return html`<path class=${`curve channel-${name}`}
+  return html`<path class=${`spread-curve channel-${name}`}
     d=${`M0,${HEIGHT}${points.join("")}L${WIDTH},${HEIGHT}Z`} />`;
 }
 
 function Moments({ mean, std, place, name }) {
   const y = 8 + 9 * place;
   const x = (value) => Math.max(0, Math.min(WIDTH, value * WIDTH));
-  return html`<g class=${`moments channel-${name}`}>
+  return html`<g class=${`spread-moments channel-${name}`}>
     <line x1=${x(mean)} x2=${x(mean)} y1=${y} y2=${HEIGHT} class="mean" />
     <line x1=${x(mean - std)} x2=${x(mean + std)} y1=${y} y2=${y} class="deviation" /></g>`;
 }
@@ -103,7 +103,7 @@ export function Delivered({ data }) {
       ? html`<p class="error">${delivered.problem}</p>`
       : html`<p>${t("data.delivered.what")}${" "}
           ${delivered.is_resized && t("data.delivered.resized")}</p>
-        <div class="batches">${delivered.batches.map((batch, index) => html`
+        <div class="delivered-batches">${delivered.batches.map((batch, index) => html`
           <${Batch} key=${index} batch=${batch} />`)}</div>`}
   </section>`;
 }

@@ -55,10 +55,10 @@ export function PixelView({ view, label }) {
 }
 
 /** One image on a canvas, each pixel a square. */
-export function Picture({ view, channel = null, className = "" }) {
+export function Picture({ view, channel = null }) {
   const canvas = useRef(null);
   useEffect(() => paint(canvas.current, view, channel), [view, channel]);
-  return html`<canvas ref=${canvas} class=${`picture ${className}`} aria-hidden="true"
+  return html`<canvas ref=${canvas} class="pixel-picture" aria-hidden="true"
     width=${view.width} height=${view.height}></canvas>`;
 }
 
@@ -78,11 +78,11 @@ function Movable({ view, channel, place, size, label, move }) {
     move({ row: place.row + found[0], column: place.column + found[1] });
   };
   const percent = (part, whole) => `${(100 * part) / whole}%`;
-  return html`<div class="movable" tabindex="0" role="img" aria-label=${label}
+  return html`<div class="pixel-movable" tabindex="0" role="img" aria-label=${label}
       data-test="pixel-window" onPointerDown=${at} onKeyDown=${step}
       onPointerMove=${(event) => (event.pointerType === "mouse" || event.buttons) && at(event)}>
     <${Picture} view=${view} channel=${channel} />
-    <span class="window" style=${{
+    <span class="pixel-window" style=${{
       top: percent(place.row, view.height), left: percent(place.column, view.width),
       width: percent(size.columns, view.width), height: percent(size.rows, view.height),
     }}></span>
@@ -91,7 +91,7 @@ function Movable({ view, channel, place, size, label, move }) {
 
 function Planes({ view, channel, choose }) {
   const planes = [[null, "whole"], [0, "red"], [1, "green"], [2, "blue"]];
-  return html`<div class="planes" role="group" aria-label=${t("pixels.channels")}>
+  return html`<div class="pixel-planes" role="group" aria-label=${t("pixels.channels")}>
     ${planes.map(([number, name]) => html`
       <button type="button" key=${name} aria-pressed=${channel === number}
         data-test=${`plane-${name}`} onClick=${() => choose(number)}>
@@ -123,7 +123,7 @@ function shareText(value) {
 
 function shadeOf(value, channel, count) {
   const tint = [0, 1, 2].map((k) => (count === 1 || k === channel ? value : 0));
-  const isLight = count === 1 ? value > 128 : value > 170 && channel !== 2;
+  const isLight = (count === 1 || channel === 1) && value > 140;
   return { background: `rgb(${tint.join(" ")})`, color: isLight ? "#000" : "#fff" };
 }
 

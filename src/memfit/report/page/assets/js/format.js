@@ -18,6 +18,12 @@ export function formatBytes(bytes) {
   return `${bytes} B`;
 }
 
+/** A difference of sizes: "+1.00 GiB", "−512 B", "=". @param {number} bytes */
+export function formatSigned(bytes) {
+  if (bytes === 0) return "=";
+  return `${bytes > 0 ? "+" : "−"}${formatBytes(Math.abs(bytes))}`;
+}
+
 /** A whole number with thousands apart. @param {number} count */
 export function formatCount(count) {
   return withCommas(String(Math.round(count)));

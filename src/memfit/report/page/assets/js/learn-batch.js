@@ -30,7 +30,7 @@ export function BatchChapter({ number, world, choose, at }) {
     <${Para} of="learn.batch.memory" values=${values} />
     <${Growth} world=${world} at=${at} />
     <h3>${t("learn.batch.besides")}</h3>
-    <ul class="facts">
+    <ul class="learn-facts">
       <li><${Para} of="learn.batch.steps" values=${values} /></li>
       <li><${Para} of="learn.batch.noise" /></li>
       <li><${Para} of=${`learn.batch.rate.${rule}`} /></li>
@@ -53,7 +53,7 @@ function Growth({ world, at }) {
   const ticks = [256, 512, 768].map((batch) => ({
     at: placeOf(batch), text: String(batch),
   }));
-  return html`<figure class="figure" data-test="batch-chart">
+  return html`<figure class="learn-figure" data-test="batch-chart">
     <${StackChart} areas=${areas} count=${POINTS} cursor=${place - 0.5} ticks=${ticks}
       label=${t("learn.batch.chart")} />
     <figcaption class="muted small">${t("learn.batch.caption", { most: MAX_BATCH })}</figcaption>
@@ -78,20 +78,20 @@ function Comparison({ world, choose, at }) {
     noise: Math.sqrt(BASE_BATCH / batch),
     rate: rateOf(world.optimizer, batch),
   }));
-  return html`<div class="wide"><table class="layers" data-test="comparison">
+  return html`<div class="wide"><table class="learn-layers" data-test="comparison">
     <thead><tr>
-      <th>${t("word.batch")}</th><th class="right">${t("learn.batch.four")}</th>
-      <th class="right">${t("learn.batch.per_epoch")}</th>
-      <th class="right">${t("learn.batch.spread")}</th>
-      <th class="right">${t("learn.batch.rate")}</th></tr></thead>
+      <th>${t("word.batch")}</th><th class="to-right">${t("learn.batch.four")}</th>
+      <th class="to-right">${t("learn.batch.per_epoch")}</th>
+      <th class="to-right">${t("learn.batch.spread")}</th>
+      <th class="to-right">${t("learn.batch.rate")}</th></tr></thead>
     <tbody>${rows.map((row) => html`<tr key=${row.batch}
-        class=${row.batch === world.batch ? "chosen" : ""}>
-      <td><button type="button" class="link" onClick=${() => choose({ batch: row.batch })}>
+        class=${row.batch === world.batch ? "is-chosen" : ""}>
+      <td><button type="button" class="batch-link" onClick=${() => choose({ batch: row.batch })}>
         ${formatCount(row.batch)}</button></td>
-      <td class="right">${formatBytes(row.bytes)}</td>
-      <td class="right">${formatCount(row.steps)}</td>
-      <td class="right">× ${row.noise.toPrecision(2)}</td>
-      <td class="right">${Number(row.rate.toPrecision(2))}</td></tr>`)}
+      <td class="to-right">${formatBytes(row.bytes)}</td>
+      <td class="to-right">${formatCount(row.steps)}</td>
+      <td class="to-right">× ${row.noise.toPrecision(2)}</td>
+      <td class="to-right">${Number(row.rate.toPrecision(2))}</td></tr>`)}
     </tbody></table></div>`;
 }
 

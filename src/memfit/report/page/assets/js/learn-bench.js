@@ -33,7 +33,7 @@ export function Bench({ world, choose, parts }) {
 
 function Choice({ name, options, world, choose }) {
   const label = t(`learn.choice.${name}`);
-  return html`<div class="choice">
+  return html`<div class="bench-choice">
     <span class="choice-label">${label}</span>
     <div class="segmented" role="group" aria-label=${label}>
       ${options.map((option) => html`<button type="button" key=${option}
@@ -48,9 +48,9 @@ function BatchSlider({ batch, choose }) {
     const whole = Math.round(Number(value));
     if (whole >= 1 && whole <= MAX_BATCH) choose({ batch: whole });
   };
-  return html`<div class="choice">
+  return html`<div class="bench-choice">
     <label class="choice-label" for="learn-batch">${t("word.batch")}</label>
-    <div class="slider">
+    <div class="bench-slider">
       <input id="learn-batch" type="range" min="0" max=${LAST_STEP} step="1" data-test="learn-batch"
         value=${Math.round(STEPS_PER_DOUBLING * Math.log2(batch))} aria-valuetext=${String(batch)}
         onInput=${(event) => take(2 ** (event.target.value / STEPS_PER_DOUBLING))} />
@@ -65,7 +65,7 @@ export function MemoryBar({ parts }) {
   const total = sumOf(parts);
   const whole = scaleOf(total);
   const words = PARTS.map(({ name }) => `${t(`part.${name}`)} ${formatBytes(parts[name])}`);
-  return html`<div class="memory">
+  return html`<div class="bench-memory">
     <div class="memory-bar" role="img" data-test="memory-bar" aria-label=${words.join(", ")}>
       ${PARTS.map(({ name, badge }) => html`
         <span key=${name} class="memory-part" style=${{
@@ -81,17 +81,23 @@ export function MemoryBar({ parts }) {
   </div>`;
 }
 
+/** The number of a part on its colour. */
+export function Badge({ part, text }) {
+  return html`<span class="part-badge" style=${{ background: `var(--part-${part})` }}>
+    ${text}</span>`;
+}
+
 function Legend({ parts }) {
   const total = sumOf(parts);
-  return html`<table class="legend" data-test="legend"><tbody>
+  return html`<table class="bench-legend" data-test="legend"><tbody>
     ${PARTS.map(({ name, badge }) => html`<tr key=${name}>
-      <td><span class="badge" style=${{ background: `var(--part-${name})` }}>${badge}</span></td>
+      <td><${Badge} part=${name} text=${badge} /></td>
       <th scope="row">${t(`part.${name}`)}</th>
-      <td class="right" title=${`${formatCount(parts[name])} B`}>${formatBytes(parts[name])}</td>
-      <td class="right muted">${formatShare(parts[name] / total)}</td>
+      <td class="to-right" title=${`${formatCount(parts[name])} B`}>${formatBytes(parts[name])}</td>
+      <td class="to-right muted">${formatShare(parts[name] / total)}</td>
     </tr>`)}
-    <tr class="total"><td></td><th scope="row">${t("learn.bench.together")}</th>
-      <td class="right" data-test="four-parts">${formatBytes(total)}</td><td></td></tr>
+    <tr class="sum-row"><td></td><th scope="row">${t("learn.bench.together")}</th>
+      <td class="to-right" data-test="four-parts">${formatBytes(total)}</td><td></td></tr>
   </tbody></table>`;
 }
 

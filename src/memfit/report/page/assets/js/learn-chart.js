@@ -28,7 +28,7 @@ export function StackChart({ areas, count, bands = [], marks = [], ticks = [], c
   const most = mostOf(areas, count);
   const y = (value) => HEIGHT - BOTTOM - (value / most) * (HEIGHT - BOTTOM - TOP - 6);
   const lower = new Float64Array(count);
-  return html`<div class="chart">
+  return html`<div class="stack-chart">
     <svg viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} role="img" aria-label=${label}
       preserveAspectRatio="none">
       ${bands.map((band) => html`<rect key=${band.from} x=${x(band.from)} y="0"
@@ -40,12 +40,14 @@ export function StackChart({ areas, count, bands = [], marks = [], ticks = [], c
         return html`<path key=${name} d=${pathOf(lower, under, { x, y, isStepped })}
           style=${{ fill: `var(--part-${name})` }} />`;
       })}
-      ${cursor !== null && html`<line class="cursor" x1=${x(cursor + 0.5)} x2=${x(cursor + 0.5)}
+      ${cursor !== null && html`<line class="chart-cursor"
+        x1=${x(cursor + 0.5)} x2=${x(cursor + 0.5)}
         y1="0" y2=${HEIGHT - BOTTOM} vector-effect="non-scaling-stroke" />`}
     </svg>
     <span class="chart-most muted small number">${formatBytes(most)}</span>
     ${bands.filter((band) => band.to - band.from > count * 0.05).map((band) => html`
-      <span key=${band.from} class="chart-band muted small"
+      <span key=${band.from} data-test="band"
+        class=${`chart-band muted small ${band.to - band.from < count * 0.1 ? "is-narrow" : ""}`}
         style=${{ left: `${(100 * (band.from + band.to)) / 2 / last}%` }}>
         ${t(`phase.${band.phase}`)}</span>`)}
     ${ticks.map((tick) => html`<span key=${tick.at} class="chart-band muted small number"

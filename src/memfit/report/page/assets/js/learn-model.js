@@ -28,9 +28,9 @@ export function ImageChapter({ number, world }) {
 
 function ShapeBlocks({ batch, shape }) {
   const sides = [["N", batch], ["C", shape[0]], ["H", shape[1]], ["W", shape[2]]];
-  return html`<div class="shape" data-test="shape">
+  return html`<div class="learn-shape" data-test="shape">
     ${sides.map(([letter, size], index) => html`
-      ${index > 0 && html`<span class="times" aria-hidden="true">×</span>`}
+      ${index > 0 && html`<span class="shape-times" aria-hidden="true">×</span>`}
       <span class="shape-side" key=${letter}>
         <b class="number">${formatCount(size)}</b>
         <span class="muted small">${letter} · ${t(`learn.image.${letter}`)}</span>
@@ -48,7 +48,7 @@ export function ModelChapter({ number, world }) {
   };
   return html`<${Chapter} number=${number} id="model">
     <${Para} of="learn.model.what" />
-    <pre class="code" tabindex="0">${[
+    <pre class="learn-code" tabindex="0">${[
       "model = nn.Sequential(",
       "    nn.Flatten(),",
       `    nn.Linear(${inputs}, ${HIDDEN}),`,
@@ -72,18 +72,19 @@ function LayerTable({ world }) {
     ["ReLU", HIDDEN, null],
     ["Linear", CLASSES, linear(HIDDEN, CLASSES)],
   ];
-  return html`<div class="wide"><table class="layers" data-test="layers">
+  return html`<div class="wide"><table class="learn-layers" data-test="layers">
     <thead><tr><th>${t("learn.model.layer")}</th><th>${t("learn.model.output")}</th>
       <th>${t("learn.model.formula")}</th>
-      <th class="right">${t("learn.model.count")}</th></tr></thead>
+      <th class="to-right">${t("learn.model.count")}</th></tr></thead>
     <tbody>
       ${rows.map(([name, width, made], index) => html`<tr key=${index}>
         <td><code>${name}</code></td>
         <td>${formatCount(batch)} × ${formatCount(width)}</td>
         <td class="muted">${made ? made[0] : t("learn.model.none")}</td>
-        <td class="right">${made ? formatCount(made[1]) : "0"}</td>
+        <td class="to-right">${made ? formatCount(made[1]) : "0"}</td>
       </tr>`)}
-      <tr class="total"><td>${t("word.total")}</td><td></td><td></td>
-        <td class="right" data-test="parameter-count">${formatCount(parametersOf(world))}</td></tr>
+      <tr class="sum-row"><td>${t("word.total")}</td><td></td><td></td>
+        <td class="to-right" data-test="parameter-count">
+          ${formatCount(parametersOf(world))}</td></tr>
     </tbody></table></div>`;
 }

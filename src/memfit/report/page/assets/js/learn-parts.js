@@ -3,6 +3,7 @@
 import { html } from "memfit/html";
 import { t } from "memfit/i18n";
 import { formatBytes, formatCount, formatShare } from "memfit/format";
+import { Badge } from "memfit/learn-bench";
 import { Chapter, Para, Rich } from "memfit/learn-text";
 import {
   bytesByHand, CLASSES, FLOAT32_BYTES, HIDDEN, IMAGES, inputsOf, keptByHand, LABEL_BYTES,
@@ -17,7 +18,7 @@ export function PartsChapter({ number, world, now, parts }) {
   const byHand = partsByHand(world);
   return html`<${Chapter} number=${number} id="parts">
     <${Para} of="learn.parts.what" />
-    <ol class="four" data-test="four">
+    <ol class="learn-four" data-test="four">
       ${PARTS.map(({ name, badge }) => html`<${Part} key=${name} name=${name} badge=${badge}
         world=${world} byHand=${byHand[name]} counted=${parts[name]}
         total=${sumOf(parts)} />`)}
@@ -27,16 +28,18 @@ export function PartsChapter({ number, world, now, parts }) {
 }
 
 function Part({ name, badge, world, byHand, counted, total }) {
-  return html`<li class="part" data-test=${`part-${name}`}
+  return html`<li class="learn-part" data-test=${`part-${name}`}
       style=${{ "--part": `var(--part-${name})` }}>
-    <h3><span class="badge">${badge}</span>${t(`part.${name}`)}
+    <h3><${Badge} part=${name} text=${badge} />${t(`part.${name}`)}
       <span class="part-size number"><b data-test=${`counted-${name}`} data-bytes=${counted}>
-        ${formatBytes(counted)}</b> <span class="muted">${formatShare(counted / total)}</span></span>
+        ${formatBytes(counted)}</b>${" "}
+        <span class="muted">${formatShare(counted / total)}</span></span>
     </h3>
     <${Para} of=${`learn.parts.${name}`} values=${{ data: IMAGES[world.image].name }} />
     ${name === "activations"
       ? html`<${Kept} world=${world} byHand=${byHand} />`
-      : html`<p class="formula number" data-test=${`formula-${name}`}>${formulaOf(name, world)}${" "}
+      : html`<p class="learn-formula number" data-test=${`formula-${name}`}>
+          ${formulaOf(name, world)}${" "}
           <span class="result">${bytesText(byHand)}</span></p>`}
     <${Agrees} byHand=${byHand} counted=${counted} />
   </li>`;
@@ -44,9 +47,10 @@ function Part({ name, badge, world, byHand, counted, total }) {
 
 /** Whether the arithmetic by hand comes to what the trace says, to the byte. */
 function Agrees({ byHand, counted }) {
-  const key = byHand === counted ? "learn.parts.same" : "learn.parts.different";
-  return html`<p class=${`agrees small ${byHand === counted ? "good" : "bad"}`} data-test="agrees">
-    ${byHand === counted ? "✓" : "≠"} ${t(key, { bytes: formatCount(counted) })}</p>`;
+  const isSame = byHand === counted;
+  const key = isSame ? "learn.parts.same" : "learn.parts.different";
+  return html`<p class=${`learn-agrees small ${isSame ? "is-good" : "is-bad"}`} data-test="agrees">
+    ${isSame ? "✓" : "≠"} ${t(key, { bytes: formatCount(counted) })}</p>`;
 }
 
 function formulaOf(name, world) {
@@ -74,14 +78,14 @@ function bytesText(bytes) {
 }
 
 function Kept({ world, byHand }) {
-  return html`<div class="wide"><table class="kept" data-test="kept"><tbody>
+  return html`<div class="wide"><table class="learn-kept" data-test="kept"><tbody>
     ${keptByHand(world).map((tensor) => html`<tr key=${tensor.key}>
       <th scope="row"><${Rich} of=${`learn.kept.${tensor.key}`} /></th>
-      <td class="right">${productText(tensor.factors)} × ${tensor.each} B</td>
-      <td class="right">${formatCount(bytesByHand(tensor))} B</td>
+      <td class="to-right">${productText(tensor.factors)} × ${tensor.each} B</td>
+      <td class="to-right">${formatCount(bytesByHand(tensor))} B</td>
     </tr>`)}
-    <tr class="total"><th scope="row">${t("word.total")}</th><td></td>
-      <td class="right">${bytesText(byHand).slice(2)}</td></tr>
+    <tr class="sum-row"><th scope="row">${t("word.total")}</th><td></td>
+      <td class="to-right">${bytesText(byHand).slice(2)}</td></tr>
   </tbody></table></div>`;
 }
 
@@ -94,18 +98,18 @@ function Peak({ world, now, parts }) {
     hidden: HIDDEN, bias: formatCount(HIDDEN * FLOAT32_BYTES),
   };
   const isBias = missing === HIDDEN * FLOAT32_BYTES;
-  return html`<details class="peak" data-test="peak">
+  return html`<details class="learn-peak" data-test="peak">
     <summary>${t("learn.peak.title")}</summary>
     <${Para} of="learn.peak.what" values=${values} />
     <div class="wide"><table data-test="peak-parts"><tbody>
       ${AT_PEAK.map((name) => html`<tr key=${name}>
         <th scope="row"><span class="swatch" style=${{ background: `var(--part-${name})` }}></span>
           ${t(`part.${name}`)}</th>
-        <td class="right" data-part=${name}>${formatCount(now.parts[name])} B</td>
-        <td class="right muted">${formatBytes(now.parts[name])}</td></tr>`)}
-      <tr class="total"><th scope="row">${t("word.total")}</th>
-        <td class="right">${formatCount(now.totalBytes)} B</td>
-        <td class="right muted">${formatBytes(now.totalBytes)}</td></tr>
+        <td class="to-right" data-part=${name}>${formatCount(now.parts[name])} B</td>
+        <td class="to-right muted">${formatBytes(now.parts[name])}</td></tr>`)}
+      <tr class="sum-row"><th scope="row">${t("word.total")}</th>
+        <td class="to-right">${formatCount(now.totalBytes)} B</td>
+        <td class="to-right muted">${formatBytes(now.totalBytes)}</td></tr>
     </tbody></table></div>
     ${missing > 0 && html`<${Para} of=${isBias ? "learn.peak.bias" : "learn.peak.gradients"}
       values=${values} />`}

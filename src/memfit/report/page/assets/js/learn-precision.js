@@ -3,6 +3,7 @@
 import { html } from "memfit/html";
 import { t } from "memfit/i18n";
 import { formatCount } from "memfit/format";
+import { Badge } from "memfit/learn-bench";
 import { Chapter, Para } from "memfit/learn-text";
 import { PARTS, partsByPlan, PRECISIONS, sumOf } from "memfit/learn-world";
 
@@ -17,10 +18,11 @@ export function PrecisionChapter({ number, world, at }) {
   };
   return html`<${Chapter} number=${number} id="precision">
     <${Para} of="learn.precision.what" />
-    <div class="wide"><table class="layers" data-test="precisions">
-      <thead><tr><th></th>${PRECISIONS.map((precision) => html`<th class="right" key=${precision}>
+    <div class="wide"><table class="learn-layers" data-test="precisions">
+      <thead><tr><th></th>${PRECISIONS.map((precision) => html`<th key=${precision}
+        class="to-right">
         ${t(`learn.choice.${precision}`)}</th>`)}
-        <th class="right">${t("learn.precision.ratio")}</th></tr></thead>
+        <th class="to-right">${t("learn.precision.ratio")}</th></tr></thead>
       <tbody>
         ${PARTS.map(({ name, badge }) => html`<${Row} key=${name} badge=${badge} part=${name}
           title=${t(`part.${name}`)} full=${full[name]} mixed=${mixed[name]} />`)}
@@ -36,10 +38,11 @@ export function PrecisionChapter({ number, world, at }) {
 function Row({ badge, part, title, full, mixed, isTotal = false }) {
   const ratio = full === 0 ? "–" : `× ${(mixed / full).toFixed(2)}`;
   const isSame = full === mixed;
-  return html`<tr class=${isTotal ? "total" : ""}>
-    <th scope="row">${badge && html`<span class="badge"
-      style=${{ background: `var(--part-${part})` }}>${badge}</span>`} ${title}</th>
-    <td class="right">${formatCount(full)} B</td><td class="right">${formatCount(mixed)} B</td>
-    <td class=${`right ${isSame ? "muted" : ""}`}>${isSame ? t("learn.precision.same") : ratio}</td>
+  return html`<tr class=${isTotal ? "sum-row" : ""}>
+    <th scope="row">${badge && html`<${Badge} part=${part} text=${badge} />`} ${title}</th>
+    <td class="to-right">${formatCount(full)} B</td>
+    <td class="to-right">${formatCount(mixed)} B</td>
+    <td class=${`to-right ${isSame ? "muted" : ""}`}>
+      ${isSame ? t("learn.precision.same") : ratio}</td>
   </tr>`;
 }

@@ -24,7 +24,8 @@ export function MythsChapter({ number, world, now, parts }) {
   };
   return html`<${Chapter} number=${number} id="myths">
     <${Para} of="learn.myths.what" />
-    ${MYTHS.map((name) => html`<details class="reveal" key=${name} data-test=${`myth-${name}`}>
+    ${MYTHS.map((name) => html`<details class="learn-reveal" key=${name}
+        data-test=${`myth-${name}`}>
       <summary><${Rich} of=${`learn.myth.${name}`} values=${values} /></summary>
       <${Para} of=${`learn.myth.${name}.right`} values=${values} />
     </details>`)}
@@ -32,7 +33,7 @@ export function MythsChapter({ number, world, now, parts }) {
 }
 
 /** Chapter 8. */
-export function QuestionsChapter({ number, world, choose, at }) {
+export function QuestionsChapter({ number, choose, at }) {
   const parts = (change) => partsByPlan(at({ ...COURSE, ...change }).timeline);
   const [here, twice, sgd, colour, mixed] = [{}, { batch: 128 }, { optimizer: "sgd" },
     { image: "colour" }, { precision: "amp-bf16" }].map(parts);
@@ -49,7 +50,7 @@ export function QuestionsChapter({ number, world, choose, at }) {
   return html`<${Chapter} number=${number} id="questions">
     <${Para} of="learn.questions.what" />
     ${QUESTIONS.map((name) => html`<${Question} key=${name} name=${name} values=${values}
-      world=${world} choose=${choose} />`)}
+      choose=${choose} />`)}
   <//>`;
 }
 
@@ -62,7 +63,7 @@ const TRIALS = {
 };
 
 function Question({ name, values, choose }) {
-  return html`<details class="reveal question" data-test=${`question-${name}`}>
+  return html`<details class="learn-reveal" data-test=${`question-${name}`}>
     <summary><${Rich} of=${`learn.question.${name}`} values=${values} /></summary>
     <${Para} of=${`learn.question.${name}.answer`} values=${values} />
     ${TRIALS[name] && html`<button type="button" class="button small" data-test=${`try-${name}`}

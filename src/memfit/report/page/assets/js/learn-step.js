@@ -27,16 +27,16 @@ export function StepChapter({ number, now }) {
   const go = (step) => setIndex(Math.max(0, Math.min(stops.length - 1, index + step)));
   return html`<${Chapter} number=${number} id="step">
     <${Para} of="learn.step.what" />
-    <div class="stops segmented" role="group" aria-label=${t("learn.step.instants")}>
+    <div class="step-stops segmented" role="group" aria-label=${t("learn.step.instants")}>
       ${stops.map(({ name }, place) => html`<button type="button" key=${name}
         aria-pressed=${place === index} data-test=${`stop-${name}`}
         onClick=${() => setIndex(place)}>${t(`learn.stop.${name}`)}</button>`)}
     </div>
     <div class="step-body">
-      <pre class="code" tabindex="0">${LINES.map(([line, phase]) => html`<span
+      <pre class="learn-code" tabindex="0">${LINES.map(([line, phase]) => html`<span
         class=${phase === stop.phase ? "now" : ""}>${line}${"\n"}</span>`)}</pre>
       <div class="step-words" data-test="step-words" aria-live="polite">
-        <${Para} of=${`learn.step.${stop.name}`} />
+        <${Para} of=${wordsOf(stop, timeline)} />
         <${Alive} timeline=${timeline} position=${stop.position} />
       </div>
     </div>
@@ -51,6 +51,12 @@ export function StepChapter({ number, now }) {
     </div>
     <${Para} of="learn.step.first" />
   <//>`;
+}
+
+/** The text of an instant; some optimizers take no room on the way. */
+function wordsOf({ name, position }, timeline) {
+  const isInPlace = name === "optimizer" && timeline.partsAt(position).temporaries === 0;
+  return isInPlace ? "learn.step.optimizer.in_place" : `learn.step.${name}`;
 }
 
 /** The last instant of the step before. */
@@ -87,11 +93,11 @@ function fullest(timeline, from, to) {
 
 function Alive({ timeline, position }) {
   const bytes = timeline.partsAt(position);
-  return html`<table class="alive number" data-test="alive"><tbody>
+  return html`<table class="learn-alive number" data-test="alive"><tbody>
     ${SHOWN.map((name) => html`<tr key=${name} class=${bytes[name] ? "" : "muted"}>
       <th scope="row"><span class="swatch" style=${{ background: `var(--part-${name})` }}></span>
         ${t(`part.${name}`)}</th>
-      <td class="right" data-part=${name}>${formatCount(bytes[name])} B</td></tr>`)}
+      <td class="to-right" data-part=${name}>${formatCount(bytes[name])} B</td></tr>`)}
   </tbody></table>`;
 }
 
@@ -101,7 +107,7 @@ function Timeline({ timeline, position }) {
   const areas = SHOWN.map((name) => ({ name, values: partBytes[parts.indexOf(name)] }));
   const bands = timeline.bands.filter((band) => band.to <= count);
   const second = startOf(timeline, "data", lastStep(timeline));
-  return html`<figure class="figure" data-test="step-chart">
+  return html`<figure class="learn-figure" data-test="step-chart">
     <${StackChart} areas=${areas} count=${count} bands=${bands} cursor=${position}
       marks=${[{ at: 0, text: t("learn.step.one") }, { at: second, text: t("learn.step.two") }]}
       isStepped=${true} label=${t("learn.step.chart")} />
@@ -116,7 +122,7 @@ function Changes({ timeline, position, before }) {
   const [then, here] = [before, position].map((place) => timeline.liveAt(place));
   const came = here.filter((number) => !then.includes(number));
   const went = then.filter((number) => !here.includes(number));
-  return html`<div class="changes">
+  return html`<div class="step-changes">
     <${Tensors} title="learn.step.came" numbers=${came} timeline=${timeline} />
     <${Tensors} title="learn.step.went" numbers=${went} timeline=${timeline} />
   </div>`;

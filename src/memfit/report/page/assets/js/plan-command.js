@@ -13,8 +13,11 @@ const COPIED_MS = 1500;
  * @param {object} choice of a card
  */
 export function commandLine(document, batch, choice) {
-  const words = [...document.command, "--batch-size", String(batch), "--gpu", gpuFlag(choice)];
-  return words.map(quoted).join(" ");
+  return wordsOf(document, batch, choice).join(" ");
+}
+
+function wordsOf(document, batch, choice) {
+  return [...document.command, "--batch-size", String(batch), "--gpu", gpuFlag(choice)].map(quoted);
 }
 
 /** @param {{document: object, batch: number, choice: object}} properties */
@@ -29,7 +32,8 @@ export function Command({ document, batch, choice }) {
   return html`<div class="command">
     <span class="label">${t("control.command")}</span>
     <div class="command-line">
-      <code data-test="command" tabindex="0">${line}</code>
+      <code data-test="command" tabindex="0">${wordsOf(document, batch, choice).map(
+        (word, index) => html`${index ? " " : ""}<span key=${index}>${word}</span>`)}</code>
       <button type="button" class="button" data-test="copy" onClick=${copy} aria-live="polite">
         ${t(copied === line ? "word.copied" : "word.copy")}</button>
     </div>

@@ -140,14 +140,22 @@ export function RecipeFacts({ document }) {
     ["control.optimizer", optimizerText(recipe.optimizer)],
     ["control.checkpointing", yes(recipe.gradient_checkpointing)],
     ["control.accumulation", document.accumulation],
-    ["control.memoryFormat", recipe.memory_format], ["control.zeroGrad", recipe.zero_grad],
-    ["control.attention", recipe.attention], ["control.clip", recipe.clip_grad_norm ?? "–"],
-    ["control.ema", yes(recipe.ema)], ["control.benchmark", yes(recipe.cudnn_benchmark)],
+    ["control.memoryFormat", recipe.memory_format],
   ];
-  return html`<details class="recipe-facts small" data-test="recipe-facts" open>
-    <summary>${t("control.recipe")}</summary>
-    <dl>${rows.map(([label, value]) => html`<div key=${label}>
-      <dt>${t(label)}</dt><dd class="mono">${String(value)}</dd></div>`)}</dl>
+  const rest = [
+    ["control.zeroGrad", recipe.zero_grad], ["control.attention", recipe.attention],
+    ["control.clip", recipe.clip_grad_norm ?? "–"], ["control.ema", yes(recipe.ema)],
+    ["control.benchmark", yes(recipe.cudnn_benchmark)],
+  ];
+  return html`<section class="recipe-facts small" data-test="recipe-facts"
+    aria-label=${t("control.recipe")}>
+    <${Values} rows=${rows} />
+    <details><summary>${t("control.rest")}</summary><${Values} rows=${rest} /></details>
     <p class="muted">${t("control.readOnly")}</p>
-  </details>`;
+  </section>`;
+}
+
+function Values({ rows }) {
+  return html`<dl>${rows.map(([label, value]) => html`<div key=${label}>
+    <dt>${t(label)}</dt><dd class="mono">${String(value)}</dd></div>`)}</dl>`;
 }

@@ -7,16 +7,18 @@ import { PARTS, percent, shares } from "memfit/plan-view";
 
 /**
  * @param {{parts: Record<string, number>, totalBytes: number, limitBytes: number|null,
- *   safety?: number, language: string}} properties
+ *   safety?: number, test?: string, hasLegend?: boolean,
+ *   names?: string[]}} properties
  */
-export function PartsBar({ parts, totalBytes, limitBytes, safety = 0, test = "parts" }) {
+export function PartsBar({ parts, totalBytes, limitBytes, safety = 0, test = "parts",
+  hasLegend = true, names = PARTS }) {
   const [active, setActive] = useState(null);
   const widest = Math.max(totalBytes, limitBytes ?? 0);
-  const shown = PARTS.filter((part) => parts[part] !== 0);
+  const shown = names.filter((part) => parts[part] !== 0);
   const share = (bytes) => `${(100 * bytes) / widest}%`;
   return html`<div class="parts" data-test=${test}>
-    <div class="bar-frame">
-      <div class="bar" onPointerLeave=${() => setActive(null)}>
+    <div class="part-frame">
+      <div class="part-bar" onPointerLeave=${() => setActive(null)}>
         ${shown.map((part) => html`
           <div key=${part} class=${`slice ${active && active !== part ? "faded" : ""}`}
             style=${{ width: share(parts[part]), background: `var(--part-${part})` }}
@@ -27,14 +29,14 @@ export function PartsBar({ parts, totalBytes, limitBytes, safety = 0, test = "pa
       ${limitBytes && html`<i class="limit" style=${{ left: share(limitBytes) }}></i>`}
     </div>
     <${BarScale} ...${{ totalBytes, limitBytes, safety, widest }} />
-    <${Legend} ...${{ parts, totalBytes, active, setActive }} />
+    ${hasLegend && html`<${Legend} ...${{ names, parts, totalBytes, active, setActive }} />`}
   </div>`;
 }
 
 function BarScale({ totalBytes, limitBytes, safety, widest }) {
   const end = limitBytes ?? totalBytes;
   const at = `${(100 * end) / widest}%`;
-  return html`<div class="bar-scale small muted number">
+  return html`<div class="part-scale small muted number">
     <span>0</span>
     ${limitBytes && safety > 0 && safety < 1 && html`
       <span class="pointer" style=${{ left: `${(100 * limitBytes * safety) / widest}%` }}>
@@ -45,12 +47,12 @@ function BarScale({ totalBytes, limitBytes, safety, widest }) {
   </div>`;
 }
 
-function Legend({ parts, totalBytes, active, setActive }) {
-  const tenths = shares(PARTS.map((part) => parts[part]));
-  return html`<dl class="legend">
-    ${PARTS.map((part, index) => html`
+function Legend({ names, parts, totalBytes, active, setActive }) {
+  const tenths = shares(names.map((part) => parts[part]));
+  return html`<dl class="part-legend">
+    ${names.map((part, index) => html`
       <div key=${part} tabindex="0" data-test=${`part-${part}`} data-bytes=${parts[part]}
-        class=${`legend-item ${active === part ? "active" : ""} ${parts[part] ? "" : "none"}`}
+        class=${`part-item ${active === part ? "active" : ""} ${parts[part] ? "" : "none"}`}
         title=${exactly(parts[part])} onPointerEnter=${() => setActive(part)}
         onPointerLeave=${() => setActive(null)} onFocus=${() => setActive(part)}
         onBlur=${() => setActive(null)}>
@@ -62,7 +64,7 @@ function Legend({ parts, totalBytes, active, setActive }) {
               <span class="muted small">${percent(tenths[index])}</span>`}
         </dd>
       </div>`)}
-    <div class="legend-item sum" tabindex="0" data-test="total" data-bytes=${totalBytes}
+    <div class="part-item sum" tabindex="0" data-test="total" data-bytes=${totalBytes}
       title=${exactly(totalBytes)} onFocus=${() => setActive("total")}
       onBlur=${() => setActive(null)} onPointerEnter=${() => setActive("total")}
       onPointerLeave=${() => setActive(null)}>

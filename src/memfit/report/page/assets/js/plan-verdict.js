@@ -84,12 +84,12 @@ function sentence(view, card) {
 
 function Numbers({ view, limits, batch, document }) {
   const percent = Math.round(100 * document.safety);
-  return html`<div class="figures">
+  return html`<div class="stats">
     <${Figure} label=${t("verdict.recommended")} note=${t("verdict.within", { percent })}
       value=${limits?.recommended} current=${batch} test="recommended" />
     <${Figure} label=${t("verdict.largest")} note=${t("verdict.largestNote")}
       value=${limits?.largest} current=${batch} test="largest" />
-    <div class="figure still">
+    <div class="stat still">
       <span class="muted small">${t("verdict.peak")}</span>
       <b class="number" data-test="peak-total">${view ? formatBytes(view.totalBytes) : "…"}</b>
       <span class="muted small" data-test="exact">${view && !view.exact
@@ -100,7 +100,7 @@ function Numbers({ view, limits, batch, document }) {
 
 function Figure({ label, note, value, current, test }) {
   const isNone = value === 0 || value === null;
-  return html`<button type="button" class="figure" data-test=${test} disabled=${!value}
+  return html`<button type="button" class="stat" data-test=${test} disabled=${!value}
     aria-pressed=${value === current} onClick=${() => setBatch(value)}>
     <span class="muted small">${label}</span>
     <b class="number">${value === undefined ? "…" : isNone ? t("verdict.none")

@@ -14,15 +14,7 @@ export const PARTS = [
  * @param {number} batch
  */
 export function viewAt(plan, card, batch) {
-  const at = plan.at(batch);
-  const parts = { ...at.parts, context: card.context_bytes };
-  const totalBytes = at.peakReservedBytes + card.context_bytes;
-  return { ...at, parts, totalBytes, card, verdict: plan.verdict(card, batch) };
-}
-
-/** Whether a batch can be shown: others need a trace of their own. */
-export function isKnown(plan, batch) {
-  return plan.document.is_affine || String(batch) in plan.document.traced || plan.isExact(batch);
+  return { ...plan.at(batch, card), card, verdict: plan.verdict(card, batch) };
 }
 
 /**

@@ -10,7 +10,7 @@ const RECENT_BATCHES = 12; // whose timelines are kept
 
 /**
  * What of a card decides.
- * @typedef {{usable_bytes: number, context_bytes: number}} Card
+ * @typedef {{usable_bytes: number, context_bytes: number, total_bytes: number}} Card
  */
 
 /**
@@ -107,9 +107,8 @@ export class Plan {
 
   /** Whether a batch runs on a card, releasing cached blocks where torch would. */
   fitsOn(card, batch) {
-    const capacityBytes = card.usable_bytes - card.context_bytes;
-    const key = `${capacityBytes} ${batch}`;
-    if (!this.fitting.has(key)) this.fitting.set(key, this.fitsIn(capacityBytes, batch));
+    const key = `${card.usable_bytes} ${card.context_bytes} ${card.total_bytes} ${batch}`;
+    if (!this.fitting.has(key)) this.fitting.set(key, this.fitsByReplay(card, batch));
     return this.fitting.get(key);
   }
 
@@ -117,7 +116,7 @@ export class Plan {
   maxBatchOn(card) {
     if (this.isDocumentsCard(card)) return this.document.max_batch_size;
     const capacityBytes = card.usable_bytes - card.context_bytes;
-    return this.search("max", capacityBytes, (batch) => this.fitsOn(card, batch));
+    return this.search(`max ${card.total_bytes}`, capacityBytes, (batch) => this.fitsOn(card, batch));
   }
 
   /**
@@ -217,13 +216,14 @@ export class Plan {
     return (this.tape ?? this.tapeAt(batch)).leastBytesAt(batch);
   }
 
-  fitsIn(capacityBytes, batch) {
+  fitsByReplay(card, batch) {
+    const capacityBytes = card.usable_bytes - card.context_bytes;
     if (this.leastBytes(batch) > capacityBytes) return false;
     const isLimited = this.settings.per_process_memory_fraction !== 1;
     const known = this.peaks.get(batch);
     if (!isLimited && known !== undefined && known.reservedBytes <= capacityBytes) return true;
     const tape = this.tapeAt(batch);
-    return fits(tape, tape.sizesAt(batch), capacityBytes, this.settings);
+    return fits(tape, tape.sizesAt(batch), capacityBytes, this.settings, card.total_bytes);
   }
 
   /** Whether the document's own, always exact answers are about this card. */

@@ -45,15 +45,15 @@ const en = {
   "data.sample.of": "{name}, {width} × {height} pixels",
   "data.sample.reduced": "Reduced to {width} × {height} to show it here.",
   "data.histogram": "How pixel values spread",
-  "data.histogram.of": "every pixel of {split}, from 0 (dark) to 255 (bright); the dashed line is the "
-    + "mean, the bar one standard deviation to each side",
+  "data.histogram.of": "every pixel of {split}, from 0 (dark) to 255 (bright); the dashed line is "
+    + "the mean, the bar one standard deviation to each side",
   "data.histogram.cut": "{share} of all values are {value}: cut off here.",
   "data.channel": "channel",
   "data.mean": "mean",
   "data.std": "standard deviation",
   "data.delivered": "What the loader delivers",
-  "data.delivered.what": "Bytes are divided by 255, then the mean is subtracted and divided by the "
-    + "standard deviation, channel by channel. The pictures are shown with that undone.",
+  "data.delivered.what": "Bytes are divided by 255, then the mean is subtracted and divided by "
+    + "the standard deviation, channel by channel. The pictures are shown with that undone.",
   "data.delivered.resized": "Sizes vary, so images are resized to 224 × 224 here.",
   "data.plain": "as it is",
   "data.augmented": "augmented: {words}",

@@ -5,8 +5,9 @@ import { addStrings, t } from "memfit/i18n";
 import { hasDocument, isServed, readDocument } from "memfit/bundle";
 import { openPlan } from "memfit/plan";
 import { strings } from "memfit/strings-plan";
+import { strings as compareStrings } from "memfit/strings-plan-compare";
 import { cardOf, planState, setBatch, setPlanState, showPlan, usePlanState } from "memfit/plan-store";
-import { isKnown, useLimits, viewAt } from "memfit/plan-view";
+import { useLimits, viewAt } from "memfit/plan-view";
 import { useLater, useSettled } from "memfit/plan-hooks";
 import { useExact, usePlanning, useReplanForCard } from "memfit/plan-served";
 import { RecipeFacts, RecipeForm } from "memfit/plan-controls";
@@ -21,6 +22,7 @@ import { Ways } from "memfit/plan-ways";
 import { ExportMenu } from "memfit/plan-export";
 
 addStrings(strings);
+addStrings(compareStrings);
 
 /** A replay that takes longer waits until the slider rests. */
 const SLOW_MS = 30;
@@ -55,7 +57,7 @@ function PlanTab({ theme, language }) {
 function useShown(plan, card, batch, version) {
   const slow = useRef(0);
   const settled = useSettled(batch, slow.current > SLOW_MS ? PAUSE_MS : 0);
-  const wanted = isKnown(plan, settled) ? settled : null;
+  const wanted = plan.knows(settled) ? settled : null;
   const last = useRef(null);
   const view = useMemo(() => {
     if (wanted === null) return null;

@@ -72,7 +72,7 @@ export class Timeline {
     this.lastFreed ??= lastOfGroups(freedAt);
     const live = [];
     this.lastFreed.forEach((groupFreed, group) => {
-      if (groupFreed <= last + 40) return;
+      if (groupFreed <= last) return;
       const end = Math.min((group + 1) * GROUP, freedAt.length);
       for (let number = group * GROUP; number < end; number += 1) {
         if (allocatedAt[number] <= last && freedAt[number] > last) live.push(number);
@@ -182,9 +182,13 @@ export function peaksOf(tape, sizes, settings) {
   return { allocatedBytes, reservedBytes };
 }
 
-/** Whether a tape runs within a capacity, releasing cached blocks where torch would. */
-export function fits(tape, sizes, capacityBytes, settings) {
-  return run(tape, sizes, new CachingAllocator(settings, capacityBytes), () => {}) === null;
+/**
+ * Whether a tape runs within a capacity, releasing cached blocks where torch would.
+ * @param {number} deviceTotalBytes of which the settings may allow a share
+ */
+export function fits(tape, sizes, capacityBytes, settings, deviceTotalBytes) {
+  const allocator = new CachingAllocator(settings, capacityBytes, deviceTotalBytes);
+  return run(tape, sizes, allocator, () => {}) === null;
 }
 
 /** Play the events; where it stopped, or null. */

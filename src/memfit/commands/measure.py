@@ -1,0 +1,163 @@
+"""``memfit measure``: real training steps on a GPU, beside what was predicted."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from memfit.commands.output import show, show_json, working
+from memfit.errors import ExitCode, UsageError
+from memfit.flags import JsonFlag, MemoryFlags, recipe_of
+
+if TYPE_CHECKING:
+    from memfit.measure.session import Outcome, Session, Tally
+    from memfit.measure.suite import Entry
+    from memfit.measure.target import Target
+
+__all__ = ["measure"]
+
+
+def measure(
+    model: str | None = None,
+    *,
+    flags: MemoryFlags | None = None,
+    suite: Annotated[bool, Parameter(negative=())] = False,
+    find_limit: Annotated[bool, Parameter(negative=())] = False,
+    fraction: float = 1.0,
+    minutes: float | None = None,
+    records: Path | None = None,
+    on: str | None = None,
+    force: Annotated[bool, Parameter(negative=())] = False,
+    as_json: JsonFlag = False,
+) -> int:
+    """Run real training steps on a GPU and hold the plan against them.
+
+    Parameters
+    ----------
+    model:
+        As for memfit plan; with --suite the suite's file.
+    suite:
+        Measure all recipes of bench/truth/suite.toml, or of the file named; goes on where it
+        stopped.
+    find_limit:
+        Also find the largest micro-batch that really runs.
+    fraction:
+        Play a smaller card: the share of the GPU's memory that PyTorch may reserve.
+    minutes:
+        With --suite: start nothing new after so long.
+    records:
+        Folder of the records; bench/truth/records in a checkout, else records.
+    on:
+        cpu:2GiB tries the harness on the CPU under a virtual budget; kept apart from GPUs.
+    force:
+        Measure again what a record holds already.
+    as_json:
+        Print what was measured as JSON and nothing else.
+    """
+    from memfit.measure.records import default_folder
+    from memfit.measure.session import Session
+    from memfit.measure.target import choose_target
+
+    given = (flags or MemoryFlags()).given()
+    if minutes is not None and not (suite and minutes > 0):
+        raise UsageError("--minutes is for --suite, and above 0.")
+    if suite and given:
+        raise UsageError("The suite says what to measure; leave out the recipe's flags.")
+    target = choose_target(on, fraction)
+    session = Session(target, records or default_folder(), is_forced=force)
+    if suite:
+        return _suite(session, model, minutes, find_limit=find_limit, as_json=as_json)
+    return _one(session, model, given, find_limit=find_limit, as_json=as_json)
+
+
+def _suite(
+    session: Session, file: str | None, minutes: float | None, *, find_limit: bool, as_json: bool
+) -> int:
+    from memfit.measure.suite import default_suite, load_suite
+    from memfit.report.measure import outcome_line, render_tally
+
+    entries = load_suite(Path(file) if file else default_suite())
+
+    def tell(outcome: Outcome) -> None:
+        print(outcome_line(outcome), file=sys.stderr)
+
+    tally = session.measure_suite(entries, minutes=minutes, with_limits=find_limit, told=tell)
+    if as_json:
+        show_json(_tally_dict(session.target, tally))
+    else:
+        folder = session.folder / session.target.key
+        show(lambda console: render_tally(session.target, tally, folder, console))
+    return _exit_code(tally.outcomes, of_suite=True)
+
+
+def _one(
+    session: Session, model: str | None, given: dict[str, Any], *, find_limit: bool, as_json: bool
+) -> int:
+    from memfit.measure.records import record_path
+    from memfit.report.measure import render_outcomes
+
+    entry = working("planning", lambda: _entry(session, model, given))
+    outcomes = working("measuring", lambda: session.measure(entry, with_limit=find_limit))
+    if as_json:
+        show_json({
+            "schema_version": 1,
+            "target": session.target.facts(),
+            "outcomes": [_outcome_dict(outcome) for outcome in outcomes],
+        })  # fmt: skip
+    else:
+        path = record_path(session.folder, session.target, entry.name)
+        show(lambda console: render_outcomes(session.target, outcomes, path, console))
+    return _exit_code(outcomes, of_suite=False)
+
+
+def _entry(session: Session, model: str | None, given: dict[str, Any]) -> Entry:
+    """The recipe under a name of its own; without a micro-batch the one that a plan recommends."""
+    from memfit.api import plan_recipe
+    from memfit.measure.suite import entry_of
+
+    recipe = recipe_of(model, given)
+    batch_size = recipe.batch_size
+    if batch_size is None:
+        plan = plan_recipe(recipe, session.target.card, verify=False)
+        batch_size = max(1, plan.recommended_batch_size or 1)
+    return entry_of(recipe, (batch_size,))
+
+
+def _exit_code(outcomes: list[Outcome], *, of_suite: bool) -> int:
+    """Out of memory is an answer of a suite, and the answer about a single recipe."""
+    statuses = {outcome.measurement.status for outcome in outcomes}
+    if statuses & {"crashed", "timed_out"}:
+        return ExitCode.INCOMPLETE
+    if "out_of_memory" in statuses and not of_suite:
+        return ExitCode.DOES_NOT_FIT
+    return ExitCode.OK
+
+
+def _tally_dict(target: Target, tally: Tally) -> dict[str, Any]:
+    return {
+        "schema_version": 1,
+        "target": target.facts(),
+        "outcomes": [_outcome_dict(outcome) for outcome in tally.outcomes],
+        "kept": tally.kept,
+        "left": tally.left,
+        "skipped": {str(path): reason for path, reason in tally.skipped.items()},
+    }
+
+
+def _outcome_dict(outcome: Outcome) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    found, limit = outcome.comparison, outcome.limit
+    return {
+        "name": outcome.record.name,
+        "recipe": outcome.record.recipe,
+        "versions": outcome.record.versions,
+        "measurement": asdict(outcome.measurement),
+        "comparison": None if found is None else found.to_dict(),
+        "limit": None if limit is None else asdict(limit),
+        "predicted_max_batch_size": outcome.predicted_limit,
+        "note": outcome.note,
+    }

@@ -1,0 +1,68 @@
+/** Texts of the Compare and Snapshot tabs. */
+
+const en = {
+  "compare.keep": "Keep as A",
+  "compare.kept": "Kept as A",
+  "compare.keepNote": "Remember this plan, batch and card; change something; see both in Compare",
+  "compare.title": "Two plans side by side",
+  "compare.about": "A is what you kept on the Plan tab; B is what that tab shows now, "
+    + "or a plan document from the disk. Files are read as JSON on this page and go nowhere.",
+  "compare.open": "Open a plan or measurements…",
+  "compare.useCurrent": "B: what the Plan tab shows",
+  "compare.swap": "Swap A and B",
+  "compare.noA": "Nothing is kept as A yet. On the Plan tab, choose a batch and a card "
+    + "and press “Keep as A”.",
+  "compare.batch": "batch {batch}",
+  "compare.difference": "B − A",
+  "compare.allocated": "peak allocated",
+  "compare.reserved": "peak reserved",
+  "compare.total": "total",
+  "compare.measured": "Predicted beside measured",
+  "compare.predicted": "Predicted",
+  "compare.read": "Measured",
+  "compare.error": "Error",
+  "compare.source": "Source",
+  "compare.noMeasured": "No measured points. Open a record of memfit measure above to "
+    + "see them beside the plan.",
+  "compare.snapshot": "Predicted beside a snapshot",
+  "compare.snapshotAbout": "B against what {name} recorded at its peak.",
+  "compare.gap": "Snapshot − predicted",
+  "compare.tooLarge": "The file has {size}; at most {most} is read.",
+  "compare.notJson": "The file is not JSON.",
+  "compare.notRecord": "The file is neither a plan document nor a record of measurements.",
+  "compare.otherVersion": "The plan document is of version {version}; this page reads version 1.",
+  "compare.bad": "The record is damaged: {what}.",
+};
+
+const zh = {
+  "compare.keep": "留作 A",
+  "compare.kept": "已留作 A",
+  "compare.keepNote": "记住当前的规划、批大小和显卡；改动之后在“对比”里并排查看",
+  "compare.title": "两份规划并排对比",
+  "compare.about": "A 是在“规划”页留下的；B 是该页当前显示的内容，或从磁盘打开的规划文档。文件只在本页按 JSON 读取，不会上传。",
+  "compare.open": "打开规划或实测记录…",
+  "compare.useCurrent": "B：使用“规划”页当前内容",
+  "compare.swap": "交换 A 和 B",
+  "compare.noA": "还没有 A。请在“规划”页选好批大小和显卡，然后点击“留作 A”。",
+  "compare.batch": "批大小 {batch}",
+  "compare.difference": "B − A",
+  "compare.allocated": "峰值已分配",
+  "compare.reserved": "峰值已保留",
+  "compare.total": "合计",
+  "compare.measured": "预测与实测",
+  "compare.predicted": "预测",
+  "compare.read": "实测",
+  "compare.error": "误差",
+  "compare.source": "来源",
+  "compare.noMeasured": "没有实测点。可在上方打开 memfit measure 的记录，与规划对照。",
+  "compare.snapshot": "预测与快照",
+  "compare.snapshotAbout": "B 与 {name} 在峰值时的记录对照。",
+  "compare.gap": "快照 − 预测",
+  "compare.tooLarge": "文件大小为 {size}，最多读取 {most}。",
+  "compare.notJson": "文件不是 JSON。",
+  "compare.notRecord": "文件既不是规划文档，也不是实测记录。",
+  "compare.otherVersion": "规划文档的版本为 {version}；本页只能读取版本 1。",
+  "compare.bad": "记录已损坏：{what}。",
+};
+
+export const strings = { en, zh };

@@ -1,0 +1,61 @@
+/** Texts of the Snapshot tab. */
+
+const en = {
+  "part.unknown": "unknown",
+  "explain.timeline": "What the snapshot recorded",
+  "explain.device": "device {device}",
+  "explain.oom": "Ran out of memory",
+  "explain.peak": "Peak {size}",
+  "explain.sure": "How sure the parts are: {certain} certain, {likely} likely, {unknown} unknown.",
+  "explain.cause.full": "The card was full: {missing} less in use would have been enough.",
+  "explain.cause.fragmented": "Enough was free ({cached_free}), but in pieces of at most "
+    + "{largest_free}.",
+  "explain.asked": "{operator} in {where} asked for {requested}.",
+  "explain.had": "{allocated} were in use, {reserved} reserved, of {capacity}; the device had "
+    + "{device_free} left.",
+  "explain.fits": "The largest request with room: {fits}.",
+  "explain.most": "Most of it was {part}: {size}.",
+  "explain.batch": "About {share} of the batch might have fitted.",
+  "explain.biggest": "Largest at the peak",
+  "explain.where": "Made by",
+  "explain.facts": "About the trace",
+  "explain.fact.trace": "entries of the trace",
+  "explain.fact.allocations": "allocations",
+  "explain.fact.before": "there before the trace",
+  "explain.fact.steps": "training steps",
+  "explain.fact.releases": "cache releases",
+  "explain.fact.odd": "entries that fit nowhere",
+  "explain.fact.free": "reserved and free at the peak",
+  "explain.fact.largestFree": "largest free piece",
+  "explain.fact.stuck": "free in half-empty segments",
+};
+
+const zh = {
+  "part.unknown": "未知",
+  "explain.timeline": "快照记录的内容",
+  "explain.device": "设备 {device}",
+  "explain.oom": "显存不足",
+  "explain.peak": "峰值 {size}",
+  "explain.sure": "归类的把握：{certain} 确定，{likely} 很可能，{unknown} 未知。",
+  "explain.cause.full": "显卡已满：少占用 {missing} 就够了。",
+  "explain.cause.fragmented": "空闲总量足够（{cached_free}），但最大的一块只有 {largest_free}。",
+  "explain.asked": "{where} 中的 {operator} 请求了 {requested}。",
+  "explain.had": "已分配 {allocated}，已保留 {reserved}，上限 {capacity}；设备还剩 {device_free}。",
+  "explain.fits": "当时能满足的最大请求：{fits}。",
+  "explain.most": "其中最多的是{part}：{size}。",
+  "explain.batch": "批大小约为原来的 {share} 时可能放得下。",
+  "explain.biggest": "峰值时最大的分配",
+  "explain.where": "分配位置",
+  "explain.facts": "关于这份记录",
+  "explain.fact.trace": "记录条数",
+  "explain.fact.allocations": "分配次数",
+  "explain.fact.before": "记录开始前已存在",
+  "explain.fact.steps": "训练步数",
+  "explain.fact.releases": "缓存释放次数",
+  "explain.fact.odd": "无法对应的条目",
+  "explain.fact.free": "峰值时已保留但空闲",
+  "explain.fact.largestFree": "最大空闲块",
+  "explain.fact.stuck": "半空段中的空闲",
+};
+
+export const strings = { en, zh };

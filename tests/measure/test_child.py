@@ -1,0 +1,58 @@
+"""Processes of their own: what they print, how they end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from memfit.measure.job import Job, run_job
+from memfit.measure.target import Target
+from memfit.recipe import Recipe
+
+_MODEL = """
+import os, sys, time, torch
+from torch import nn
+class Net(nn.Sequential):
+    def forward(self, x):
+        print("noise on stdout")
+        os.write(1, b"more noise, below Python\\n")
+        if x.device.type != "meta" and {condition}:
+            {action}
+        return super().forward(x.flatten(1))
+def build():
+    return Net(nn.Linear(12, 4))
+"""
+
+
+def job(folder: Path, target: Target, action: str, **options: float) -> Job:
+    text = _MODEL.replace("{condition}", str(bool(action))).replace("{action}", action or "pass")
+    (folder / "net.py").write_text(text)
+    recipe = Recipe(model=f"{folder / 'net.py'}:build", input_shape=(3, 2, 2))
+    return Job(recipe, target, 4, **options)  # type: ignore[arg-type]
+
+
+def test_noise_is_no_answer(tmp_path: Path, target: Target) -> None:
+    answer = run_job(job(tmp_path, target, ""))
+    assert answer["status"] == "ok", answer
+    assert answer["peak_allocated_bytes"] > 0
+    assert answer["versions"] == {"cuda": None, "cudnn": None}
+
+
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        ("os._exit(7)", "exit code 7"),
+        ("raise ValueError('no such luck')", "ValueError: no such luck"),
+    ],
+)
+def test_a_crash_is_an_answer(tmp_path: Path, target: Target, action: str, words: str) -> None:
+    answer = run_job(job(tmp_path, target, action))
+    assert answer["status"] == "crashed"
+    assert words in answer["message"]
+
+
+def test_one_that_does_not_end_is_ended(tmp_path: Path, target: Target) -> None:
+    answer = run_job(job(tmp_path, target, "time.sleep(600)", limit_seconds=3.0))
+    assert answer["status"] == "timed_out"
+    assert "3 s" in answer["message"]
