@@ -19,7 +19,7 @@ def data() -> dict[str, Any]:
 
 @pytest.fixture
 def page(open_page: Open, data: dict[str, Any]) -> Any:
-    page = open_page({"data": data}, tab="data")
+    page = open_page({"data": data}, tab="#data")
     page.wait_for_selector("[data-test=data-view]")
     return page
 
@@ -53,13 +53,13 @@ def test_hostile_names_are_text(open_page: Open, data: dict[str, Any]) -> None:
     name = "<img src=x onerror=alert(1)>"
     names = [name, *data["classes"]["names"][1:]]
     page = open_page({"data": data | {"name": name, "classes": data["classes"] | {"names": names}}},
-                     tab="data")  # fmt: skip
+                     tab="#data")  # fmt: skip
     page.wait_for_selector("[data-test=data-view]")
     assert page.inner_text("[data-test=data-view] h2 >> nth=0") == name
     assert page.locator("img[src=x]").count() == 0
 
 
 def test_nothing_is_wider_than_a_phone(open_page: Open, data: dict[str, Any]) -> None:
-    page = open_page({"data": data}, tab="data", width=390)
+    page = open_page({"data": data}, tab="#data", width=390)
     page.wait_for_selector("[data-test=data-view]")
     assert page.evaluate("document.documentElement.scrollWidth") == 390

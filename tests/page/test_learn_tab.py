@@ -40,7 +40,7 @@ def documents() -> dict[str, Any]:
 
 @pytest.fixture
 def page(open_page: Open, documents: dict[str, Any]) -> Any:
-    page = open_page(documents, tab="learn")
+    page = open_page(documents, tab="#learn")
     page.wait_for_selector("[data-test=four]")
     return page
 
@@ -149,7 +149,8 @@ def test_chinese_covers_the_whole_tab(page: Any) -> None:
 def test_nothing_is_wider_than_a_phone(
     open_page: Open, documents: dict[str, Any], language: str
 ) -> None:
-    page = open_page(documents, tab="learn", width=390, language=language)
+    page = open_page(documents, tab="#learn", width=390)
+    page.click(f"[data-test=language-{language}]")
     page.wait_for_selector("[data-test=four]")
     page.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")
     for choice in ("colour", "amp-bf16"):

@@ -18,7 +18,7 @@ TABLES = [script.stem for script in SCRIPTS if script.stem.startswith("strings-"
 NAMES = re.compile(
     r"memfit|PyTorch|CUDA|cuBLAS|cuDNN|GPU|CPU|SGD|Adam|AdamW|EMA|AMP|fp32|fp16|bf16|float32|ReLU"
     r"|Linear|CSV|SVG|PNG|JSON|HTML|Perfetto|CIFAR-10|MNIST|ResNet-50|GiB|MiB|KiB|nvidia-smi|VRAM"
-    r"|NCHW|NHWC|A/B|channels_last|SSH|foreach"
+    r"|NCHW|NHWC|A/B|channels.last|SSH|foreach|zero_grad"
 )
 
 

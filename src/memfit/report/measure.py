@@ -76,7 +76,7 @@ def outcome_line(outcome: Outcome) -> str:
         return line
     line += f", {format_bytes(m.peak_allocated_bytes)} allocated"
     if outcome.comparison is not None:
-        line += f" ({_percent(outcome.comparison.figures[0].error)} predicted)"
+        line += f" (plan {_percent(outcome.comparison.figures[0].error)})"
     return line
 
 

@@ -18,6 +18,7 @@ const COLOURS = [
   "phase-optimizer", "part-unknown", "surface", "line", "text", "muted", "accent", "card-line",
 ];
 const MOST_LANES = 8;
+const FRAME_MS = 12; // somewhat less than a frame at 60 Hz
 
 /** The style sheet's colours, by name without dashes. @returns {Record<string, string>} */
 export function chartColours() {
@@ -81,19 +82,23 @@ function useTimelineView(timeline, focus) {
   return [withinTape(view, timeline.count), setView];
 }
 
-/** A canvas at the screen's own resolution, drawn before the next frame when inputs change. */
+/** A canvas at the screen's own resolution: drawn at once, and not twice for one frame. */
 function useCanvas(width, height, draw, inputs) {
   const ref = useRef(null);
+  const latest = useRef(null);
+  const frame = useRef({ request: 0, drawnAt: -Infinity });
+  latest.current = { width, height, draw };
+  const paint = () => {
+    const { width: across, height: down, draw: drawn } = latest.current;
+    frame.current = { request: 0, drawnAt: performance.now() };
+    drawn(sized(ref.current, across, down));
+    ref.current.dataset.drawn = String(Number(ref.current.dataset.drawn ?? 0) + 1);
+  };
+  useEffect(() => () => cancelAnimationFrame(frame.current.request), []);
   useLayoutEffect(() => {
-    if (!width) return undefined;
-    const frame = requestAnimationFrame(() => {
-      const canvas = ref.current;
-      if (!canvas) return;
-      const pen = sized(canvas, width, height);
-      draw(pen);
-      canvas.dataset.drawn = String(Number(canvas.dataset.drawn ?? 0) + 1);
-    });
-    return () => cancelAnimationFrame(frame);
+    if (!width || frame.current.request) return; // the frame to come draws what is latest then
+    if (performance.now() - frame.current.drawnAt > FRAME_MS) paint();
+    else frame.current.request = requestAnimationFrame(paint);
   }, [width, height, ...inputs]);
   return ref;
 }
