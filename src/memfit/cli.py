@@ -10,9 +10,11 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Env
 
 from memfit import __version__
+from memfit.commands.explain import explain
 from memfit.commands.images import data
 from memfit.commands.plans import gpus, model, plan
 from memfit.commands.runs import evaluate, export, predict, train
+from memfit.commands.serve import serve
 from memfit.commands.studies import noise, study
 from memfit.commands.watch import watch
 from memfit.errors import ExitCode, MemfitError
@@ -32,7 +34,7 @@ app = App(
 
 #: In the order in which people meet them.
 COMMANDS = (
-    plan, model, data, train, predict, evaluate, export, study, noise, watch, gpus,
+    plan, model, data, train, predict, evaluate, export, study, noise, serve, explain, watch, gpus,
 )  # fmt: skip
 
 for command in COMMANDS:

@@ -26,6 +26,11 @@ def run_here(job: Job) -> dict[str, Any]:
 
 
 @pytest.fixture
+def run_in_process() -> Callable[[Job], dict[str, Any]]:
+    return run_here
+
+
+@pytest.fixture
 def target() -> Target:
     return choose_target("cpu:64MiB")
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cyclopts import App
 
-from conftest import run_here
 from memfit.commands.measure import measure
 from memfit.errors import MemfitError, UsageError
 from memfit.measure.session import Session
@@ -18,8 +20,9 @@ SMALL = ["mlp", "--input-shape", "1x8x8", "--optimizer", "sgd,momentum=0.9"]
 
 
 @pytest.fixture
-def app(monkeypatch: pytest.MonkeyPatch) -> App:
-    monkeypatch.setattr(Session, "run", staticmethod(run_here))
+def app(monkeypatch: pytest.MonkeyPatch, run_in_process: Callable[..., Any]) -> App:
+    session = partial(Session, run=run_in_process)
+    monkeypatch.setattr("memfit.measure.session.Session", session)
     made = App(name="memfit", result_action="return_value")
     made.command(measure)
     return made

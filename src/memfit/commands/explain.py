@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from memfit.commands.output import counting, show, show_json
+from cyclopts import Parameter
+
+from memfit.commands.output import counting, show, show_json, working
 from memfit.errors import ExitCode
 from memfit.flags import JsonFlag, Whole
+
+if TYPE_CHECKING:
+    from memfit.explain.explained import Explained
 
 __all__ = ["explain"]
 
 
-def explain(snapshot: Path, *, device: Whole = None, as_json: JsonFlag = False) -> int:
+def explain(
+    snapshot: Path,
+    *,
+    device: Whole = None,
+    html: Path | None = None,
+    force: Annotated[bool, Parameter(negative=())] = False,
+    as_json: JsonFlag = False,
+) -> int:
     """What fills GPU memory in a snapshot of PyTorch, and why memory ran out.
 
     Parameters
@@ -20,12 +34,21 @@ def explain(snapshot: Path, *, device: Whole = None, as_json: JsonFlag = False) 
         A file written by torch.cuda.memory._dump_snapshot, or by memfit plan --snapshot.
     device:
         The GPU's number in the snapshot; the one with the most memory when omitted.
+    html:
+        Write what was found as one HTML file: look into every instant.
+    force:
+        Overwrite what exists.
     as_json:
         Print what was found as JSON and nothing else.
     """
     from memfit.explain.explained import explain_snapshot
+    from memfit.report.output_path import check_output_path
 
+    if html is not None:
+        check_output_path(html, what="page", suffixes=(".html", ".htm"), force=force)
     explained = counting("MiB", lambda step: explain_snapshot(snapshot, device, step))
+    if html is not None:
+        working("drawing the page", lambda: _write_page(explained, html))
     if as_json:
         show_json(explained.to_dict())
     else:
@@ -33,3 +56,11 @@ def explain(snapshot: Path, *, device: Whole = None, as_json: JsonFlag = False) 
 
         show(lambda console: render_explained(explained, console))
     return ExitCode.OK
+
+
+def _write_page(explained: Explained, path: Path) -> None:
+    from memfit.report.output_path import write_output
+    from memfit.report.page.report import explain_page
+
+    write_output(path, explain_page(explained).encode())
+    print(f"page: {path}", file=sys.stderr)

@@ -92,8 +92,8 @@ def _write_page(plan: Plan, options: list[Option] | None, path: Path) -> None:
 
 
 def _write_snapshot(plan: Plan, path: Path) -> None:
+    from memfit.explain.export import plan_snapshot
     from memfit.report.output_path import write_output
-    from memfit.report.page.report import plan_snapshot
 
     write_output(path, plan_snapshot(plan))
     print(f"snapshot: {path}", file=sys.stderr)

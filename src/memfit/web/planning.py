@@ -124,7 +124,7 @@ class PlanningDesk:
         return _json({"batch": batch, "bytes": list(found)})
 
     def _snapshot(self, request: dict[str, Any], progress: Progress) -> bytes:
-        from memfit.report.page.report import plan_snapshot
+        from memfit.explain.export import plan_snapshot
 
         plan = self._plan(request, progress)
         with self._watched(progress):

@@ -1,12 +1,13 @@
-"""The one-file report of a plan."""
+"""The one-file reports: of a plan, and of a memory snapshot."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from memfit.memory.allocator_settings import AllocatorSettings
-from memfit.memory.snapshot import snapshot_bytes
+from memfit.explain.document import explain_document
+from memfit.explain.explained import Explained
+from memfit.explain.export import plan_snapshot
 from memfit.planner.options import Option
 from memfit.planner.plan import Plan
 from memfit.report.page.data_document import data_document
@@ -14,7 +15,7 @@ from memfit.report.page.document import Measured, plan_document
 from memfit.report.page.html import single_file
 from memfit.report.page.learn_documents import learn_documents
 
-__all__ = ["plan_page", "plan_snapshot"]
+__all__ = ["explain_page", "plan_page"]
 
 
 def plan_page(
@@ -37,12 +38,7 @@ def plan_page(
     return single_file(documents)
 
 
-def plan_snapshot(plan: Plan, batch_size: int | None = None) -> bytes:
-    """The step as a memory snapshot that PyTorch's own viewer opens.
-
-    Args:
-        plan: of a recipe.
-        batch_size: a micro-batch; the asked or the recommended one when omitted.
-    """
-    tape, sizes = plan.tape_at(plan.at(batch_size).batch_size)
-    return snapshot_bytes(tape, sizes, AllocatorSettings.parse(plan.recipe.allocator))
+def explain_page(explained: Explained) -> str:
+    """The page with what a memory snapshot says, and the lessons inside."""
+    documents = {"explain": explain_document(explained), "learn": learn_documents()}
+    return single_file(documents)

@@ -76,6 +76,7 @@ function PlanView({ state, planning, theme, language }) {
   const card = useMemo(() => cardOf(document, choice), [document, choice]);
   const limits = useLimits(plan, card, version);
   const { view, lastView, isPending } = useShown(plan, card, batch, version);
+  const drawn = useSettled(lastView, 0); // the verdict answers first, the charts a frame later
   const exact = useExact(state);
   const stretch = useRef(0);
   stretch.current = limits ? lastBatch(limits, batch) : Math.max(stretch.current, 2 * batch);
@@ -96,7 +97,7 @@ function PlanView({ state, planning, theme, language }) {
       ${isServed ? html`<${RecipeForm} planning=${planning} />`
         : html`<${RecipeFacts} document=${document} />`}
     </aside>
-    ${lastView && html`<${Details} ...${{ state, view: lastView, card, limits, last, theme }}
+    ${drawn && html`<${Details} ...${{ state, view: drawn, card, limits, last, theme }}
       language=${language} />`}`;
 }
 
