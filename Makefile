@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test browser check bench format docs clean
+.PHONY: demo test browser check truth bench format docs clean
 
 demo: $(READY)  ## plan ResNet-50 for a 12 GiB card
 	$(BIN)/memfit plan torchvision:resnet50 --input-shape 3x224x224 --optimizer adamw --precision amp-fp16 --gpu rtx-3060
@@ -22,7 +22,10 @@ check: $(READY)  ## format, lint, types, documentation; changes nothing
 	$(BIN)/mypy
 	$(BIN)/python docs/generate.py --check
 
-bench: $(READY)  ## accuracy, speed, peers, data, training; writes bench/results/
+truth: $(READY)  ## predicted against measured on GPUs; writes docs/accuracy.md
+	$(BIN)/python bench/truth/truth.py
+
+bench: $(READY)  ## accuracy, speed, peers, data, training, page; writes bench/results/
 	$(BIN)/python bench/accuracy.py
 	$(BIN)/python bench/speed.py
 	$(BIN)/python bench/oracle.py
@@ -31,6 +34,7 @@ bench: $(READY)  ## accuracy, speed, peers, data, training; writes bench/results
 	$(BIN)/python bench/train.py
 	$(BIN)/python bench/noise.py
 	$(BIN)/python bench/kills.py
+	$(BIN)/python bench/page.py
 
 format: $(READY)
 	$(BIN)/ruff format .

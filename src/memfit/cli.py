@@ -12,6 +12,7 @@ from cyclopts.config import Env
 from memfit import __version__
 from memfit.commands.explain import explain
 from memfit.commands.images import data
+from memfit.commands.measure import measure
 from memfit.commands.plans import gpus, model, plan
 from memfit.commands.runs import evaluate, export, predict, train
 from memfit.commands.serve import serve
@@ -34,7 +35,8 @@ app = App(
 
 #: In the order in which people meet them.
 COMMANDS = (
-    plan, model, data, train, predict, evaluate, export, study, noise, serve, explain, watch, gpus,
+    plan, model, data, train, predict, evaluate, export, study, noise, serve, explain, watch,
+    measure, gpus,
 )  # fmt: skip
 
 for command in COMMANDS:

@@ -135,6 +135,19 @@ def test_a_share_of_a_gpu_is_what_the_allocator_may_reserve(
     assert choose_target(None, 1.0).card.usable_bytes == CARD.usable_bytes
 
 
+def test_a_card_that_nvml_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = '["NVIDIA H999 MIG 1g", 9, 0, 16, 9000000000, 10000000000]'
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("memfit.measure.target.local_gpu", lambda: None)
+    monkeypatch.setattr("memfit.measure.target._ASK_CUDA", f"print({answer!r})")
+    target = choose_target()
+    assert (target.key, target.card.usable_bytes) == ("nvidia-h999-mig-1g", 9_000_000_000)
+    assert target.card.compute_capability == (9, 0)
+    monkeypatch.setattr("memfit.measure.target._ASK_CUDA", "raise SystemExit('no device')")
+    with pytest.raises(NeedsGPU, match="no device"):
+        choose_target()
+
+
 allocations = st.lists(
     st.tuples(
         st.tuples(st.sampled_from("ab"), st.sampled_from("xy"), st.just("forward")),

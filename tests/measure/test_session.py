@@ -41,6 +41,9 @@ def test_a_recipe_is_measured_taken_apart_and_kept(make_session: Make, entry: En
         by_name = {f.name: f for f in outcome.comparison.parts}
         assert by_name["parameters"].error == 0
         assert outcome.measurement.parts is not None
+    kept = make_session(run=lambda _: pytest.fail("it is in the record")).measure(entry)
+    assert [k.comparison for k in kept] == [outcome.comparison for outcome in outcomes[:3]]
+    assert "--force" in kept[0].note
     limit = outcomes[-1].limit
     assert limit is not None
     assert limit.is_complete

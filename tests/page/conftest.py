@@ -61,6 +61,7 @@ def picture() -> Callable[[Any, str], None]:
 
     def keep(page: Any, name: str) -> None:
         ARTEFACTS.mkdir(exist_ok=True)
+        page.evaluate("scrollTo(0, 0)")
         page.screenshot(path=ARTEFACTS / f"{name}.png", full_page=True)
 
     return keep

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import OpenPage
 
 import memfit
 from memfit.catalogue import gpu
@@ -23,6 +22,7 @@ from memfit.planner.plan import Plan
 from memfit.report.page.document import plan_document
 
 Document = dict[str, Any]
+OpenPage = Callable[..., Any]
 Picture = Callable[[Any, str], None]
 
 BATCH = 64
@@ -383,7 +383,8 @@ def test_a_plan_from_the_disk_is_checked(open_page: OpenPage, document: Document
 
     error = it(page, "record-error")
     for content, words in (
-        ("{", "not JSON"), ("[]", "neither"), ('{"kind": "plan", "schema_version": 9}', "version 9"),
+        ("{", "not JSON"), ("[]", "neither"),
+        ('{"kind": "plan", "schema_version": 9}', "version 9"),
         (json.dumps(document | {"tape": {}}), "damaged: tape"),
     ):  # fmt: skip
         open_file(content)

@@ -25,6 +25,7 @@ from memfit.measure.records import (
 from memfit.measure.sequence import unpack_tape
 from memfit.measure.suite import Entry, Work, in_order
 from memfit.measure.target import Target
+from memfit.memory.tape import Tape
 from memfit.planner.plan import Plan
 
 __all__ = ["Outcome", "Session", "Tally"]
@@ -125,7 +126,7 @@ class Session:
         return tally
 
     def measure(self, entry: Entry, *, with_limit: bool = False) -> list[Outcome]:
-        """Measure one recipe at all its micro-batches, whatever a record holds.
+        """Measure one recipe at all its micro-batches, and take every peak apart.
 
         Raises:
             MemfitError: a record of that name is of another recipe, and nothing is forced.
@@ -140,6 +141,10 @@ class Session:
         outcomes = []
         for batch_size in (*entry.batch_sizes, *([0] if with_limit else [])):
             work = Work(entry, batch_size)
+            kept = record.measurement(batch_size)
+            if kept is not None:
+                outcomes.append(self._kept(entry, record, kept))
+                continue
             outcomes.append(self._measure(entry, record, work, path, is_composed=True))
             record = outcomes[-1].record
         return outcomes
@@ -209,7 +214,18 @@ class Session:
                     record = replace(record, sequences=kept)
             else:
                 note = f"The peak was not taken apart: {composed.get('message', '')}"
-        record = record.with_measurement(measurement)
+        return self._compared(entry, record.with_measurement(measurement), measurement, tape, note)
+
+    def _kept(self, entry: Entry, record: Record, measurement: Measurement) -> Outcome:
+        """What the record holds already."""
+        packed = record.sequences.get(str(measurement.batch_size))
+        note = f"Measured {record.date[:10]}, kept in the record; --force measures it again."
+        tape = None if packed is None else unpack_tape(packed)
+        return self._compared(entry, record, measurement, tape, note)
+
+    def _compared(
+        self, entry: Entry, record: Record, measurement: Measurement, tape: Tape | None, note: str
+    ) -> Outcome:
         if measurement.status != "ok":
             return Outcome(record, measurement, note=note)
         plan = self._plan(entry)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -139,23 +142,35 @@ def _needs_gpu(seen: str | None, torch_version: str) -> NeedsGPU:
     )
 
 
+#: In a process of its own: asking CUDA makes a context, which would take memory as long as we run.
+_ASK_CUDA = """
+import json, torch
+facts, (free, total) = torch.cuda.get_device_properties(0), torch.cuda.mem_get_info(0)
+print(json.dumps([facts.name, facts.major, facts.minor, facts.multi_processor_count, free, total]))
+"""
+
+
 def _card_of_torch() -> tuple[GPU, int]:
     """The card as CUDA describes it, where NVML does not answer (a MIG slice, some containers)."""
-    import torch
-
-    facts: Any = torch.cuda.get_device_properties(0)
-    free_bytes, total_bytes = torch.cuda.mem_get_info(0)
-    known = gpus().get(facts.name)
+    asked = subprocess.run(
+        [sys.executable, "-c", _ASK_CUDA], capture_output=True, text=True, check=False, timeout=120
+    )
+    if asked.returncode:
+        last = (asked.stderr.strip().splitlines() or ["no message"])[-1]
+        raise NeedsGPU(f"CUDA does not describe its GPU: {last}")
+    name, major, minor, multiprocessors, free_bytes, total_bytes = json.loads(
+        asked.stdout.strip().splitlines()[-1]
+    )
+    known = gpus().get(name)
     if known is not None and abs(known.total_bytes - total_bytes) < known.total_bytes // 8:
         return known, free_bytes
-    capability = (facts.major, facts.minor)
     card = replace(
         find_gpu(f"{total_bytes}B"),
         key="local",
-        name=facts.name,
-        multiprocessors=facts.multi_processor_count,
-        compute_capability=capability,
-        context_bytes=context_bytes(facts.multi_processor_count, capability),
+        name=name,
+        multiprocessors=multiprocessors,
+        compute_capability=(major, minor),
+        context_bytes=context_bytes(multiprocessors, (major, minor)),
         context_source="fitted to public readings of other cards",
         total_source="CUDA",
     )

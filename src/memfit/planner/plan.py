@@ -312,7 +312,7 @@ class Plan:
         return self._largest[key]
 
     def _guess(self, key: tuple[str, int], bound: int) -> int:
-        """Where reserved memory would reach the capacity: as in a similar plan, or growing evenly.
+        """Where to look first: as in a similar plan, or where memory would reach the capacity.
 
         Args:
             key: what is looked for, and the capacity.
@@ -323,6 +323,8 @@ class Plan:
             return bound
         if self._like is not None and self._like._bounds.get(key):
             return round(bound * self._like._largest[key] / self._like._bounds[key])
+        if key[0].startswith("max"):  # releasing its cache, the allocator gets close to the bound
+            return bound - bound // 64
         at_half, at_bound = (self.at(b).peak_reserved_bytes for b in (bound // 2, bound))
         slope = (at_bound - at_half) / (bound - bound // 2)
         return bound - int((at_bound - capacity_bytes) / slope) if slope > 0 else bound

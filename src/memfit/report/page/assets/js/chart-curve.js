@@ -90,8 +90,8 @@ function batchesOf(plan, last) {
   if (!plan.isAffine) return plan.stops.filter((stop) => stop <= last);
   const isLong = plan.tape.events.length > LONG_TAPE;
   const gaps = Math.min(isLong ? POINTS_OF_LONG_TAPES : POINTS, last) - 1;
-  const batches = Array.from({ length: gaps + 1 }, (_, gap) => 1 + Math.floor(((last - 1) * gap) / gaps));
-  return [...new Set(batches)];
+  const at = (gap) => 1 + Math.floor(((last - 1) * gap) / gaps);
+  return [...new Set(Array.from({ length: gaps + 1 }, (_, gap) => at(gap)))];
 }
 
 /** Columns for uPlot: every batch of every curve and of what was measured, ascending. */

@@ -51,7 +51,8 @@ function Trail({ root, byPath, setRoot }) {
   return html`<nav class="trail small" aria-label=${t("tree.trail")}>
     ${paths.map((path, index) => html`<span key=${path}>${index > 0 && " › "}
       <button type="button" class="link" disabled=${path === root.path}
-        onClick=${() => setRoot(path)}>${byPath.get(path).name || t("tree.model")}</button></span>`)}
+        onClick=${() => setRoot(path)}>
+        ${byPath.get(path).name || t("tree.model")}</button></span>`)}
   </nav>`;
 }
 

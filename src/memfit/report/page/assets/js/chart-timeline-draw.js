@@ -130,7 +130,8 @@ function layersOf(columns, parts, contextBytes) {
     for (let column = 0; column < count; column += 1) running[column] += bytes[column];
     layers.push({ part, tops: running.slice() });
   });
-  return [...layers, { part: "cache", tops: columns.reserved.map((bytes) => bytes + contextBytes) }];
+  const reserved = columns.reserved.map((bytes) => bytes + contextBytes);
+  return [...layers, { part: "cache", tops: reserved }];
 }
 
 function fillUnder(pen, tops, x, bottom, y, colour) {
@@ -171,9 +172,9 @@ function drawLimit(pen, scale, { limitBytes }, colours) {
   pen.fillStyle = colours["card-line"];
   if (!isAbove) dashed(pen, scale.left, y, scale.right, y, colours["card-line"]);
   pen.font = `600 ${FONT}`;
-  pen.textAlign = "right";
+  pen.textAlign = "left"; // where a step begins there is room
   const below = isAbove || y - 6 < scale.top + 10;
-  halo(pen, label, scale.right - 4, below ? y + 13 : y - 5, colours.surface);
+  halo(pen, label, scale.left + 6, below ? y + 13 : y - 5, colours.surface);
   pen.font = FONT;
 }
 

@@ -14,7 +14,7 @@ const WORTH_SHOWING = 0.3;
  * @param {{width: number, height: number, view: View, topBytes: number, lanes?: number}} frame
  */
 export function scaleOf({ width, height, view, topBytes, lanes = 0 }) {
-  const left = width < 520 ? 44 : 58;
+  const left = width < 520 ? 52 : 58;
   const right = width - 6;
   const top = 22 + 7 * lanes;
   const bottom = height - 20;

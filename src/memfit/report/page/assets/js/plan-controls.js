@@ -65,7 +65,7 @@ function More({ about, form, change }) {
     <${Check} ...${{ form, change }} name="cudnn_benchmark" label="control.benchmark" />`;
 }
 
-function Text({ form, change, name, label, list = null, place = "", write = String, read }) {
+function Text({ form, change, name, label, list = null, place = "", write = asText, read }) {
   const listId = list && `list-${name}`;
   const set = (event) => {
     const value = read ? read(event.target.value) : event.target.value.trim();
@@ -74,7 +74,7 @@ function Text({ form, change, name, label, list = null, place = "", write = Stri
     else change({ [name]: value });
   };
   return html`<label class="field"><span>${t(label)}</span>
-    <input type="text" data-test=${`field-${name}`} value=${write(form[name] ?? "")} list=${listId}
+    <input type="text" data-test=${`field-${name}`} value=${write(form[name])} list=${listId}
       placeholder=${place} spellcheck=${false} autocomplete="off" onChange=${set} />
     ${list && html`<datalist id=${listId}>
       ${list.map((value) => html`<option key=${value} value=${value} />`)}</datalist>`}
@@ -101,8 +101,13 @@ function Select({ form, change, name, label, options }) {
 
 function Check({ form, change, name, label }) {
   return html`<label class="check"><input type="checkbox" data-test=${`field-${name}`}
-    checked=${Boolean(form[name])} onChange=${(event) => change({ [name]: event.target.checked })} />
+    checked=${Boolean(form[name])}
+    onChange=${(event) => change({ [name]: event.target.checked })} />
     <span>${t(label)}</span></label>`;
+}
+
+function asText(value) {
+  return value ?? "";
 }
 
 /** "3x224x224" as sizes; null for nothing, undefined for what is no shape. */

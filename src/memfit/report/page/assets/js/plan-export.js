@@ -40,7 +40,8 @@ export function ExportMenu(properties) {
     ${isOpen && html`<div class="popover menu" role="menu" onKeyDown=${moveFocus}>
       ${items.map((item) => html`<button type="button" role="menuitem" key=${item.id}
         data-test=${`export-${item.id}`} onClick=${() => run(item)}>
-        <b>${t(`export.${item.id}`)}</b><span class="muted small">${t(`export.${item.id}.note`)}</span>
+        <b>${t(`export.${item.id}`)}</b>
+        <span class="muted small">${t(`export.${item.id}.note`)}</span>
       </button>`)}
     </div>`}
     ${error && html`<p class="error" role="alert">${error}</p>`}

@@ -5,7 +5,9 @@ import { formatBytes } from "memfit/format";
 import { openPlan } from "memfit/plan";
 
 const LARGEST_BYTES = 64 * 2 ** 20;
-const COLUMNS = ["part", "phase", "step", "operator", "module", "dtype", "shape", "constant", "slope"];
+const COLUMNS = [
+  "part", "phase", "step", "operator", "module", "dtype", "shape", "constant", "slope",
+];
 const TEXTS = ["memfit_version"];
 
 /** What is wrong with a file, in the reader's language. */

@@ -150,7 +150,8 @@ function Unsupported({ reasons }) {
   if (!names.length) return null;
   return html`<div class="incomplete" data-test="unsupported">
     <b>${t("verdict.unsupported")}</b>
-    <ul>${names.map((name) => html`<li key=${name}><code>${name}</code>: ${reasons[name]}</li>`)}</ul>
+    <ul>${names.map((name) => html`<li key=${name}>
+      <code>${name}</code>: ${reasons[name]}</li>`)}</ul>
   </div>`;
 }
 

@@ -1,5 +1,6 @@
 /** A plan at one batch on one card: what the verdict and its numbers are made of. */
 
+import { useMemo } from "memfit/html";
 import { useLater } from "memfit/plan-hooks";
 
 /** In the order in which people are taught them; cache and context close the sum. */
@@ -22,7 +23,7 @@ export function viewAt(plan, card, batch) {
  * @returns {{largest: number, recommended: number}|null}
  */
 export function useLimits(plan, card, version) {
-  const stated = plan && statedLimits(plan.document, card);
+  const stated = useMemo(() => plan && statedLimits(plan.document, card), [plan, card]);
   const found = useLater(
     () => plan && !stated && limitsOn(plan, card),
     [plan, card.usable_bytes, card.context_bytes, version],
@@ -48,13 +49,10 @@ export function shares(amounts) {
   const exact = amounts.map((amount) => (amount / total) * 1000);
   const whole = exact.map(Math.floor);
   const missing = 1000 - whole.reduce((sum, share) => sum + share, 0);
-  const byRest = exact.map((_, index) => index).sort((a, b) => fraction(exact[b]) - fraction(exact[a]));
+  const rests = exact.map((value) => value - Math.floor(value));
+  const byRest = rests.map((_, index) => index).sort((a, b) => rests[b] - rests[a]);
   for (const index of byRest.slice(0, missing)) whole[index] += 1;
   return whole;
-}
-
-function fraction(value) {
-  return value - Math.floor(value);
 }
 
 /** Per cent with one digit. @param {number} tenths */

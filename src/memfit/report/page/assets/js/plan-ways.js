@@ -49,8 +49,9 @@ function Table({ options, batch }) {
         <span class="muted small"> ${noteOf(option)}</span></div>
       <div class="saved number"><i style=${{ width: `${(100 * option.saved_bytes) / most}%` }}></i>
         <span>−${formatBytes(option.saved_bytes)}</span></div>
-      ${hasCard && html`<div class="number right small"><span class="muted">${t("ways.largest")}</span>
-        <br /><b>${option.max_batch_size === null ? "–" : formatCount(option.max_batch_size)}</b></div>`}
+      ${hasCard && html`<div class="number right small">
+        <span class="muted">${t("ways.largest")}</span><br />
+        <b>${option.max_batch_size === null ? "–" : formatCount(option.max_batch_size)}</b></div>`}
     </div>`)}
     <p class="muted small">${t("ways.at", { batch: formatCount(batch) })}</p>
   </div>`;

@@ -246,20 +246,21 @@ export class Plan {
   }
 
   /** As Plan._search of planner/plan.py: bounded by requested bytes, from a good first guess. */
-  searchAll(_kind, capacityBytes, holds) {
+  searchAll(kind, capacityBytes, holds) {
     const bound = largestBatch((batch) => this.leastBytes(batch) <= capacityBytes, MAX_BATCH);
-    return largestBatch(holds, bound, this.guess(capacityBytes, bound));
+    return largestBatch(holds, bound, this.guess(kind, capacityBytes, bound));
   }
 
   /** Of the batches that were traced, the largest one that can be trained with as it is. */
   searchTraced(kind, _capacityBytes, holds) {
-    const isWhole = (batch) => kind === "max" || batch < 16 || batch % 8 === 0;
+    const isWhole = (batch) => kind.startsWith("max") || batch < 16 || batch % 8 === 0;
     return this.stops.filter((batch) => isWhole(batch) && holds(batch)).at(-1) ?? 0;
   }
 
-  /** Where reserved memory would reach the capacity if it grew evenly. */
-  guess(capacityBytes, bound) {
+  /** Where memory would reach the capacity; the same guesses as Plan._guess. */
+  guess(kind, capacityBytes, bound) {
     if (bound < 2) return bound;
+    if (kind.startsWith("max")) return bound - Math.floor(bound / 64);
     const half = Math.floor(bound / 2);
     const { reservedBytes: atHalf } = this.peaksAt(half);
     const { reservedBytes: atBound } = this.peaksAt(bound);

@@ -43,7 +43,8 @@ function CompareTab({ theme, language }) {
         ${opened && html`<button type="button" class="button" data-test="use-current"
           onClick=${() => setOpened(null)}>${t("compare.useCurrent")}</button>`}
         ${pinned && html`<button type="button" class="button" data-test="swap"
-          onClick=${() => swap(pinned, opened ?? current, setOpened)}>${t("compare.swap")}</button>`}
+          onClick=${() => swap(pinned, opened ?? current, setOpened)}>
+          ${t("compare.swap")}</button>`}
       </div>
       ${sides.a ? html`<${Pair} ...${sides} />` : html`
         <p class="nothing muted" data-test="no-a">${t("compare.noA")}</p>`}
@@ -133,13 +134,15 @@ function Differences({ a, b }) {
 function Gap({ share }) {
   const width = `${50 * Math.abs(share)}%`;
   const style = share < 0 ? { right: "50%", width } : { left: "50%", width };
-  return html`<span class="gap-bar"><i class=${share < 0 ? "less" : "more-bytes"} style=${style}></i>
-  </span>`;
+  const kind = share < 0 ? "less" : "more-bytes";
+  return html`<span class="gap-bar"><i class=${kind} style=${style}></i></span>`;
 }
 
 function Curves({ a, b, theme, language, version }) {
   const curves = useMemo(
-    () => [{ label: "A ", plan: a.plan, card: a.card }, { label: "B ", plan: b.plan, card: b.card }],
+    () => [
+      { label: "A ", plan: a.plan, card: a.card }, { label: "B ", plan: b.plan, card: b.card },
+    ],
     [a.plan, a.card, b.plan, b.card],
   );
   const last = Math.max(8, Math.ceil(1.3 * Math.max(a.batch, b.batch)));

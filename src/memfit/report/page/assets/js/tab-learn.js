@@ -2,7 +2,9 @@
 
 import { html, useEffect, useMemo, useState } from "memfit/html";
 import { addStrings, t } from "memfit/i18n";
-import { hasDocument, readDocument } from "memfit/bundle";
+import { getJson } from "memfit/api";
+import { hasDocument, isServed, readDocument } from "memfit/bundle";
+import { Failure } from "memfit/data-chooser";
 import { openPlan } from "memfit/plan";
 import { strings } from "memfit/strings-learn";
 import { strings as chapters } from "memfit/strings-learn-chapters";
@@ -22,7 +24,7 @@ for (const texts of [strings, chapters, questions]) addStrings(texts);
 export const tab = {
   id: "learn",
   title: "tab.learn",
-  isThere: () => hasDocument("learn"),
+  isThere: () => isServed || hasDocument("learn"),
   Tab: LearnTab,
 };
 
@@ -32,10 +34,13 @@ const CHAPTERS = [ImageChapter, ModelChapter, PartsChapter, StepChapter, BatchCh
 function LearnTab() {
   const [plans, setPlans] = useState(null);
   const [world, setWorld] = useState(COURSE);
+  const [failure, setFailure] = useState(null);
   useEffect(() => {
-    readDocument("learn").then((documents) => setPlans(() => plansOf(documents)));
+    const found = hasDocument("learn") ? readDocument("learn") : getJson("/api/learn");
+    found.then((documents) => setPlans(() => plansOf(documents)), setFailure);
   }, []);
   const at = useMemo(() => plans && readerOf(plans), [plans]);
+  if (failure) return html`<${Failure} error=${failure} />`;
   if (!at) return html`<p class="muted">${t("word.loading")}</p>`;
   const choose = (change) => setWorld((old) => ({ ...old, ...change }));
   const now = at(world);

@@ -6,7 +6,9 @@ import { hasDocument, isServed, readDocument } from "memfit/bundle";
 import { openPlan } from "memfit/plan";
 import { strings } from "memfit/strings-plan";
 import { strings as compareStrings } from "memfit/strings-plan-compare";
-import { cardOf, planState, setBatch, setPlanState, showPlan, usePlanState } from "memfit/plan-store";
+import {
+  cardOf, planState, setBatch, setPlanState, showPlan, usePlanState,
+} from "memfit/plan-store";
 import { useLimits, viewAt } from "memfit/plan-view";
 import { useLater, useSettled } from "memfit/plan-hooks";
 import { useExact, usePlanning, useReplanForCard } from "memfit/plan-served";
@@ -49,7 +51,8 @@ function PlanTab({ theme, language }) {
     ${state.plan ? html`<${PlanView} state=${state} planning=${planning} theme=${theme}
       language=${language} />` : html`
       <section class="card waiting">${t("word.loading")}</section>
-      ${isServed && html`<aside class="card controls"><${RecipeForm} planning=${planning} /></aside>`}`}
+      ${isServed && html`<aside class="card controls">
+        <${RecipeForm} planning=${planning} /></aside>`}`}
   </div>`;
 }
 
@@ -77,10 +80,14 @@ function PlanView({ state, planning, theme, language }) {
   const limits = useLimits(plan, card, version);
   const { view, lastView, isPending } = useShown(plan, card, batch, version);
   const drawn = useSettled(lastView, 0); // the verdict answers first, the charts a frame later
-  const exact = useExact(state);
   const stretch = useRef(0);
   stretch.current = limits ? lastBatch(limits, batch) : Math.max(stretch.current, 2 * batch);
   const last = stretch.current;
+  const details = useMemo(() => drawn && html`<${Details} ...${{
+    plan, planId, version, selected: state.selected ?? null, view: drawn, card, limits, last, theme,
+    language,
+  }} />`, [plan, planId, version, state.selected, drawn, card, limits, last, theme, language]);
+  const exact = useExact(state);
   return html`
     <${Verdict} ...${{ view, limits, document, card, batch }} isPending=${isPending || exact.isBusy}
       needsTrace=${!view && !exact.error} />
@@ -97,8 +104,7 @@ function PlanView({ state, planning, theme, language }) {
       ${isServed ? html`<${RecipeForm} planning=${planning} />`
         : html`<${RecipeFacts} document=${document} />`}
     </aside>
-    ${drawn && html`<${Details} ...${{ state, view: drawn, card, limits, last, theme }}
-      language=${language} />`}`;
+    ${details}`;
 }
 
 function KeepButton({ state, card }) {
@@ -110,10 +116,9 @@ function KeepButton({ state, card }) {
     ${t(isKept ? "compare.kept" : "compare.keep")}</button>`;
 }
 
-function Details({ state, view, card, limits, last, theme, language }) {
-  const { plan, planId, version, batch } = state;
+function Details({ plan, planId, version, selected, view, card, limits, last, theme, language }) {
   const [focus, setFocus] = useState(null);
-  const select = (selected) => setPlanState({ selected });
+  const select = (position) => setPlanState({ selected: position });
   const frame = useRef(null);
   const show = ([from, to]) => {
     const margin = Math.max(4, (to - from) * 0.2);
@@ -127,11 +132,11 @@ function Details({ state, view, card, limits, last, theme, language }) {
   const curves = useMemo(() => [{ label: "", plan, card }], [plan, card.context_bytes]);
   return html`<div class="details" ref=${frame}>
     <${MemoryExplorer} timeline=${view.timeline} contextBytes=${card.context_bytes}
-      limitBytes=${card.usable_bytes} selected=${state.selected ?? null} select=${select}
+      limitBytes=${card.usable_bytes} selected=${selected} select=${select}
       focus=${focus} theme=${theme} language=${language} title=${t("time.title")} />
     <section class="card" aria-labelledby="curve-title">
       <h2 id="curve-title">${t("curve.title")}</h2>
-      <${MemoryCurve} ...${{ curves, limits, batch, last, theme, language, version }}
+      <${MemoryCurve} ...${{ curves, limits, last, theme, language, version }} batch=${view.batch}
         limitBytes=${card.usable_bytes} measured=${plan.document.measured} choose=${setBatch}
         label=${t("curve.title")} />
     </section>
