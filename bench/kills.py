@@ -39,8 +39,8 @@ RECIPE = [
 #: The longest wait before a kill, from the start, and from the first new step.
 STARTING, TRAINING = 4.0, 2.0
 KNOWN = {
-    "run.json", "recipe.toml", "plan.json", "metrics.jsonl", "skipped.txt", "summary.json",
-    "checkpoints", "run.lock", "last.pt", "best.pt",
+    "run.json", "recipe.toml", "plan.json", "metrics.jsonl", "pace.jsonl", "skipped.txt",
+    "summary.json", "checkpoints", "run.lock", "last.pt", "best.pt",
 }  # fmt: skip
 
 

@@ -59,8 +59,8 @@ def explain(
 
 
 def _write_page(explained: Explained, path: Path) -> None:
-    from memfit.report.output_path import write_output
+    from memfit.report.output_path import shown, write_output
     from memfit.report.page.report import explain_page
 
     write_output(path, explain_page(explained).encode())
-    print(f"page: {path}", file=sys.stderr)
+    print(f"page: {shown(path)}", file=sys.stderr)

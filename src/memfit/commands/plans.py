@@ -84,19 +84,19 @@ def plan(
 
 
 def _write_page(plan: Plan, options: list[Option] | None, path: Path) -> None:
-    from memfit.report.output_path import write_output
+    from memfit.report.output_path import shown, write_output
     from memfit.report.page.report import plan_page
 
     write_output(path, plan_page(plan, options).encode())
-    print(f"page: {path}", file=sys.stderr)
+    print(f"page: {shown(path)}", file=sys.stderr)
 
 
 def _write_snapshot(plan: Plan, path: Path) -> None:
     from memfit.explain.export import plan_snapshot
-    from memfit.report.output_path import write_output
+    from memfit.report.output_path import shown, write_output
 
     write_output(path, plan_snapshot(plan))
-    print(f"snapshot: {path}", file=sys.stderr)
+    print(f"snapshot: {shown(path)}", file=sys.stderr)
 
 
 def model(

@@ -86,6 +86,9 @@ def _check(models: tuple[str, ...], port: int | None, workers: int, timeout: flo
     for model in models:
         if Path(model).suffix == ".toml":
             raise UsageError(f"{model} is a recipe; name models.", hint="Such as my.py:build")
+        file, colon, _ = model.rpartition(":")
+        if colon and Path(file).suffix == ".py" and not Path(file).is_file():
+            raise UsageError(f"There is no file {file}.")
     if port is not None and not 0 <= port <= _LARGEST_PORT:
         raise UsageError(f"--port is {port}; it must be 0 to {_LARGEST_PORT}.")
     if not 1 <= workers <= 64:

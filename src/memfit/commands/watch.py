@@ -146,15 +146,18 @@ def _read_goal(path: Path) -> WatchGoal:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         at = content["at"]
-        return WatchGoal(
+        goal = WatchGoal(
             float(content["recipe"]["safety"]),
             str(content["model"]["name"]),
             int(at["batch_size"]),
             int(at["total_bytes"]),
         )
+        if not 0 < goal.safety <= 1 or not goal.total_bytes or goal.total_bytes < 0:
+            raise ValueError
+        return goal
     except OSError as error:
         raise UsageError(f"Cannot read the plan {path}: {error.strerror}.") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise UsageError(
             f"{path} is no plan.", hint="Make one with: memfit plan MODEL --json > plan.json"
         ) from None

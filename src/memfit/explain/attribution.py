@@ -43,6 +43,10 @@ _PROFILER_CATEGORIES = {
 _CUBLAS_BYTES = 8_519_680
 
 
+#: Steps and sizes of shapes from here on are nothing that memfit writes.
+_LARGEST_NUMBER = 1 << 53
+
+
 @dataclass(frozen=True, slots=True)
 class Label:
     """What memfit wrote beside an allocation of its own export."""
@@ -175,14 +179,17 @@ def _labels(content: SnapshotContent) -> dict[int, Label]:
 def _label(note: Note) -> Label | None:
     try:
         value = json.loads(note.metadata)
+        step, shape = value["step"], tuple(value.get("shape", ()))
+        if not all(type(n) is int and 0 <= n < _LARGEST_NUMBER for n in (step, *shape)):
+            return None
         return Label(
             part=PARTS[PARTS.index(value["part"])],
             phase=Phase(value["phase"]),
-            step=int(value["step"]),
+            step=step,
             operator=str(value["operator"]),
             module=str(value["module"]),
             dtype=str(value["dtype"]),
-            shape=tuple(int(size) for size in value.get("shape", ())),
+            shape=shape,
         )
     except (ValueError, KeyError, TypeError, RecursionError):
         return None

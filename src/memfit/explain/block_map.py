@@ -13,10 +13,20 @@ from dataclasses import dataclass
 
 from memfit.memory.blocks import MIN_BLOCK_BYTES, SMALL_BYTES, UNLIMITED, round_up
 
-__all__ = ["BlockMap", "FreeMemory", "SplitRule"]
+__all__ = ["BlockMap", "FreeMemory", "SplitRule", "cut_out"]
 
 #: More free blocks than this and a stretch inside of one is not looked for.
 _MANY = 50_000
+
+
+def cut_out(pieces: dict[int, int], address: int, end: int) -> None:
+    """Take a stretch of addresses out of pieces, which are sizes by address."""
+    for start, size_bytes in [(a, s) for a, s in pieces.items() if a < end and address < a + s]:
+        del pieces[start]
+        if start < address:
+            pieces[start] = address - start
+        if end < start + size_bytes:
+            pieces[end] = start + size_bytes - end
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +121,7 @@ class BlockMap:
             if address + size_bytes not in self._segments:
                 self._walls.discard(address + size_bytes)
         else:
-            self._unmap_segment(address, address + size_bytes)
+            cut_out(self._segments, address, address + size_bytes)
         self._carve(address, size_bytes)
 
     def add_filled(self, address: int, size_bytes: int, blocks: Iterable[tuple[int, int]]) -> None:
@@ -207,17 +217,6 @@ class BlockMap:
             else:
                 whole.append((address, address + size_bytes))
         return whole
-
-    def _unmap_segment(self, address: int, end: int) -> None:
-        """Take a stretch out of the mapped pieces."""
-        for start, size_bytes in [
-            (a, s) for a, s in self._segments.items() if a < end and address < a + s
-        ]:
-            del self._segments[start]
-            if start < address:
-                self._segments[start] = address - start
-            if end < start + size_bytes:
-                self._segments[end] = start + size_bytes - end
 
     def _add_free(self, address: int, size_bytes: int) -> None:
         """A free block, one with its free neighbours."""

@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from memfit.explain.block_map import BlockMap, FreeMemory, SplitRule
+from memfit.explain.block_map import BlockMap, FreeMemory, SplitRule, cut_out
 from memfit.memory.blocks import UNLIMITED
 from memfit.memory.snapshot import NO_NOTE, NO_STACK, Action, SnapshotContent, Trace
 
@@ -186,17 +186,7 @@ class _Start:
         elif action in (Action.SEGMENT_FREE, Action.SEGMENT_UNMAP):
             self.segments[address] = size_bytes
         elif action == Action.SEGMENT_MAP:
-            self._cut(address, address + size_bytes)
-
-    def _cut(self, address: int, end: int) -> None:
-        for start, size in [
-            (a, s) for a, s in self.segments.items() if a < end and address < a + s
-        ]:
-            del self.segments[start]
-            if start < address:
-                self.segments[start] = address - start
-            if end < start + size:
-                self.segments[end] = start + size - end
+            cut_out(self.segments, address, address + size_bytes)
 
 
 def _free_action(trace: Trace) -> Action:

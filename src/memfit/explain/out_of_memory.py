@@ -7,6 +7,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from memfit.explain.history import Failure
+from memfit.memory.allocator_settings import AllocatorSettings
+from memfit.memory.blocks import (
+    MIN_LARGE_BYTES,
+    ROUND_LARGE_BYTES,
+    SMALL_BYTES,
+    SMALL_SEGMENT_BYTES,
+    round_up,
+)
 from memfit.memory.tape import Part, Phase
 from memfit.units import MIB, format_bytes
 
@@ -17,6 +25,9 @@ _MARGIN = 0.95
 
 #: What grows with the batch: linear in it, as ``docs/decisions.md`` says of tapes.
 _GROWS = (Part.BATCH, Part.ACTIVATIONS, Part.TEMPORARIES)
+
+
+_LARGE_SEGMENT_BYTES = AllocatorSettings().large_segment_size_bytes
 
 
 class Cause(StrEnum):
@@ -36,6 +47,7 @@ class OutOfMemory:
         device_free_bytes: what the device still had.
         cached_free_bytes: reserved and free, in all pieces.
         largest_free_bytes: of one free piece in the cache.
+        segment_bytes: what the allocator would have taken from the device for the request.
         fits_bytes: the largest request that would have found room.
         missing_bytes: how much less in use would have been enough, were nothing in pieces.
         capacity_bytes: what this process could have: reserved and what the device still had.
@@ -56,6 +68,7 @@ class OutOfMemory:
     device_free_bytes: int
     cached_free_bytes: int
     largest_free_bytes: int
+    segment_bytes: int
     fits_bytes: int
     missing_bytes: int
     capacity_bytes: int
@@ -99,7 +112,11 @@ def explain_failure(
         device_free_bytes=failure.device_free_bytes,
         cached_free_bytes=free.free_bytes,
         largest_free_bytes=free.largest_bytes,
-        fits_bytes=max(free.largest_bytes, failure.device_free_bytes),
+        segment_bytes=_segment_bytes(failure.requested_bytes, is_expandable=is_expandable),
+        fits_bytes=max(
+            _cached_room(free.largest_bytes),
+            _device_room(failure.device_free_bytes, is_expandable=is_expandable),
+        ),
         missing_bytes=max(0, missing),
         capacity_bytes=failure.reserved_bytes + failure.device_free_bytes,
         allocated_bytes=failure.allocated_bytes,
@@ -112,6 +129,35 @@ def explain_failure(
         batch_share=share,
         advice=tuple(_advice(cause, parts, share, is_expandable=is_expandable)),
     )
+
+
+def _segment_bytes(size_bytes: int, *, is_expandable: bool) -> int:
+    """What is taken from the device for a request.
+
+    As ``get_allocation_size`` in ``c10/cuda/CUDACachingAllocator.cpp`` (torch 2.15) has it, or
+    whole pages of an expandable segment, with the default size of both.
+    """
+    if size_bytes <= SMALL_BYTES:
+        return SMALL_SEGMENT_BYTES
+    if is_expandable:
+        return round_up(size_bytes, _LARGE_SEGMENT_BYTES)
+    if size_bytes < MIN_LARGE_BYTES:
+        return _LARGE_SEGMENT_BYTES
+    return round_up(size_bytes, ROUND_LARGE_BYTES)
+
+
+def _device_room(free_bytes: int, *, is_expandable: bool) -> int:
+    """The largest request that the device would have given a segment for."""
+    unit_bytes = _LARGE_SEGMENT_BYTES if is_expandable else ROUND_LARGE_BYTES
+    whole_bytes = free_bytes // unit_bytes * unit_bytes
+    if whole_bytes >= MIN_LARGE_BYTES:
+        return whole_bytes
+    return SMALL_BYTES if free_bytes >= SMALL_SEGMENT_BYTES else 0
+
+
+def _cached_room(piece_bytes: int) -> int:
+    """The largest request for a free piece; one of a small segment serves small ones only."""
+    return piece_bytes if piece_bytes > SMALL_SEGMENT_BYTES else min(piece_bytes, SMALL_BYTES)
 
 
 def _batch_share(failure: Failure, parts: Mapping[str, int], phase: Phase) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -40,6 +41,8 @@ _OTHER_FILES: tuple[tuple[bytes, str, str | None], ...] = (
     (b"\x1f\x8b", "it is compressed with gzip", "Unpack it first: gunzip FILE."),
     (b"PK\x03\x04", "it is a zip archive or a torch.save file",
      "memfit explain reads what torch.cuda.memory._dump_snapshot writes."),
+    (b"\x80\x02\x8a\n", "it is a torch.save file",
+     "memfit explain reads what torch.cuda.memory._dump_snapshot writes."),
     (b"\x28\xb5\x2f\xfd", "it is compressed with zstd", "Unpack it first: unzstd FILE."),
     (b"{", "it is JSON", "memfit explain reads what torch.cuda.memory._dump_snapshot writes."),
     (b"<", "it is HTML", "memfit explain reads the pickle, not the page made of it."),
@@ -57,9 +60,11 @@ def open_snapshot(path: str | Path, progress: Progress | None = None) -> Snapsho
         DataError: it cannot be opened, is no snapshot, is damaged, or asks for code.
     """
     try:
+        state = Path(path).stat()
+        if stat.S_ISFIFO(state.st_mode) or stat.S_ISCHR(state.st_mode):
+            raise DataError(f"{path} is no file on a disk.", hint="Write the snapshot to a file.")
         with Path(path).open("rb") as source:
-            size_bytes = Path(path).stat().st_size
-            return read_snapshot(source, size_bytes, name=str(path), progress=progress)
+            return read_snapshot(source, state.st_size, name=str(path), progress=progress)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
 

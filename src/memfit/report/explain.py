@@ -11,6 +11,7 @@ from rich.text import Text
 
 from memfit.explain.explained import Explained
 from memfit.explain.out_of_memory import Cause, OutOfMemory
+from memfit.report.names import clean
 from memfit.report.numbers import largest_remainders
 from memfit.report.terminal import Marks, heading, marks_of, shorten
 from memfit.units import MIB, format_bytes
@@ -34,6 +35,8 @@ _PART_COLUMNS: tuple[JustifyMethod, ...] = ("left", "left", "right", "right", "l
 _BIGGEST_COLUMNS: tuple[JustifyMethod, ...] = ("right", "right", "left", "left")
 _BIGGEST = 8
 _FRAMES = 3
+#: Columns of a terminal below which only numbers and names are shown.
+_NARROW = 60
 
 
 def render_explained(explained: Explained, console: Console) -> Group:
@@ -73,7 +76,7 @@ def _header(explained: Explained, width: int, marks: Marks) -> RenderableType:
     if explained.is_own:
         line.append("a plan, exported by memfit")
     return Group(
-        Text(shorten(explained.name, width, marks), style="bold"),
+        Text(shorten(clean(explained.name), width, marks), style="bold"),
         Text(f" {marks.dot} ".join(line), style="dim"),
     )
 
@@ -83,8 +86,8 @@ def _header(explained: Explained, width: int, marks: Marks) -> RenderableType:
 
 def _failure(failure: OutOfMemory, width: int, marks: Marks) -> RenderableType:
     asked = f"Out of memory in {failure.phase}: {format_bytes(failure.requested_bytes)} asked"
-    by = f" by {failure.operator}" if failure.operator else ""
-    at = f" at {failure.where}" if failure.where else ""
+    by = f" by {clean(failure.operator)}" if failure.operator else ""
+    at = f" at {clean(failure.where)}" if failure.where else ""
     grid = Table.grid(padding=(0, 1))
     grid.add_column(no_wrap=True)
     grid.add_column(max_width=min(width, 96) - 2, overflow="fold")
@@ -116,7 +119,12 @@ def _reasons(failure: OutOfMemory) -> Iterator[str]:
         yield f"Most of it: {name}, {format_bytes(size)} ({share:.0%} of what is in use).".replace(
             "%", " %"
         )
-    yield f"A request of up to {format_bytes(failure.fits_bytes)} would have found room."
+    if failure.device_free_bytes >= failure.requested_bytes:
+        yield f"The allocator takes {format_bytes(failure.segment_bytes)} from the device for this."
+    if failure.fits_bytes:
+        yield (
+            f"The largest request that would have found room: {format_bytes(failure.fits_bytes)}."
+        )
 
 
 # -- where the bytes are ---------------------------------------------------------------------------
@@ -126,20 +134,22 @@ def _parts(explained: Explained, width: int, marks: Marks) -> RenderableType:
     rows = [row for row in _ROWS if row[1] != "unknown" or explained.parts["unknown"]]
     sizes = [explained.parts[part] for _, part, _, _ in rows]
     shares = largest_remainders([max(0, size) for size in sizes])
-    bar_width = 0 if width < 60 else max(6, min(24, width - 66))
+    bar_width = max(6, min(24, width - 66))
+    columns = _PART_COLUMNS if width >= _NARROW else _PART_COLUMNS[:4]
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-    for justify in _PART_COLUMNS:
+    for justify in columns:
         table.add_column(no_wrap=True, justify=justify)
     for (number, part, name, colour), size, share in zip(rows, sizes, shares, strict=True):
         bar = marks.bar[-1] * max(share * bar_width // max(1, *shares), 1 if share else 0)
-        table.add_row(
+        row = (
             Text(number, style="bold"), name, format_bytes(size), f"{share // 10}.{share % 10} %",
             Text(_how_sure(explained, part), style="dim"), Text(bar, style=colour),
         )  # fmt: skip
+        table.add_row(*row[: len(columns)])
     total = format_bytes(explained.reserved_at_peak_bytes)
-    table.add_row("", "reserved", total, "100.0 %" if sum(shares) else "", "", "", style="bold")
-    where = f", {explained.peak_where}" if explained.peak_where else ""
-    operator = f", {explained.peak_operator}" if explained.peak_operator else ""
+    table.add_row("", "reserved", total, "100.0 %" if sum(shares) else "", style="bold")
+    where = f", {clean(explained.peak_where)}" if explained.peak_where else ""
+    operator = f", {clean(explained.peak_operator)}" if explained.peak_operator else ""
     return Group(
         heading("Where the bytes were at the peak"),
         table,
@@ -168,17 +178,18 @@ def _biggest(explained: Explained, width: int, marks: Marks) -> RenderableType |
     if not explained.biggest:
         return None
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-    for justify in _BIGGEST_COLUMNS:
+    is_narrow = width < _NARROW
+    for justify in _BIGGEST_COLUMNS[is_narrow:]:
         table.add_column(no_wrap=True, justify=justify)
-    room = max(20, width - 46)
+    room = max(12, width - (28 if is_narrow else 46))
     for item in explained.biggest[:_BIGGEST]:
         words = f" {marks.dot} ".join(word for word in (item.where, item.operator) if word)
         if not words:
             words = " < ".join(f.name for f in item.stack[:_FRAMES]) or "no stack recorded"
         times = f"{item.count:,} {marks.times}" if item.count > 1 else ""
-        table.add_row(
-            format_bytes(item.size_bytes), times, _NAMES[item.part], shorten(words, room, marks)
-        )
+        counted = () if is_narrow else (times,)
+        made_by = shorten(clean(words), room, marks)
+        table.add_row(format_bytes(item.size_bytes), *counted, _NAMES[item.part], made_by)
     return Group(heading("The largest, by the code that made them"), table)
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from memfit.data.decode import printable
 from memfit.errors import DataError, UsageError
+from memfit.report.names import clean
 from memfit.trainer.durable import write_whole
 
-__all__ = ["check_output_path", "write_output"]
+__all__ = ["check_output_path", "shown", "write_output"]
 
 
 def check_output_path(
@@ -29,21 +30,33 @@ def check_output_path(
         DataError: the file exists, or its folder does not or takes no files.
     """
     path = Path(path)
-    name = printable(str(path))
+    name = shown(path)
     if suffixes and path.suffix.lower() not in suffixes:
         raise UsageError(
             f"No {what} can be written as {path.suffix or 'a file without a suffix'}: {name}.",
             hint=f"Use {'one of ' if len(suffixes) > 1 else ''}{', '.join(suffixes)}.",
         )
-    if path.is_dir():
-        raise DataError(f"{name} is a folder.", hint="Name a file in it.")
-    if path.exists() and not force:
-        raise DataError(f"{name} exists.", hint="Overwrite it with --force.")
-    if not path.parent.is_dir():
-        raise DataError(f"{printable(str(path.parent))} is no folder.", hint="Make it first.")
-    if not os.access(path.parent, os.W_OK):
-        raise DataError(f"{printable(str(path.parent))} takes no files: permission denied.")
+    try:
+        _check_place(path, force=force)
+    except OSError as error:  # a name that is too long, a folder that lets nobody in
+        raise DataError(f"{name} cannot be written: {error.strerror}.") from None
     return path
+
+
+def shown(path: Path) -> str:
+    """A path as a terminal can print it."""
+    return clean(printable(str(path)))
+
+
+def _check_place(path: Path, *, force: bool) -> None:
+    if path.is_dir():
+        raise DataError(f"{shown(path)} is a folder.", hint="Name a file in it.")
+    if os.path.lexists(path) and not force:  # a link to nowhere would be replaced, too
+        raise DataError(f"{shown(path)} exists.", hint="Overwrite it with --force.")
+    if not path.parent.is_dir():
+        raise DataError(f"{shown(path.parent)} is no folder.", hint="Make it first.")
+    if not os.access(path.parent, os.W_OK):
+        raise DataError(f"{shown(path.parent)} takes no files: permission denied.")
 
 
 def write_output(path: Path, content: bytes) -> None:
@@ -55,4 +68,4 @@ def write_output(path: Path, content: bytes) -> None:
     try:
         write_whole(path, content)
     except OSError as error:
-        raise DataError(f"{printable(str(path))} cannot be written: {error.strerror}.") from None
+        raise DataError(f"{shown(path)} cannot be written: {error.strerror}.") from None

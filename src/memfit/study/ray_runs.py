@@ -30,8 +30,8 @@ __all__ = ["RayRunner"]
 _RETRIES = 5
 #: What a run's folder has beside its checkpoints; sent home from nodes without our disk.
 _FILES = (
-    "run.json", "recipe.toml", "plan.json", "metrics.jsonl", "summary.json", "skipped.txt",
-    "trial.json",
+    "run.json", "recipe.toml", "plan.json", "metrics.jsonl", "pace.jsonl", "summary.json",
+    "skipped.txt", "trial.json",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""``metrics.jsonl``: one JSON object for each line, in the order of the steps."""
+"""``metrics.jsonl`` and ``pace.jsonl``: one JSON object for each line, as the steps were taken."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["MetricsFile", "to_json"]
 
 
 class MetricsFile:
-    """Appends, reads and rewinds the metrics of a run.
+    """Appends, reads and rewinds lines about the steps of a run.
 
     Args:
         path: need not exist.

@@ -21,6 +21,7 @@ from memfit.trainer.notes import notes_of
 from memfit.trainer.opening import opened_run
 from memfit.trainer.optimizer_state import allocate_state
 from memfit.trainer.out_of_memory import is_out_of_memory, let_go, preparing, release
+from memfit.trainer.pace import Pace
 from memfit.trainer.ranks import Ranks
 from memfit.trainer.recover import recover
 from memfit.trainer.resolve import resolved
@@ -135,6 +136,7 @@ class _Run:
         self.best_step: int | None = None
         self.without_better = 0
         self.last: Evaluation | None = None
+        self.pace = Pace(folder.pace, self.plan, place)
         self._told: set[str] = set()
         self.skipped: set[tuple[str, str]] = set()
         self._adopt()
@@ -263,6 +265,8 @@ class _Run:
             self.listener.note(note)
         if not self.is_resumed:
             self._save()
+        if self.ranks.is_first:
+            self.pace.start(self.training.step)
 
     def _save(self, is_best: bool = False) -> None:
         if not self.training.is_finite():
@@ -360,6 +364,7 @@ class _Run:
             if note is not None and note not in self._told:
                 self._told.add(note)
                 self.listener.note(note)
+        self.pace.count(result)
         if result.step % max(1, self.total_steps // _METRIC_LINES) == 0:
             self._write(
                 {
@@ -370,6 +375,8 @@ class _Run:
                     "micro_batch": result.micro_batch,
                 }
             )
+            if self.ranks.is_first:
+                self.pace.write(result)
         self.listener.took_step(result, self.place.reserved_bytes)
 
     def _changed_micro_batch(self, event: MicroBatchEvent) -> None:

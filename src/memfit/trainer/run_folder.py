@@ -6,7 +6,8 @@
       run.json        format, versions, command, status
       recipe.toml     the resolved recipe
       plan.json       the plan that the run started with
-      metrics.jsonl   one JSON object for each line
+      metrics.jsonl   one JSON object for each line; the same after a resume
+      pace.jsonl      seconds, samples and memory at those steps; only for people and the page
       skipped.txt     images left out, with the reason
       summary.json    the result
       checkpoints/    step-00000123.pt …, last.pt, best.pt
@@ -60,6 +61,7 @@ class RunFolder:
     def __init__(self, path: Path, lock: RunLock | None, keep_last: int = 2) -> None:
         self.path = path
         self.metrics = MetricsFile(path / "metrics.jsonl")
+        self.pace = MetricsFile(path / "pace.jsonl")
         self.checkpoints = Checkpoints(path / "checkpoints", keep_last)
         self._lock = lock
 

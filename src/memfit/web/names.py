@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from memfit.errors import UnknownName
@@ -54,6 +55,20 @@ class KnownNames:
             if f"{library}:{name}" in listed_names:
                 return f"{library}:{name}"
         raise UnknownName("model", _short(name), listed_names, hint=_hint(name))
+
+    def written(self, name: str) -> tuple[int, int] | None:
+        """When the file of a model of one's own was last written, and its size.
+
+        Whoever edits it and asks again gets a new plan. None for all other models.
+        """
+        path, colon, _ = name.rpartition(":")
+        if not colon or name not in self.models["named"]:
+            return None
+        try:
+            state = Path(path).stat()
+        except OSError:
+            return None  # a module, or gone: the worker says so
+        return state.st_mtime_ns, state.st_size
 
 
 def listed(kind: str, name: str, names: Iterable[str]) -> str:

@@ -106,21 +106,19 @@ def read_batch(text: str | None) -> int:
     Raises:
         Refusal: it is none.
     """
-    batch = read_number("batch", text, MAX_BATCH)
-    if not batch:
-        raise Refusal(422, "batch must be at least 1.", hint="Such as ?batch=64")
-    return batch
+    return read_number("batch", text, MAX_BATCH, smallest=1)
 
 
-def read_number(name: str, text: str | None, largest: int) -> int:
-    """A whole number of a query, from 0 up.
+def read_number(name: str, text: str | None, largest: int, *, smallest: int = 0) -> int:
+    """A whole number of a query.
 
     Raises:
         Refusal: it is missing, no number, or too large.
     """
-    if text is None or not re.fullmatch(r"[0-9]{1,15}", text) or int(text) > largest:
-        raise Refusal(422, f"{name} must be a whole number, 0 to {largest:,}.")
-    return int(text)
+    is_number = text is not None and re.fullmatch(r"[0-9]{1,15}", text)
+    if not is_number or not smallest <= int(text or "") <= largest:
+        raise Refusal(422, f"{name} must be a whole number, {smallest} to {largest:,}.")
+    return int(text or "")
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -151,7 +149,8 @@ def _plan_request(content: dict[str, Any], names: KnownNames) -> PlanRequest:
     if card is not None and card.usable_bytes > _LARGEST_CARD_BYTES:
         raise UsageError("No card has so much memory.", hint="Write a size like 11GiB.")
     whole = Recipe(**recipe)
-    canonical = [whole.to_dict(), None if card is None else [card.key, card.usable_bytes]]
+    named_card = None if card is None else [card.key, card.usable_bytes]
+    canonical = [whole.to_dict(), named_card, names.written(whole.model)]
     digest = hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()
     return PlanRequest(digest[:32], recipe, gpu, free_bytes)
 

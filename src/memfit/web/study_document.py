@@ -54,11 +54,15 @@ def study_document(folder: Path) -> dict[str, Any]:
         return start | {"is_finished": False, "trials": trials}
     if study.get("schema_version") != _STUDY_VERSION:
         raise RunError(f"{folder} was written by another version of memfit.")
+    try:
+        curves = _curves(study)
+    except (LookupError, TypeError, ValueError, ArithmeticError):
+        raise RunError(f"{folder / 'study.json'} is damaged: its sizes or fits are.") from None
     return start | {
         "is_finished": True,
         **{name: study.get(name) for name in _FIELDS},
         "command": f"memfit train {folder / 'recommended.toml'}",
-        "curves": _curves(study),
+        "curves": curves,
     }
 
 

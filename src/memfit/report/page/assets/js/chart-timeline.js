@@ -62,7 +62,8 @@ export function TimelineChart(properties) {
         aria-describedby="timeline-help" ...${gestures} onKeyDown=${keys}></canvas>
     </div>
     <${Overview} ...${{ timeline, view, move, colours, language: properties.language }} />
-    <${Readout} timeline=${timeline} position=${hover ?? selected} isHover=${hover !== null} />
+    <${Readout} timeline=${timeline} position=${hover ?? selected ?? timeline.peakPosition}
+      isHover=${hover !== null} />
     <p id="timeline-help" class="muted small help">${t("time.help")}</p>
   </div>`;
 }
@@ -178,9 +179,7 @@ function useKeys({ timeline, selected, select, view, setView, move }) {
 }
 
 function Readout({ timeline, position, isHover }) {
-  if (position === null || position >= timeline.count) {
-    return html`<p class="readout muted">${t("time.pick")}</p>`;
-  }
+  if (position >= timeline.count) return null;
   const made = timeline.describe(timeline.numberAt(position));
   const isFree = timeline.tape.events[position] < 0;
   const band = timeline.bands.findLast(({ from }) => from <= position);

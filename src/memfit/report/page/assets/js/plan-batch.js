@@ -20,7 +20,7 @@ export function lastBatch(limits, batch) {
 /** @param {{batch: number, limits: object|null, last: number, traced: number[]|null}} properties */
 export function BatchSlider({ batch, limits, last, traced = null }) {
   const place = (value) => (STEPS * Math.log(Math.min(value, last))) / Math.log(last);
-  const share = (value) => `${place(value) / (STEPS / 100)}%`;
+  const left = (value) => `calc(var(--thumb) / 2 + ${place(value) / STEPS} * (100% - var(--thumb)))`;
   const keys = (event) => {
     const next = batchAfter(event.key, batch, last);
     if (next === null) return;
@@ -31,7 +31,7 @@ export function BatchSlider({ batch, limits, last, traced = null }) {
   const type = (event) => event.target.value && setBatch(Number(event.target.value));
   return html`<div class="batch" data-test="batch" data-last=${last}>
     <div class="batch-head">
-      <label for="batch-slider">${t("word.batch")}</label>
+      <label for="batch-slider">${t("control.batch")}</label>
       <input type="number" class="number" min="1" step="1" value=${batch} data-test="batch-number"
         aria-label=${t("word.batch")} onInput=${type} />
     </div>
@@ -40,9 +40,9 @@ export function BatchSlider({ batch, limits, last, traced = null }) {
         value=${place(batch)} aria-valuetext=${formatCount(batch)} onInput=${slide}
         onKeyDown=${keys} />
       ${limits?.recommended > 0 && html`<i class="tick recommended"
-        style=${{ left: share(limits.recommended) }} title=${t("verdict.recommended")}></i>`}
+        style=${{ left: left(limits.recommended) }} title=${t("verdict.recommended")}></i>`}
       ${limits?.largest > 0 && html`<i class="tick largest"
-        style=${{ left: share(limits.largest) }} title=${t("verdict.largest")}></i>`}
+        style=${{ left: left(limits.largest) }} title=${t("verdict.largest")}></i>`}
     </div>
     <div class="track-ends small muted number"><span>1</span><span>${formatCount(last)}</span></div>
     ${traced && html`<p class="small muted">${t("control.traced", { batches: traced.join(", ") })}

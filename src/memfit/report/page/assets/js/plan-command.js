@@ -2,27 +2,32 @@
 
 import { html, useState } from "memfit/html";
 import { t } from "memfit/i18n";
-import { gpuFlag } from "memfit/plan-store";
+import { gpuFlag, sizeFlag } from "memfit/plan-store";
 
 const COPIED_MS = 1500;
 
-/**
- * `memfit plan …` as a shell takes it.
- * @param {object} document of a plan
- * @param {number} batch
- * @param {object} choice of a card
- */
-export function commandLine(document, batch, choice) {
-  return wordsOf(document, batch, choice).join(" ");
+/** `memfit plan …` as words that a shell takes. */
+function wordsOf(document, batch, choice) {
+  const free = choice.freeBytes ? ["--free", sizeFlag(choice.freeBytes)] : [];
+  const card = ["--gpu", gpuFlag(choice), ...free];
+  return [...document.command, "--batch-size", String(batch), ...card].map(quoted);
 }
 
-function wordsOf(document, batch, choice) {
-  return [...document.command, "--batch-size", String(batch), "--gpu", gpuFlag(choice)].map(quoted);
+/** A flag and its value stay on one line while there is room. */
+function phrasesOf(words) {
+  const phrases = [];
+  words.forEach((word, index) => {
+    const isValue = words[index - 1]?.startsWith("--") && !word.startsWith("--");
+    if (isValue) phrases.push(`${phrases.pop()} ${word}`);
+    else phrases.push(word);
+  });
+  return phrases;
 }
 
 /** @param {{document: object, batch: number, choice: object}} properties */
 export function Command({ document, batch, choice }) {
-  const line = commandLine(document, batch, choice);
+  const words = wordsOf(document, batch, choice);
+  const line = words.join(" ");
   const [copied, setCopied] = useState(null);
   const copy = async () => {
     await copyText(line);
@@ -32,8 +37,8 @@ export function Command({ document, batch, choice }) {
   return html`<div class="command">
     <span class="label">${t("control.command")}</span>
     <div class="command-line">
-      <code data-test="command" tabindex="0">${wordsOf(document, batch, choice).map(
-        (word, index) => html`${index ? " " : ""}<span key=${index}>${word}</span>`)}</code>
+      <code data-test="command" tabindex="0">${phrasesOf(words).map(
+        (phrase, index) => html`${index ? " " : ""}<span key=${index}>${phrase}</span>`)}</code>
       <button type="button" class="button" data-test="copy" onClick=${copy} aria-live="polite">
         ${t(copied === line ? "word.copied" : "word.copy")}</button>
     </div>

@@ -2,34 +2,40 @@
 
 import { html } from "memfit/html";
 import { t } from "memfit/i18n";
-import { formatCount } from "memfit/format";
+import { Problem, Progress } from "memfit/plan-progress";
 import { optimizerText } from "memfit/plan-served";
+
+const WIDE = "(min-width: 901px)"; // as in style-plan.css: below, the form starts folded
 
 /** The form of a served page. @param {{planning: object}} properties */
 export function RecipeForm({ planning }) {
   const { about, form, change, ask, cancel, progress, error } = planning;
-  if (!form) return error ? html`<${Problem} error=${error} />` : null;
+  if (!form) return null;
   const submit = (event) => {
     event.preventDefault();
     ask();
   };
   return html`<form class="recipe" onSubmit=${submit} data-test="recipe-form">
-    <${Basics} ...${{ about, form, change }} />
-    <${Switches} ...${{ form, change }} />
-    <details class="more"><summary>${t("control.more")}</summary>
-      <${More} ...${{ about, form, change }} /></details>
-    <div class="toolbar">
-      <button type="submit" class="button primary" data-test="plan">${t("control.plan")}</button>
-      ${progress && html`<button type="button" class="button" data-test="cancel"
-        onClick=${cancel}>${t("control.cancel")}</button>`}
+    <details class="recipe-fields" open=${matchMedia(WIDE).matches}>
+      <summary>${t("control.recipe")}</summary>
+      <${Basics} ...${{ about, form, change }} />
+      <details class="more"><summary>${t("control.more")}</summary>
+        <${More} ...${{ about, form, change }} /></details>
+    </details>
+    <div class="recipe-foot">
+      <div class="toolbar">
+        <button type="submit" class="button primary" data-test="plan">${t("control.plan")}</button>
+        ${progress && html`<button type="button" class="button" data-test="cancel"
+          onClick=${cancel}>${t("control.cancel")}</button>
+          <${Progress} progress=${progress} />`}
+      </div>
+      ${error && html`<${Problem} error=${error} />`}
     </div>
-    <${Progress} progress=${progress} />
-    ${error && html`<${Problem} error=${error} />`}
   </form>`;
 }
 
 function Basics({ about, form, change }) {
-  const choices = about.choices ?? {};
+  const { choices } = about;
   const names = about.models.map((model) => model.name);
   return html`
     <${Text} ...${{ form, change }} name="model" label="control.model" list=${names} />
@@ -38,28 +44,29 @@ function Basics({ about, form, change }) {
         write=${(shape) => (shape ?? []).join("x")} read=${readShape} />
       <${Amount} ...${{ form, change }} name="num_classes" label="control.classes" />
     </div>
-    <${Select} ...${{ form, change }} name="precision" label="control.precision"
-      options=${choices.precision ?? [form.precision]} />
-    <${Text} ...${{ form, change }} name="optimizer" label="control.optimizer"
-      list=${choices.optimizer ?? []} />
-    <${Amount} ...${{ form, change }} name="accumulation" label="control.accumulation" least=${1}
-      empty=${1} />
-    <${Select} ...${{ form, change }} name="memory_format" label="control.memoryFormat"
-      options=${choices.memory_format ?? ["nchw", "nhwc"]} />`;
-}
-
-function Switches({ form, change }) {
-  return html`<${Check} ...${{ form, change }} name="gradient_checkpointing"
-    label="control.checkpointing" />`;
+    <div class="pair">
+      <${Select} ...${{ form, change }} name="precision" label="control.precision"
+        options=${choices.precision} />
+      <${Text} ...${{ form, change }} name="optimizer" label="control.optimizer"
+        list=${choices.optimizer} />
+      <${Amount} ...${{ form, change }} name="accumulation" label="control.accumulation"
+        least=${1} empty=${1} />
+      <${Select} ...${{ form, change }} name="memory_format" label="control.memoryFormat"
+        options=${choices.memory_format} />
+    </div>
+    <${Check} ...${{ form, change }} name="gradient_checkpointing"
+      label="control.checkpointing" />`;
 }
 
 function More({ about, form, change }) {
-  const choices = about.choices ?? {};
+  const { choices } = about;
   return html`
-    <${Select} ...${{ form, change }} name="zero_grad" label="control.zeroGrad"
-      options=${choices.zero_grad ?? ["none", "zero"]} />
-    <${Select} ...${{ form, change }} name="attention" label="control.attention"
-      options=${choices.attention ?? ["auto", "flash", "efficient", "math"]} />
+    <div class="pair">
+      <${Select} ...${{ form, change }} name="zero_grad" label="control.zeroGrad"
+        options=${choices.zero_grad} />
+      <${Select} ...${{ form, change }} name="attention" label="control.attention"
+        options=${choices.attention} />
+    </div>
     <${Amount} ...${{ form, change }} name="clip_grad_norm" label="control.clip" step="any" />
     <${Check} ...${{ form, change }} name="ema" label="control.ema" />
     <${Check} ...${{ form, change }} name="cudnn_benchmark" label="control.benchmark" />`;
@@ -115,23 +122,6 @@ function readShape(text) {
   if (!text.trim()) return null;
   const sizes = text.trim().split(/[x×, ]+/i).map(Number);
   return sizes.every((size) => Number.isInteger(size) && size > 0) ? sizes : undefined;
-}
-
-function Progress({ progress }) {
-  if (!progress) return null;
-  const { stage, batch, operators } = progress;
-  const facts = [
-    ...(batch ? [t("progress.batch", { batch: formatCount(batch) })] : []),
-    ...(operators ? [t("progress.operators", { count: formatCount(operators) })] : []),
-  ];
-  return html`<p class="progress small" role="status" data-test="progress">
-    <i></i>${t(`progress.${stage}`)} ${facts.length ? html`<span class="muted">
-      ${facts.join(" · ")}</span>` : ""}</p>`;
-}
-
-function Problem({ error }) {
-  return html`<p class="error small" role="alert" data-test="plan-error">
-    ${error.message}${error.hint && html`<br /><span>${error.hint}</span>`}</p>`;
 }
 
 /** What the plan of a file was asked with. @param {{document: object}} properties */

@@ -4,9 +4,7 @@ import { html, useEffect, useRef, useState } from "memfit/html";
 import { t } from "memfit/i18n";
 import { formatBytes } from "memfit/format";
 import { useDismiss } from "memfit/plan-hooks";
-import { isPlannedCard, parseGib, setPlanState } from "memfit/plan-store";
-
-const GIB = 2 ** 30;
+import { gibOf, isPlannedCard, parseGib, setPlanState } from "memfit/plan-store";
 
 /** @param {{document: object, choice: object, card: object, isServed: boolean}} properties */
 export function GpuPicker({ document, choice, card, isServed }) {
@@ -25,7 +23,7 @@ export function GpuPicker({ document, choice, card, isServed }) {
     <button type="button" class="picker" ref=${button} data-test="gpu" data-key=${choice.key}
       aria-haspopup="listbox" aria-expanded=${isOpen} aria-labelledby="gpu-label gpu-name"
       onClick=${() => setOpen(!isOpen)}>
-      <span id="gpu-name">${card.name}</span>
+      <span id="gpu-name" title=${card.name}>${shortName(card)}</span>
       <span class="muted small number">${formatBytes(card.usable_bytes)}</span>
     </button>
     ${isOpen && html`<${Cards} cards=${document.cards} chosen=${choice.key} choose=${choose} />`}
@@ -75,8 +73,8 @@ function Cards({ cards, chosen, choose }) {
             <span class="muted small number">${formatBytes(card.usable_bytes)}</span>
           </div>`)}
         </div>`)}
-      ${!found.length && html`<p class="muted small nothing">${t("control.noGpu")}</p>`}
     </div>
+    ${!found.length && html`<p class="muted small nothing" role="status">${t("control.noGpu")}</p>`}
   </div>`;
 }
 
@@ -95,13 +93,20 @@ function byArchitecture(cards) {
   return [...groups];
 }
 
+/** As people say it: "RTX 3060 12GB". */
+function shortName({ name }) {
+  return name.replace(/^NVIDIA (GeForce )?/, "");
+}
+
 function Sizes({ choice, card }) {
   const [error, setError] = useState(null);
   const set = (name) => (event) => {
     const text = event.target.value.trim();
     const bytes = text ? parseGib(text) : null;
-    setError(text && bytes === null ? name : null);
-    if (text && bytes === null) return;
+    const isMore = name === "freeBytes" && bytes > card.total_bytes;
+    const isWrong = text && (bytes === null || isMore);
+    setError(isWrong ? name : null);
+    if (isWrong) return;
     const sizes = { freeBytes: null, sizeBytes: null, [name]: bytes };
     setPlanState({ choice: { ...choice, ...sizes } });
   };
@@ -109,10 +114,10 @@ function Sizes({ choice, card }) {
     <span>${t(label)}</span>
     <span class="with-unit"><input type="text" inputmode="decimal" data-test=${name}
       aria-invalid=${error === name} placeholder=${place}
-      value=${choice[name] ? Number((choice[name] / GIB).toFixed(3)) : ""} onChange=${set(name)} />
+      value=${choice[name] ? gibOf(choice[name]) : ""} onChange=${set(name)} />
       <i>GiB</i></span></label>`;
   return html`<div class="sizes">
-    ${field("freeBytes", "control.free", (card.usable_bytes / GIB).toFixed(2))}
+    ${field("freeBytes", "control.free", gibOf(card.usable_bytes).toFixed(2))}
     ${field("sizeBytes", "control.size", "—")}
   </div>`;
 }

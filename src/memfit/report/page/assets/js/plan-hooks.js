@@ -51,12 +51,16 @@ export function useSettled(value, pauseMs) {
   return settled;
 }
 
-/** Close something when the reader presses Escape or clicks elsewhere. */
+/** Close something when the reader clicks elsewhere, or presses Escape: its button is next. */
 export function useDismiss(ref, isOpen, close) {
   useEffect(() => {
     if (!isOpen) return undefined;
     const away = (event) => ref.current?.contains(event.target) || close();
-    const escape = (event) => event.key === "Escape" && close();
+    const escape = (event) => {
+      if (event.key !== "Escape") return;
+      close();
+      ref.current?.querySelector("button")?.focus();
+    };
     document.addEventListener("pointerdown", away);
     document.addEventListener("keydown", escape);
     return () => {

@@ -42,9 +42,11 @@ export function LiveTable({ timeline, position, pinned, setPinned, goTo }) {
   const totalBytes = alive.reduce((sum, row) => sum + row.sizeBytes, 0);
   const toggle = (number) => setPinned(pinned.includes(number)
     ? pinned.filter((other) => other !== number) : [...pinned, number]);
+  const isPeak = at === timeline.peakPosition;
+  const title = t(isPeak ? "live.titleAtPeak" : "live.title", { event: formatCount(at) });
   return html`<div class="live" data-test="live" data-position=${at} data-alive=${alive.length}>
     <div class="live-head">
-      <h3>${t("live.title", { event: formatCount(at) })}</h3>
+      <h3>${title}</h3>
       <p class="muted small number" data-test="live-count">
         ${t("live.count", { count: formatCount(rows.length + pins.length),
           all: formatCount(alive.length), size: formatBytes(totalBytes) })}</p>
@@ -52,7 +54,7 @@ export function LiveTable({ timeline, position, pinned, setPinned, goTo }) {
         aria-label=${t("live.search")} onInput=${(event) => setQuery(event.target.value)} />
     </div>
     <div class="grid" role="table" aria-rowcount=${rows.length + pins.length + 1}
-      aria-label=${t("live.title", { event: formatCount(at) })}>
+      aria-label=${title}>
       <${Head} order=${order} setOrder=${setOrder} />
       ${pins.map((row, index) => html`<${Row} key=${`pin-${row.number}`} row=${row} index=${index}
         isPinned at=${at} toggle=${toggle} goTo=${goTo} />`)}

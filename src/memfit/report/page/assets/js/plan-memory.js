@@ -23,7 +23,6 @@ export function MemoryExplorer({ timeline, contextBytes, limitBytes, selected, s
     <div class="card-head"><h2>${title}</h2>${children}</div>
     <${TimelineChart} ...${{ timeline, contextBytes, limitBytes, select, pins, focus, theme }}
       language=${language} selected=${at} />
-    <p class="small muted">${at === null ? t("live.atPeak") : ""}</p>
     <${LiveTable} timeline=${timeline} position=${at} pinned=${pinned} setPinned=${setPinned}
       goTo=${select} />
   </section>`;

@@ -3,8 +3,9 @@
 import { useEffect, useRef, useState } from "memfit/html";
 import { getJson, postJson } from "memfit/api";
 import { openPlan } from "memfit/plan";
-import { gpuFlag, planState, setPlanState, showPlan } from "memfit/plan-store";
+import { gpuFlag, parseGib, planState, setPlanState, showPlan } from "memfit/plan-store";
 
+const FIRST_CARD = "rtx-3060"; // where the server names none; DEFAULT_CARD of memfit/api.py
 const PAUSE_MS = 350;
 const EXACT_PAUSE_MS = 150;
 
@@ -115,16 +116,13 @@ function take({ plan: planId, document }) {
   const isMoved = before && batch !== before.document.batch_size;
   const plan = openPlan(document);
   const isKept = isMoved && (document.is_affine || plan.isExact(batch));
-  const kept = choice?.key || choice?.sizeBytes ? choice : null;
-  showPlan(plan, { planId, batch: isKept ? batch : null, choice: kept });
+  showPlan(plan, { planId, batch: isKept ? batch : null, choice });
 }
 
 function requestOf(form) {
   const { choice } = planState();
   const recipe = { ...form, batch_size: null };
-  const gpu = choice && (choice.sizeBytes || choice.key) ? gpuFlag({ ...choice, freeBytes: null })
-    : null;
-  return { recipe, gpu, free_bytes: gpu && choice.freeBytes ? choice.freeBytes : null };
+  return { recipe, gpu: gpuFlag(choice), free_bytes: choice.freeBytes };
 }
 
 /** The fields of a recipe that the form has; an optimizer as text. */
@@ -142,8 +140,9 @@ export function optimizerText(optimizer) {
   return [name, ...Object.entries(options).map(([key, value]) => `${key}=${value}`)].join(",");
 }
 
+/** The card to begin with: one of the catalogue, or a size such as "11gib". */
 function choiceOf({ gpu, cards }) {
-  const isKnown = cards.some((card) => card.key === gpu);
-  const size = isKnown || !gpu ? null : Number.parseFloat(gpu) * 2 ** 30;
-  return { key: isKnown ? gpu : null, freeBytes: null, sizeBytes: size || null };
+  const key = gpu ?? FIRST_CARD;
+  const isKnown = cards.some((card) => card.key === key);
+  return { key: isKnown ? key : null, freeBytes: null, sizeBytes: isKnown ? null : parseGib(key) };
 }

@@ -9,6 +9,7 @@ import { useEffect, useState } from "memfit/html";
 
 const GIB = 2 ** 30;
 const MIB = 2 ** 20;
+const LARGEST_GIB = 4096;
 /** A size of one's own stands for an Ampere card, as in memfit/catalogue.py (_custom). */
 const CUSTOM = { perGib: 4, most: 84, threads: 1536, baseBytes: 30 * MIB, bytesPerThread: 2400 };
 
@@ -48,7 +49,7 @@ export function showPlan(plan, { planId = null, batch = null, choice = null } = 
     plan,
     planId,
     batch: batch ?? plan.document.batch_size,
-    choice: choice ?? { key: plan.document.card.key, freeBytes: null, sizeBytes: null },
+    choice: choice ?? plannedChoice(plan.document),
     version: state.version + 1,
   });
 }
@@ -59,6 +60,13 @@ export function setBatch(batch) {
   if (Number.isFinite(whole) && whole !== state.batch) setPlanState({ batch: whole });
 }
 
+/** The card that a plan was made for; of a local one only what was free on it. */
+function plannedChoice({ card, gpu, cards }) {
+  const known = cards.find(({ key }) => key === card.key);
+  const isLess = gpu && known && gpu.usable_bytes !== known.usable_bytes;
+  return { key: card.key, freeBytes: isLess ? gpu.usable_bytes : null, sizeBytes: null };
+}
+
 /**
  * The card that a choice stands for.
  * @param {object} document of a plan
@@ -66,15 +74,25 @@ export function setBatch(batch) {
  */
 export function cardOf(document, choice) {
   if (choice.sizeBytes) return customCard(choice.sizeBytes);
-  const known = [document.card, ...document.cards].find((card) => card.key === choice.key);
+  const known = [...document.cards, document.card].find((card) => card.key === choice.key);
   const card = known ?? document.card;
   return choice.freeBytes ? { ...card, usable_bytes: choice.freeBytes } : card;
 }
 
 /** As typed after --gpu. @param {CardChoice} choice */
-export function gpuFlag(choice) {
-  const size = choice.sizeBytes ?? choice.freeBytes;
-  return size ? `${Number((size / GIB).toFixed(3))}GiB` : choice.key;
+export function gpuFlag({ key, sizeBytes }) {
+  return sizeBytes ? sizeFlag(sizeBytes) : key;
+}
+
+/** A size as memfit's parse_bytes reads it, to the byte. @param {number} bytes */
+export function sizeFlag(bytes) {
+  const gib = gibOf(bytes);
+  return bytesOf(gib) === bytes ? `${gib}GiB` : String(bytes);
+}
+
+/** GiB with three digits at most. @param {number} bytes */
+export function gibOf(bytes) {
+  return Number((bytes / GIB).toFixed(3));
 }
 
 /** Whether a choice is the very card that the plan's kernels are of. */
@@ -82,10 +100,14 @@ export function isPlannedCard(document, choice) {
   return !choice.sizeBytes && choice.key === document.card.key;
 }
 
-/** A number of GiB as bytes; null when it is none. @param {string} text */
+/** A number of GiB, of which three digits count, as bytes; null when it is none. */
 export function parseGib(text) {
-  const value = Number(String(text).replace(/gib|gb|g/i, "").trim());
-  return Number.isFinite(value) && value > 0 && value <= 4096 ? Math.round(value * GIB) : null;
+  const gib = Number(Number(text.replace(/gib|gb|g/i, "").trim()).toFixed(3));
+  return gib > 0 && gib <= LARGEST_GIB ? bytesOf(gib) : null;
+}
+
+function bytesOf(gib) {
+  return Math.trunc(gib * GIB); // as parse_bytes
 }
 
 function customCard(sizeBytes) {

@@ -149,9 +149,9 @@ function Unsupported({ reasons }) {
   const names = Object.keys(reasons).sort();
   if (!names.length) return null;
   return html`<div class="incomplete" data-test="unsupported">
-    <b>${t("verdict.unsupported")}</b>
+    <b>${t("verdict.unsupported")}</b>${" "}<span class="small">${t("word.reasons")}</span>
     <ul>${names.map((name) => html`<li key=${name}>
-      <code>${name}</code>: ${reasons[name]}</li>`)}</ul>
+      <code>${name}</code>: <span lang="en">${reasons[name]}</span></li>`)}</ul>
   </div>`;
 }
 

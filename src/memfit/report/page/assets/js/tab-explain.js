@@ -119,8 +119,11 @@ function Failure({ failure }) {
         size: formatBytes(failure.parts[failure.largest_part] ?? 0) })}</li>
       ${failure.batch_share && html`<li>${t("explain.batch", {
         share: formatShare(failure.batch_share) })}</li>`}
-      ${failure.advice.map((line) => html`<li key=${line}>${line}</li>`)}
-    </ul></div>`;
+    </ul>
+    ${failure.advice.length > 0 && html`<b>${t("explain.advice")}</b>
+      <ul lang="en" data-test="advice">
+        ${failure.advice.map((line) => html`<li key=${line}>${line}</li>`)}</ul>`}
+  </div>`;
 }
 
 function Biggest({ items }) {

@@ -12,10 +12,12 @@ import {
 import { useLimits, viewAt } from "memfit/plan-view";
 import { useLater, useSettled } from "memfit/plan-hooks";
 import { useExact, usePlanning, useReplanForCard } from "memfit/plan-served";
+import { FirstScreen } from "memfit/plan-first";
 import { RecipeFacts, RecipeForm } from "memfit/plan-controls";
 import { BatchSlider, lastBatch } from "memfit/plan-batch";
 import { GpuPicker } from "memfit/plan-gpu";
 import { Command } from "memfit/plan-command";
+import { Problem } from "memfit/plan-progress";
 import { Verdict } from "memfit/plan-verdict";
 import { MemoryExplorer } from "memfit/plan-memory";
 import { MemoryCurve } from "memfit/chart-curve";
@@ -47,11 +49,12 @@ function PlanTab({ theme, language }) {
   }, []);
   useReplanForCard(isServed, planning, state.choice);
   if (error) return html`<p class="error" role="alert">${t("word.error")}: ${error.message}</p>`;
-  return html`<div class="plan-page">
+  const isOld = Boolean(planning.progress);
+  return html`<div class=${`plan-page ${isOld ? "is-old" : ""}`}>
     ${state.plan ? html`<${PlanView} state=${state} planning=${planning} theme=${theme}
       language=${language} />` : html`
-      <section class="card waiting">${t("word.loading")}</section>
-      ${isServed && html`<aside class="card controls">
+      <${FirstScreen} planning=${isServed ? planning : null} />
+      ${planning.form && html`<aside class="card controls" aria-label=${t("control.title")}>
         <${RecipeForm} planning=${planning} /></aside>`}`}
   </div>`;
 }
@@ -100,7 +103,7 @@ function PlanView({ state, planning, theme, language }) {
           selected=${state.selected ?? null} />`}
         <${KeepButton} state=${state} card=${card} />
       </div>
-      ${exact.error && html`<p class="error small" role="alert">${exact.error.message}</p>`}
+      ${exact.error && html`<${Problem} error=${exact.error} />`}
       ${isServed ? html`<${RecipeForm} planning=${planning} />`
         : html`<${RecipeFacts} document=${document} />`}
     </aside>
