@@ -232,3 +232,30 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)
     assert done.stdout == "{\n"
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("a" * 300 + ".html", "too long"), ("link.html", "exists"), ("file.html/p.html", "no folder"),
+     ("page.pdf", "Use one of .html, .htm")],
+)  # fmt: skip
+def test_a_page_that_cannot_be_written_is_told_before_the_work(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str, words: str
+) -> None:
+    (tmp_path / "link.html").symlink_to(tmp_path / "nothing")
+    (tmp_path / "file.html").write_text("")
+    code, out, err = run(capsys, "plan", "no such model", "--html", str(tmp_path / name))
+    assert code in (1, 2)
+    assert words in err
+    assert not out
+
+
+def test_where_a_snapshot_was_written_moves_no_cursor(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "s\x1b[2J.pickle"
+    code, _, err = run(capsys, *MLP, "--gpu", "1GiB", "--quick", "--snapshot", str(path))
+    assert code == 0
+    assert path.exists()
+    assert "\x1b" not in err
+    assert "snapshot: " in err

@@ -234,6 +234,38 @@ def test_a_request_of_what_fits_would_have_found_room() -> None:
         assert (replay(tape, capacity_bytes=130 * MIB).out_of_memory is not None) == is_refused
 
 
+@pytest.mark.parametrize("options", ["", "expandable_segments:True"])
+@pytest.mark.parametrize("spare", [0, 1, 3, 9, 11, 15, 21])
+def test_nothing_larger_than_what_fits_would_have_found_room(options: str, spare: int) -> None:
+    settings, capacity_bytes = AllocatorSettings.parse(options), (120 + spare) * MIB
+    sizes = [(6 * MIB, Part.ACTIVATIONS, Phase.FORWARD)] * 18
+    events = [*range(18), *(~n for n in range(18) if n % 3), 18]
+
+    def is_refused(size_bytes: int) -> bool:
+        tape = steps_tape([*sizes, (size_bytes, Part.ACTIVATIONS, Phase.FORWARD)], events)
+        return replay(
+            tape, settings=settings, capacity_bytes=capacity_bytes
+        ).out_of_memory is not None  # fmt: skip
+
+    tape = steps_tape([*sizes, (90 * MIB, Part.ACTIVATIONS, Phase.FORWARD)], events)
+    given = recorded(tape, capacity_bytes=capacity_bytes, settings=settings)
+    (failure,) = explained_of(given).out_of_memory
+    assert not is_refused(failure.fits_bytes)
+    if not options:  # free pages at the end of an expandable segment count beside it
+        assert all(is_refused(n * MIB) for n in range(failure.fits_bytes // MIB + 1, 90))
+
+
+def test_a_piece_of_a_small_segment_serves_small_requests_only() -> None:
+    tape = steps_tape(
+        [(512, Part.BATCH, Phase.DATA), (3 * MIB // 2, Part.ACTIVATIONS, Phase.FORWARD)], [0, 1]
+    )
+    (failure,) = explained_of(recorded(tape, capacity_bytes=9 * MIB)).out_of_memory
+    assert failure.largest_free_bytes > failure.requested_bytes
+    assert failure.fits_bytes == MIB
+    assert failure.segment_bytes == 20 * MIB
+    assert failure.device_free_bytes >= failure.requested_bytes
+
+
 # -- devices, errors, text ---------------------------------------------------------------------
 
 
@@ -284,3 +316,35 @@ def test_the_command_prints_text_and_json(
     value = json.loads(capsys.readouterr().out)
     assert value["out_of_memory"][0]["cause"] in ("full", "fragmented")
     assert value["parts"] == explain_snapshot(path).parts
+
+
+@pytest.mark.parametrize("width", [40, 59, 60, 100])
+def test_the_text_moves_no_cursor_and_stays_narrow(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    value = recorded(capacity_bytes=12 * MIB)
+    for entry in value["device_traces"][0]:
+        entry["frames"] = frames("/home/me/\x1b[2Jtrain.py:1:step\x1b]0;mine\x07\u202e")
+    path = tmp_path / "bad\x1b[31m.pickle"
+    path.write_bytes(pickle.dumps(value))
+    monkeypatch.setenv("COLUMNS", str(width))
+    from memfit.commands.explain import explain
+
+    assert explain(path) == 0
+    text = capsys.readouterr().out
+    assert not {"\x1b", "\x07", "\u202e"} & set(text)
+    assert max(len(line) for line in text.splitlines()) <= width
+    assert "4.0 MiB  100.0 %" in text  # no number is cut
+
+
+@pytest.mark.parametrize(
+    "label",
+    [{"step": -1}, {"step": 2**70}, {"step": float("inf")}, {"shape": [1e300]}, {"shape": 5}],
+)
+def test_a_label_that_memfit_would_not_write_is_none(label: dict[str, Any]) -> None:
+    value = pickle.loads(snapshot_bytes(training_tape()))
+    first = next(e for e in value["device_traces"][0] if e["action"] == "alloc")
+    first["user_metadata"] = json.dumps(json.loads(first["user_metadata"]) | label)
+    found = explained_of(value)
+    assert len(found.attribution.labels) > 1
+    assert found.to_dict()["facts"]["steps"] == 2

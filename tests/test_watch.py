@@ -154,7 +154,11 @@ def test_bad_input(
 
 def test_a_file_that_is_no_plan(install, tmp_path: Path, capsys) -> None:
     install(fake_nvml())
-    for content in ("[1]", "{}", "\x00", '{"at": {"batch_size": "many"}}'):
+    numbers = '"at": {"batch_size": 1, "total_bytes": %d}, "recipe": {"safety": %s}'
+    nothing, too_safe = (
+        f'{{"model": {{"name": "m"}}, {numbers % values}}}' for values in ((0, "0.8"), (1, "1e999"))
+    )
+    for content in ("[1]", "{}", "\x00", '{"at": {"batch_size": "many"}}', nothing, too_safe):
         (tmp_path / "p.json").write_text(content)
         assert main(["watch", str(tmp_path / "p.json")]) == 2
         assert "is no plan" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import os
 import pickle
 import pickletools
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,7 @@ def test_every_opcode_is_read_or_refused() -> None:
         (b"", "empty"),
         (b"\x1f\x8b\x08", "gzip"),
         (b"PK\x03\x04", "torch.save"),
+        (b"\x80\x02\x8a\nl\xfc\x9cF", "torch.save"),
         (b'{"a": 1}', "JSON"),
         (b"hello", "no pickle"),
         (b"\x80\x09N.", "protocol 9"),
@@ -239,3 +241,10 @@ def test_progress_counts_up_and_a_missing_file_is_named(tmp_path: Path) -> None:
         open_snapshot(tmp_path / "none.pickle")
     with pytest.raises(DataError, match="cannot be read"):
         open_snapshot(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="named pipes of POSIX")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="no file on a disk"):
+        open_snapshot(tmp_path / "pipe")

@@ -262,11 +262,17 @@ def test_the_lines_of_the_picture_are_to_scale(at: BatchPlan, saved: Callable[..
 
 def test_the_picture_takes_words_colours_and_a_part_of_the_step(saved: Callable[..., Any]) -> None:
     code = """files.timelineSvg(timeline, {
-      label: (name) => ({ activations: "激活值" })[name] ?? name,
+      names: {
+        part: (name) => ({ activations: "激活值" })[name] ?? name,
+        phase: (name) => `phase ${name}`, line: (name) => name,
+      },
       colours: { activations: "#123456", background: "#000000", text: "#eeeeee" },
       from: 10, to: 30 })"""
     root = ElementTree.fromstring(saved(code))
-    assert "激活值" in [text.text for text in root.iter(f"{SVG}text")]
+    texts = [str(text.text) for text in root.iter(f"{SVG}text")]
+    assert "激活值" in texts
+    assert any(text.startswith("phase ") for text in texts)
+    assert "optimizer" in texts  # the part; its phase has a name of its own
     assert "#123456" in [path.get("fill") for path in root.iter(f"{SVG}path")]
     (path,) = (path for path in root.iter(f"{SVG}path") if path.get("class") == "allocated")
     assert len(heights(path)) == 20

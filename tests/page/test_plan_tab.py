@@ -297,7 +297,10 @@ def test_every_export_is_a_file_of_its_kind(
     alive = list(csv.DictReader(io.StringIO(saved(page, "live").decode())))
     assert len(alive) == len(at.timeline.live_at(at.timeline.peak.position))
     assert saved(page, "png").startswith(b"\x89PNG")
-    assert saved(page, "svg").startswith(b"<svg")
+    picture = saved(page, "svg")
+    assert picture.startswith(b"<svg")
+    assert b">optimizer<" in picture  # the phase
+    assert b">optimizer state<" in picture  # the part
     assert json.loads(saved(page, "perfetto"))["traceEvents"]
     assert json.loads(saved(page, "document")) == document
     assert saved(page, "snapshot") == snapshot

@@ -125,6 +125,13 @@ def test_what_is_no_run_says_so(tmp_path: Path) -> None:
         run_document(run.path)
 
 
+@pytest.mark.parametrize("more", [{}, {"status": 5}, {"status": "finished", "resumed": 5}])
+def test_a_run_without_a_status_is_damaged(tmp_path: Path, more: dict[str, Any]) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({"schema_version": 1} | more))
+    with pytest.raises(RunError, match=r"run\.json is damaged"):
+        run_document(tmp_path)
+
+
 def test_names_begin_with_the_newest(tmp_path: Path) -> None:
     assert run_names(tmp_path / "missing") == []
     for age, name in enumerate(("old", "newer", "newest")):
@@ -190,6 +197,18 @@ def test_what_is_no_study_says_so(study: Path) -> None:
         (study / "study.json").write_text(damaged)
         with pytest.raises(RunError, match="damaged"):
             study_document(study)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['{"schema_version": 1}', '{"schema_version": 1, "sizes": [5]}',
+     '{"schema_version": 1, "sizes": [{"batch_size": 0}]}',
+     '{"schema_version": 1, "sizes": [{"batch_size": 8}], "tradeoff": {"min_steps": "x"}}'],
+)  # fmt: skip
+def test_a_study_that_misses_what_it_was_fitted_to_is_damaged(study: Path, content: str) -> None:
+    (study / "study.json").write_text(content)
+    with pytest.raises(RunError, match=r"study\.json is damaged"):
+        study_document(study)
 
 
 def test_studies_by_name(study: Path) -> None:

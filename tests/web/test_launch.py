@@ -105,3 +105,8 @@ def test_impossible_options(options: dict[str, object], words: str) -> None:
 def test_a_recipe_is_no_model() -> None:
     with pytest.raises(UsageError, match="recipe"):
         serve("recipe.toml")
+
+
+def test_a_mistyped_file_is_told_at_once() -> None:
+    with pytest.raises(UsageError, match=r"no file nowhere/own\.py"):
+        serve("nowhere/own.py:build")

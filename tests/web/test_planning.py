@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -95,6 +96,20 @@ def test_own_code_runs_only_as_it_was_named(live: Server) -> None:
         "/api/plan", json={"recipe": {"model": name.replace("build", "MODEL")}}
     )
     assert answer.status_code == 422
+
+
+def test_an_edited_model_is_planned_anew(live: Server) -> None:
+    name = live.get("/api/about").json()["recipe"]["model"]
+    file = Path(name.rpartition(":")[0])
+
+    def parameters() -> int:
+        found: int = live.plan(model=name, input_shape=[3, 2, 2])["document"]["model"]["parameters"]
+        return found
+
+    assert parameters() == 12 * 3 + 3
+    file.write_text(MODEL.replace("Linear(12, 3)", "Linear(12, 50)"))
+    assert parameters() == 12 * 50 + 50
+    file.write_text(MODEL)
 
 
 def test_what_a_model_does_not_take_is_said(live: Server) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,6 +78,23 @@ def test_models_that_are_not_listed(model: str) -> None:
 
 def test_a_named_model_is_allowed() -> None:
     assert read({"model": "my.py:build"}).recipe["model"] == "my.py:build"
+
+
+def test_an_edited_model_is_another_question(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    name = f"{file}:build"
+    own = KnownNames({"named": [name, "package.module:build"]}, ["sgd"], [], "0")
+
+    def asked(model: str) -> str:
+        return read_plan_request(json.dumps({"recipe": {"model": model}}).encode(), own).name
+
+    gone = asked(name)
+    file.write_text("a = 1")
+    first = asked(name)
+    assert first == asked(name) != gone
+    file.write_text("a = 12")
+    assert asked(name) != first
+    assert asked("package.module:build") == asked("package.module:build")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from memfit.errors import ExitCode, UsageError
 from memfit.flags import JsonFlag, MemoryFlags, Whole, recipe_of
 
 if TYPE_CHECKING:
+    from memfit.catalogue import GPU
     from memfit.planner.options import Option
     from memfit.planner.plan import Plan
 
@@ -24,6 +25,7 @@ def plan(
     *,
     flags: MemoryFlags | None = None,
     gpu: str | None = None,
+    free: str | None = None,
     quick: Annotated[bool, Parameter(negative=())] = False,
     strict: Annotated[bool, Parameter(negative=())] = False,
     html: Path | None = None,
@@ -40,6 +42,8 @@ def plan(
         package.module:build, or a recipe file ending in .toml.
     gpu:
         A card such as rtx-3060, or a size such as 11GiB. Without it: the local GPU, else a table.
+    free:
+        Of the card's memory, only so much is free, such as 10GiB.
     quick:
         Leave out the ways to fit more.
     strict:
@@ -62,7 +66,8 @@ def plan(
     if snapshot is not None:
         check_output_path(snapshot, what="snapshot", suffixes=(".pickle", ".pkl"), force=force)
     recipe = recipe_of(model, (flags or MemoryFlags()).given())
-    made = working("planning", lambda: make_plan(recipe, gpu=gpu))
+    card = gpu if free is None else _card_with_free(gpu, free)
+    made = working("planning", lambda: make_plan(recipe, gpu=card))
     options = None if quick or made.gpu is None else working(
         "planning ways to fit more", lambda: ways_to_fit_more(made)
     )  # fmt: skip
@@ -81,6 +86,26 @@ def plan(
     if made.fits is False:
         return ExitCode.DOES_NOT_FIT
     return ExitCode.INCOMPLETE if strict and made.unsupported else ExitCode.OK
+
+
+def _card_with_free(gpu: str | None, free: str) -> GPU:
+    """The card that was named, else the local one, of which only so much is free."""
+    from memfit.catalogue import gpu as find_gpu
+    from memfit.catalogue import local_gpu
+    from memfit.units import format_bytes, parse_bytes
+
+    free_bytes = parse_bytes(free)
+    local = local_gpu() if gpu is None else None
+    if gpu is None and local is None:
+        raise UsageError(
+            f"--free is {free}, but there is no card: none was named, and none is here.",
+            hint="Name it, such as --gpu rtx-3060.",
+        )
+    card = local[0] if local is not None else find_gpu(str(gpu))
+    if free_bytes > card.total_bytes:
+        has = format_bytes(card.total_bytes)
+        raise UsageError(f"--free is {free}; the {card.name} has only {has}.")
+    return card.with_free_bytes(free_bytes)
 
 
 def _write_page(plan: Plan, options: list[Option] | None, path: Path) -> None:

@@ -41,8 +41,6 @@ class Pace:
             step: that was taken last, by whichever process.
         """
         self._began, self._samples = time.monotonic(), 0
-        card = self._place.card
-        limit = self._place.memory_bytes
         with suppress(RunError):
             self._file.repair()  # a kill may have torn the last line
             self._file.append(
@@ -50,7 +48,7 @@ class Pace:
                     "step": step,
                     "event": "start",
                     "device": self._place.name,
-                    "limit_bytes": card.usable_bytes if limit is None and card else limit,
+                    "limit_bytes": self._limit_bytes,
                 }
             )
 
@@ -76,3 +74,11 @@ class Pace:
                     "planned_bytes": self._plan.at(result.micro_batch).peak_reserved_bytes,
                 }
             )
+
+    @property
+    def _limit_bytes(self) -> int | None:
+        """What PyTorch may reserve; None where nothing limits it."""
+        card = self._place.card
+        if self._place.memory_bytes is not None or card is None:
+            return self._place.memory_bytes
+        return card.usable_bytes - card.context_bytes

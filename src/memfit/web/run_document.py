@@ -12,6 +12,7 @@ from typing import Any
 
 from memfit.errors import RunError
 from memfit.trainer.run_folder import RunFolder
+from memfit.web.run_pace import pace_of
 
 __all__ = ["run_document", "run_names"]
 
@@ -25,11 +26,12 @@ def run_names(root: Path) -> list[str]:
 
     A run is as new as the last word on its status: it began, went on or ended.
     """
-    return sorted((p.parent.name for p in root.glob("*/run.json")), key=_age(root), reverse=True)
+    found = [(_written(path), path.parent.name) for path in root.glob("*/run.json")]
+    return [name for _, name in sorted(found, reverse=True)]
 
 
 def run_document(folder: Path, after: int = 0) -> dict[str, Any]:
-    """What the Runs tab shows: status, recipe, predicted memory, metrics.
+    """What the Runs tab shows: status, recipe, predicted memory, metrics, pace.
 
     Args:
         folder: of the run.
@@ -37,7 +39,8 @@ def run_document(folder: Path, after: int = 0) -> dict[str, Any]:
 
     Returns:
         ``rows`` from number ``first_row`` on. That is ``after``, or 0 where the file has fewer
-        rows: a resumed run takes back what it makes again.
+        rows: a resumed run takes back what it makes again. ``pace`` as
+        :func:`memfit.web.run_pace.pace_of` has it.
 
     Raises:
         OtherVersion: the run was written in another format.
@@ -45,15 +48,18 @@ def run_document(folder: Path, after: int = 0) -> dict[str, Any]:
     """
     run = RunFolder.open(folder)
     facts = run.facts()
-    rows = _rows(run)
+    noted, resumed = facts.get("status"), facts.get("resumed", [])
+    if not isinstance(noted, str) or not isinstance(resumed, list):
+        raise RunError(f"{folder / 'run.json'} is damaged: it tells no status.")
+    rows = run.metrics.read()  # a last line that is half written is left for the next time
     first = after if 0 <= after <= len(rows) else 0
     return {
         "schema_version": _SCHEMA_VERSION,
         "kind": "run",
         "name": folder.name,
-        "status": _status(folder, facts["status"]),
+        "status": _status(folder, noted),
         "created": facts.get("created"),
-        "resumed": len(facts.get("resumed", [])),
+        "resumed": len(resumed),
         "command": facts.get("command", []),
         "versions": {name: facts.get(f"{name}_version") for name in ("memfit", "torch")},
         "recipe": _recipe(folder / "recipe.toml"),
@@ -62,17 +68,8 @@ def run_document(folder: Path, after: int = 0) -> dict[str, Any]:
         "first_row": first,
         "row_count": len(rows),
         "rows": rows[first:],
-        "metrics_seconds": _modified(run.metrics.path),
+        "pace": pace_of(run.pace),
     }
-
-
-def _age(root: Path) -> Any:
-    return lambda name: (_modified(root / name / "run.json") or 0.0, name)
-
-
-def _rows(run: RunFolder) -> list[dict[str, Any]]:
-    """All metrics; a last line that is half written is left for the next time."""
-    return run.metrics.read()
 
 
 def _status(folder: Path, noted: str) -> str:
@@ -147,9 +144,9 @@ def _summary(summary: dict[str, Any] | None) -> dict[str, Any] | None:
     return summary | {"evaluation": short}
 
 
-def _modified(path: Path) -> float | None:
-    """Seconds since 1970 at which a file was last written; None where there is none."""
+def _written(path: Path) -> float:
+    """Seconds since 1970 at which a file was last written; 0 where it is gone."""
     try:
         return path.stat().st_mtime
     except OSError:
-        return None
+        return 0.0

@@ -64,14 +64,15 @@ function Once({ when, children }) {
 
 function TabList({ tabs, open, setOpen }) {
   const move = (event) => {
-    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (!step) return;
+    const at = tabs.indexOf(open);
+    const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: -1 }[event.key];
+    if (to === undefined) return;
     event.preventDefault();
-    const next = tabs[(tabs.indexOf(open) + step + tabs.length) % tabs.length];
+    const next = tabs.at(to % tabs.length);
     setOpen(next);
     document.getElementById(`tab-${next.id}`).focus();
   };
-  return html`<div role="tablist" class="tabs" onKeyDown=${move}>
+  return html`<div role="tablist" class="tabs" aria-label=${t("shell.tabs")} onKeyDown=${move}>
     ${tabs.map((tab) => html`
       <button type="button" role="tab" key=${tab.id} id=${`tab-${tab.id}`}
         aria-controls=${`panel-${tab.id}`} aria-selected=${tab === open}
@@ -99,6 +100,7 @@ function useOpenTab(tabs) {
   const choose = (tab) => {
     history.replaceState(null, "", `#${tab.id}`);
     setOpen(tab);
+    scrollTo(0, 0);
   };
   return [open, choose];
 }

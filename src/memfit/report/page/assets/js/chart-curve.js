@@ -177,6 +177,7 @@ function drawMarks(chart, { limitBytes, limits, batch, last }, font) {
   const ratio = devicePixelRatio || 1;
   pen.save();
   pen.font = font.replace("11px", `${11 * ratio}px`);
+  pen.textBaseline = "alphabetic";
   pen.lineWidth = 1.5 * ratio;
   if (limitBytes) across(chart, pen, limitBytes, ratio);
   const marks = [
@@ -198,7 +199,7 @@ function across(chart, pen, bytes, ratio) {
   stroke(pen, left, y, left + width, y);
   pen.fillStyle = cssColour("--card-line");
   pen.textAlign = "left";
-  pen.fillText(t("time.card", { size: formatBytes(bytes) }), left + 6 * ratio, y - 5 * ratio);
+  haloed(pen, t("time.card", { size: formatBytes(bytes) }), left + 6 * ratio, y - 5 * ratio, ratio);
 }
 
 function down(chart, pen, batch, colour, ratio, isShown) {
@@ -211,6 +212,15 @@ function down(chart, pen, batch, colour, ratio, isShown) {
   if (!isShown) return;
   pen.textAlign = "center";
   pen.fillText(formatCount(batch), x, top - 3 * ratio);
+}
+
+function haloed(pen, text, x, y, ratio) {
+  pen.strokeStyle = cssColour("--surface");
+  pen.lineWidth = 3 * ratio;
+  pen.setLineDash([]);
+  pen.strokeText(text, x, y);
+  pen.fillText(text, x, y);
+  pen.lineWidth = 1.5 * ratio;
 }
 
 function stroke(pen, x0, y0, x1, y1) {

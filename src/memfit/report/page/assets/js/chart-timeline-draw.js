@@ -179,23 +179,27 @@ function drawLimit(pen, scale, { limitBytes }, colours) {
 }
 
 function drawPeak(pen, scale, { timeline, contextBytes }, colours) {
-  const position = timeline.peakPosition + 0.5;
-  if (!timeline.count || position < scale.view.from || position > scale.view.to) return;
-  const x = scale.x(position);
+  if (!timeline.count) return;
+  const there = scale.x(timeline.peakPosition + 0.5);
+  const x = Math.max(scale.left + 2, Math.min(scale.right - 2, there));
   const y = scale.y(timeline.peakAllocatedBytes + contextBytes);
+  const isRight = x > (scale.left + scale.right) / 2;
+  const away = isRight ? -1 : 1;
   pen.fillStyle = colours.text;
-  pen.beginPath();
-  pen.moveTo(x, y - 1);
-  pen.lineTo(x - 5, y - 9);
-  pen.lineTo(x + 5, y - 9);
-  pen.closePath();
-  pen.fill();
+  if (x === there) triangle(pen, [x, y - 1], [x - 5, y - 9], [x + 5, y - 9]);
+  else triangle(pen, [x, y - 7], [x + 8 * away, y - 12], [x + 8 * away, y - 2]); // it is out there
   pen.font = `600 ${FONT}`;
-  const isLeft = x > (scale.left + scale.right) / 2;
-  pen.textAlign = isLeft ? "right" : "left";
+  pen.textAlign = isRight ? "right" : "left";
   const label = t("time.peakLabel", { size: formatBytes(timeline.peakAllocatedBytes) });
-  halo(pen, label, x + (isLeft ? -9 : 9), Math.max(scale.top + 8, y - 3), colours.surface);
+  halo(pen, label, x + (x === there ? 9 : 12) * away, Math.max(scale.top + 8, y - 3),
+    colours.surface);
   pen.font = FONT;
+}
+
+function triangle(pen, ...corners) {
+  pen.beginPath();
+  for (const [x, y] of corners) pen.lineTo(x, y);
+  pen.fill();
 }
 
 function halo(pen, text, x, y, paper) {

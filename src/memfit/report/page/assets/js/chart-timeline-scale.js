@@ -70,6 +70,17 @@ export function lastFullStep(timeline) {
   return { from: starts[index].position, to: starts[index + 1]?.position ?? count };
 }
 
+/** What is shown first: the last full step, or everything when the peak is not in it. */
+export function firstView(timeline) {
+  const step = lastFullStep(timeline);
+  return isWithin(timeline.peakPosition, step) ? step : { from: 0, to: Math.max(1, timeline.count) };
+}
+
+/** Whether an event lies in a view. */
+export function isWithin(position, { from, to }) {
+  return position >= from && position < to;
+}
+
 /** A view within the tape, not narrower than a few events. @param {View} view @returns {View} */
 export function withinTape({ from, to }, count) {
   const span = Math.min(Math.max(to - from, Math.min(8, count)), Math.max(1, count));

@@ -8,7 +8,7 @@ import { useWidth } from "memfit/plan-hooks";
 import { PARTS, shortOperator } from "memfit/plan-view";
 import { drawCursor, drawTimeline } from "memfit/chart-timeline-draw";
 import {
-  lastFullStep, scaleOf, topBytesOf, withinTape, zoomed,
+  firstView, isWithin, lastFullStep, scaleOf, topBytesOf, withinTape, zoomed,
 } from "memfit/chart-timeline-scale";
 import { Overview } from "memfit/chart-timeline-overview";
 import { useGestures } from "memfit/chart-timeline-gestures";
@@ -68,14 +68,14 @@ export function TimelineChart(properties) {
   </div>`;
 }
 
-/** The stretch shown: the last full step of each new tape, kept while sizes change. */
+/** The stretch shown: of each new tape its first view, kept while sizes change. */
 function useTimelineView(timeline, focus) {
-  const [view, setView] = useState(() => lastFullStep(timeline));
+  const [view, setView] = useState(() => firstView(timeline));
   const tape = useRef(timeline.tape);
   if (tape.current !== timeline.tape) {
     const isOtherLength = tape.current.events.length !== timeline.tape.events.length;
     tape.current = timeline.tape;
-    if (isOtherLength) setView(lastFullStep(timeline));
+    if (isOtherLength) setView(firstView(timeline));
   }
   useEffect(() => {
     if (focus) setView(withinTape(focus, timeline.count));
@@ -147,9 +147,12 @@ function Key() {
 /** The same stretch when it holds the peak; else one as long in the peak's step. */
 function aroundPeak(timeline, view) {
   const peak = timeline.peakPosition;
-  if (peak >= view.from && peak < view.to) return view;
-  const span = view.to - view.from;
-  return withinTape({ from: peak - span / 2, to: peak + span / 2 }, timeline.count);
+  return isWithin(peak, view) ? view : centredOn(peak, view, timeline.count);
+}
+
+function centredOn(position, { from, to }, count) {
+  const half = (to - from) / 2;
+  return withinTape({ from: position - half, to: position + half }, count);
 }
 
 function useKeys({ timeline, selected, select, view, setView, move }) {
@@ -157,10 +160,7 @@ function useKeys({ timeline, selected, select, view, setView, move }) {
   const go = (position) => {
     const to = Math.max(0, Math.min(last, position));
     select(to);
-    if (to < view.from || to >= view.to) {
-      const span = view.to - view.from;
-      setView(withinTape({ from: to - span / 2, to: to + span / 2 }, timeline.count));
-    }
+    if (!isWithin(to, view)) setView(centredOn(to, view, timeline.count));
   };
   return (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;

@@ -17,6 +17,8 @@ const COLOURS = {
   workspaces: "#999999",
 };
 
+const PLAIN_NAMES = { part: (name) => name, phase: (name) => name, line: (name) => name };
+
 /**
  * How the picture looks and what it says.
  * @typedef {object} PictureOptions
@@ -27,7 +29,8 @@ const COLOURS = {
  * @property {number} [to] one beyond the last
  * @property {{bytes: number, label: string}|null} [limit] the card's line
  * @property {Object<string, string>} [colours] by part, and "background", "text", "limit"
- * @property {(name: string) => string} [label] words for a part, a phase, "allocated", "reserved"
+ * @property {{part: (name: string) => string, phase: (name: string) => string,
+ *   line: (name: string) => string}} [names] words; a part and a phase may share a name
  */
 
 /**
@@ -76,18 +79,21 @@ export async function svgToPng(svg, width, height) {
 
 /** Everything that the pieces of the picture share. */
 function laidOut(timeline, options) {
-  const { title = "", width = 1200, height = 520, limit = null, label = (name) => name } = options;
+  const { title = "", width = 1200, height = 520, limit = null, names = PLAIN_NAMES } = options;
   const { from = 0, to = timeline.count } = options;
   const colours = { ...COLOURS, background: "#ffffff", text: "#222222", limit: "#d55e00" };
-  const items = [...timeline.parts, "allocated", "reserved"];
-  const rows = legendRows(items.map(label), width);
+  const items = [
+    ...timeline.parts.map((name) => ({ name, kind: "part" })),
+    ...["allocated", "reserved"].map((name) => ({ name, kind: "line" })),
+  ].map((item) => ({ ...item, words: names[item.kind](item.name) }));
+  const rows = legendRows(items.map(({ words }) => words), width);
   const right = width - MARGIN.right;
   const bottom = height - (rows.at(-1).row + 1) * LINE_HEIGHT - 36;
   const columns = timeline.columns(from, to, right - MARGIN.left);
   const most = Math.max(1, limit?.bytes ?? 0, columns.reserved.reduce((a, b) => Math.max(a, b), 0));
   const count = Math.max(1, columns.positions.length);
   return {
-    ...{ timeline, title, width, height, limit, label, from, to },
+    ...{ timeline, title, width, height, limit, names, from, to },
     ...{ right, bottom, columns, items, rows },
     colours: { ...colours, ...options.colours },
     most,
@@ -97,7 +103,7 @@ function laidOut(timeline, options) {
 }
 
 /** Phases as shades behind the picture, named where there is room. */
-function bands({ timeline, from, to, right, bottom, label, colours }) {
+function bands({ timeline, from, to, right, bottom, names, colours }) {
   const span = Math.max(1, to - from);
   const xOf = (position) => {
     const share = (Math.min(Math.max(position, from), to) - from) / span;
@@ -110,7 +116,7 @@ function bands({ timeline, from, to, right, bottom, label, colours }) {
     const opacity = index % 2 ? 0.04 : 0.09;
     const box = `x="${left}" y="${MARGIN.top - 22}" width="${width}"`;
     const shade = `<rect ${box} height="${round(bottom - MARGIN.top + 22)}" opacity="${opacity}"`;
-    const name = label(band.phase);
+    const name = names.phase(band.phase);
     const words = `<text x="${left + 4}" y="${MARGIN.top - 8}">${escape(name)}</text>`;
     const isNamed = textWidth(name) + 8 < width;
     return [`${shade} fill="${escape(colours.text)}"/>`, ...(isNamed ? [words] : [])];
@@ -161,18 +167,18 @@ function lines({ columns, colours, limit, right, x, y }) {
   ];
 }
 
-function legend({ items, rows, bottom, colours, label }) {
-  return items.flatMap((item, index) => {
+function legend({ items, rows, bottom, colours }) {
+  return items.flatMap(({ name, kind, words }, index) => {
     const { left, row } = rows[index];
     const top = bottom + 24 + row * LINE_HEIGHT;
-    const dashes = item === "reserved" ? 'stroke-dasharray="5 3"' : "";
+    const dashes = name === "reserved" ? 'stroke-dasharray="5 3"' : "";
     const at = `x1="${left}" x2="${left + 12}" y1="${top + 6}" y2="${top + 6}"`;
     const box = `x="${left}" y="${top}" width="12" height="12"`;
     const swatch =
-      index < items.length - 2
-        ? `<rect ${box} fill="${escape(colours[item] ?? "#888888")}"/>`
+      kind === "part"
+        ? `<rect ${box} fill="${escape(colours[name] ?? "#888888")}"/>`
         : `<line ${at} stroke="${escape(colours.text)}" stroke-width="1.2" ${dashes}/>`;
-    return [swatch, `<text x="${left + 18}" y="${top + 10}">${escape(label(item))}</text>`];
+    return [swatch, `<text x="${left + 18}" y="${top + 10}">${escape(words)}</text>`];
   });
 }
 

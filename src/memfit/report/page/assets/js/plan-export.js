@@ -1,17 +1,20 @@
 /** What the page shows, as files. */
 
-import { html, useRef, useState } from "memfit/html";
-import { t } from "memfit/i18n";
+import { html, useEffect, useRef, useState } from "memfit/html";
+import { addStrings, t } from "memfit/i18n";
 import { formatBytes } from "memfit/format";
 import { getBytes } from "memfit/api";
 import { hasDocument, readBytes } from "memfit/bundle";
+import { strings } from "memfit/strings-plan-export";
 import { cssColour } from "memfit/theme";
 import { useDismiss } from "memfit/plan-hooks";
 import { PARTS } from "memfit/plan-view";
-import { lastFullStep } from "memfit/chart-timeline-scale";
+import { firstView } from "memfit/chart-timeline-scale";
 import {
   liveCsv, perfettoJson, planJson, svgToPng, timelineCsv, timelineSvg,
 } from "memfit/export";
+
+addStrings(strings);
 
 const PICTURE = { width: 1200, height: 520 };
 
@@ -24,9 +27,13 @@ export function ExportMenu(properties) {
   const [error, setError] = useState(null);
   const frame = useRef(null);
   useDismiss(frame, isOpen, () => setOpen(false));
+  useEffect(() => {
+    if (isOpen) frame.current.querySelector("[role=menuitem]").focus();
+  }, [isOpen]);
   const items = itemsOf(properties);
   const run = async (item) => {
     setOpen(false);
+    frame.current.querySelector("button").focus();
     try {
       download(await item.make(), item.name, item.type);
       setError(null);
@@ -44,7 +51,7 @@ export function ExportMenu(properties) {
         <span class="muted small">${t(`export.${item.id}.note`)}</span>
       </button>`)}
     </div>`}
-    ${error && html`<p class="error" role="alert">${error}</p>`}
+    ${error && html`<p class="error small" role="alert" lang="en">${error}</p>`}
   </div>`;
 }
 
@@ -77,18 +84,19 @@ function snapshotOf(plan, planId, batch) {
 
 function picture(plan, card, batch, timeline) {
   const colours = Object.fromEntries(PARTS.map((part) => [part, cssColour(`--part-${part}`)]));
-  const words = { allocated: "time.allocated", reserved: "time.reserved" };
-  const isPhase = (name) => ["data", "forward", "backward"].includes(name);
   const capacityBytes = card.usable_bytes - card.context_bytes;
   return {
-    ...PICTURE, ...lastFullStep(timeline),
+    ...PICTURE, ...firstView(timeline),
     title: t("export.picture", { model: plan.document.model.name, batch, card: card.name }),
     limit: { bytes: capacityBytes, label: t("time.card", { size: formatBytes(capacityBytes) }) },
     colours: {
       ...colours, background: cssColour("--surface"), text: cssColour("--text"),
       limit: cssColour("--card-line"),
     },
-    label: (name) => t(words[name] ?? (isPhase(name) ? `phase.${name}` : `part.${name}`)),
+    names: {
+      part: (name) => t(`part.${name}`), phase: (name) => t(`phase.${name}`),
+      line: (name) => t(`time.${name}`),
+    },
   };
 }
 
@@ -103,10 +111,10 @@ export function download(content, name, type) {
 }
 
 function moveFocus(event) {
-  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-  if (!step) return;
-  event.preventDefault();
   const items = [...event.currentTarget.querySelectorAll("[role=menuitem]")];
-  const next = items.indexOf(document.activeElement) + step;
-  items[(next + items.length) % items.length].focus();
+  const at = items.indexOf(document.activeElement);
+  const next = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: -1 }[event.key];
+  if (next === undefined) return;
+  event.preventDefault();
+  items.at(next % items.length).focus();
 }

@@ -4,22 +4,19 @@ import { html } from "memfit/html";
 import { t } from "memfit/i18n";
 import { Problem, progressFacts } from "memfit/plan-progress";
 
-const STAGES = ["building", "tracing", "verifying", "tabling"];
+const STAGES = ["starting", "building", "tracing", "verifying", "tabling"];
 
-/** @param {{planning: object|null}} properties null where the page is a file */
+/** Of a served page. @param {{planning: object}} properties */
 export function FirstScreen({ planning }) {
-  if (!planning?.form) {
-    return html`<section class="card waiting" aria-busy=${!planning?.error}>
-      ${planning?.error ? html`<${Problem} error=${planning.error} />` : t("word.loading")}
-    </section>`;
-  }
   const { form, progress, error } = planning;
-  return html`<section class="card waiting" aria-busy=${Boolean(progress)} data-test="first-screen">
+  const isStarting = !form && !error;
+  return html`<section class="card waiting" aria-busy=${isStarting || Boolean(progress)}
+    data-test="first-screen">
     <${Hill} />
     <h2>${t("first.title")}</h2>
-    <p>${t("first.about", { model: form.model })}</p>
-    ${progress ? html`<${Stages} progress=${progress} />` : html`<p class="muted">
-      ${t("first.stopped")}</p>`}
+    <p>${t("first.about")}</p>
+    ${(isStarting || progress) && html`<${Stages} progress=${progress ?? { stage: "starting" }} />`}
+    ${form && !progress && html`<p class="muted">${t("first.stopped")}</p>`}
     ${error && html`<${Problem} error=${error} />`}
   </section>`;
 }

@@ -1,7 +1,8 @@
 /** A plan at one batch on one card: what the verdict and its numbers are made of. */
 
-import { useMemo } from "memfit/html";
-import { useLater } from "memfit/plan-hooks";
+import { useEffect, useMemo, useState } from "memfit/html";
+
+const SLICE_MS = 12;
 
 /** In the order in which people are taught them; cache and context close the sum. */
 export const PARTS = [
@@ -24,11 +25,46 @@ export function viewAt(plan, card, batch) {
  */
 export function useLimits(plan, card, version) {
   const stated = useMemo(() => plan && statedLimits(plan.document, card), [plan, card]);
-  const found = useLater(
-    () => plan && !stated && limitsOn(plan, card),
-    [plan, card.usable_bytes, card.context_bytes, version],
-  );
-  return stated ?? (found || null);
+  const [found, setFound] = useState(null);
+  useEffect(() => {
+    setFound(null);
+    if (!plan || stated) return undefined;
+    let timer = 0;
+    const work = () => {
+      const limits = limitsOn(inSlices(plan), card);
+      if (limits) setFound({ plan, card, limits });
+      else timer = setTimeout(work, 0);
+    };
+    timer = setTimeout(work, 0);
+    return () => clearTimeout(timer);
+  }, [plan, card, version]);
+  return stated ?? (found?.plan === plan && found.card === card ? found.limits : null);
+}
+
+/** A question was left half answered, so that the page can draw. */
+class Paused extends Error {}
+
+/**
+ * The plan, which pauses before another replay when a slice of time is over. It keeps every
+ * replay's answer, so asked again it goes on where it was.
+ */
+function inSlices(plan) {
+  const until = performance.now() + SLICE_MS;
+  let isFirst = true; // one replay a slice, however long it takes
+  const pause = () => {
+    if (!isFirst && performance.now() > until) throw new Paused();
+    isFirst = false;
+  };
+  return Object.assign(Object.create(plan), {
+    fitsByReplay(...asked) {
+      pause();
+      return plan.fitsByReplay(...asked);
+    },
+    peaksAt(batch) {
+      if (!plan.peaks.has(batch)) pause();
+      return plan.peaksAt(batch);
+    },
+  });
 }
 
 function statedLimits(document, card) {
@@ -38,8 +74,14 @@ function statedLimits(document, card) {
   return { largest: document.max_batch_size, recommended: document.recommended_batch_size };
 }
 
+/** null when it was paused. */
 function limitsOn(plan, card) {
-  return { largest: plan.maxBatchOn(card), recommended: plan.recommendedBatchOn(card) };
+  try {
+    return { largest: plan.maxBatchOn(card), recommended: plan.recommendedBatchOn(card) };
+  } catch (problem) {
+    if (problem instanceof Paused) return null;
+    throw problem;
+  }
 }
 
 /** Shares of a whole in tenths of a per cent that add up to 1000. @param {number[]} amounts */

@@ -2,11 +2,11 @@
 
 /**
  * What the page knows of a run.
- * @typedef {{document: object|null, rows: object[], speeds: [number, number][]}} Followed
+ * @typedef {{document: object|null, rows: object[]}} Followed
  */
 
 /** @type {Followed} */
-export const NOTHING = { document: null, rows: [], speeds: [] };
+export const NOTHING = { document: null, rows: [] };
 
 /**
  * The rows and the answer of the server together.
@@ -17,27 +17,13 @@ export const NOTHING = { document: null, rows: [], speeds: [] };
  * @returns {Followed|null}
  */
 export function joined(known, found) {
-  if (found.first_row === 0) {
-    return { document: found, rows: found.rows, speeds: grown(known, found, found.rows) };
-  }
+  if (found.first_row === 0) return { document: found, rows: found.rows };
   const isOther = known.document?.name !== found.name || found.first_row !== known.rows.length;
   const hasRestarted = known.document && known.document.resumed !== found.resumed;
   const [next] = found.rows;
   const last = known.rows.at(-1);
   if (isOther || hasRestarted || (next && last && next.step < last.step)) return null;
-  const rows = [...known.rows, ...found.rows];
-  return { document: found, rows, speeds: grown(known, found, rows) };
-}
-
-/** Samples a second between two answers, at the later step: the page watches the run. */
-function grown({ document: before, rows: old, speeds }, found, rows) {
-  const isSame = before?.name === found.name && before.resumed === found.resumed;
-  if (!isSame) return [];
-  const [from, to] = [lastStep(old), lastStep(rows)];
-  const seconds = found.metrics_seconds - before.metrics_seconds;
-  const batch = found.recipe?.global_batch;
-  if (!batch || !(seconds > 0) || to <= from) return speeds;
-  return [...speeds, [to, ((to - from) * batch) / seconds]];
+  return { document: found, rows: [...known.rows, ...found.rows] };
 }
 
 /** The last optimizer step that was written. @param {object[]} rows */

@@ -11,23 +11,26 @@ import { PartBars } from "memfit/study-memory";
 const BLUE = "--part-parameters";
 const ORANGE = "--part-activations";
 const GREEN = "--part-temporaries";
+const SPEED_SHARE = 0.1; // of a run, for the mean: as long as several evaluations
 
 /** @param {{followed: import("memfit/runs-follow").Followed, theme: string}} props */
 export function RunView({ followed, theme }) {
-  const { document: run, rows, speeds } = followed;
+  const { document: run, rows } = followed;
   const events = rows.filter((row) => row.event === "micro-batch");
   const verticals = events.map((event) => ({ at: event.step, colour: "--card-line" }));
-  const props = { rows, theme, verticals, x: { label: t("runs.step"), format: formatCount } };
+  const x = { label: t("runs.step"), format: formatCount, holds: [0, lastStep(rows)] };
+  const props = { rows, theme, verticals, x };
   return html`<div class="run" data-test="run-view">
     <${Head} run=${run} rows=${rows} />
     ${rows.length === 0 && html`<p class="card" data-test="no-rows">${t("runs.empty")}</p>`}
     <div class="study-plots">
       <${Loss} ...${props} />
       <${Accuracy} ...${props} />
-      <${Memory} run=${run} events=${events} />
+      <${Reserved} run=${run} ...${props} />
+      <${Parts} run=${run} />
       <${Rate} ...${props} />
       <${MicroBatch} ...${props} isWanted=${events.length > 0} />
-      <${Speed} ...${props} speeds=${speeds} />
+      <${Speed} ...${props} points=${run.pace?.speed ?? []} />
     </div>
     <${Events} events=${events} />
     <${Recipe} run=${run} />
@@ -46,7 +49,7 @@ function Head({ run, rows }) {
     [t("runs.loss"), last?.loss?.toPrecision(4) ?? "–"],
     [t("runs.accuracy"), typeof accuracy === "number" ? formatShare(accuracy) : "–"],
     [t("runs.micro_batch"), last ? formatCount(last.micro_batch) : "–"],
-    [t("runs.device"), summary?.device ?? run.plan?.gpu?.name ?? "–"],
+    [t("runs.device"), deviceText(run)],
   ];
   return html`<section class="card">
     <h2>${run.name} <span class=${`pill status-${status}`} data-test="run-status">
@@ -55,8 +58,15 @@ function Head({ run, rows }) {
     ${steps && html`<progress max=${steps} value=${step} aria-label=${t("runs.progress")} />`}
     <${FactGrid} facts=${facts} />
     <p class="muted small">${t("runs.started", { when: whenText(run.created) })}
-      ${run.resumed > 0 && ` ${t("runs.resumed", { count: run.resumed })}`}</p>
+      ${run.resumed > 0 && ` ${t(run.resumed === 1 ? "runs.resumed.once" : "runs.resumed",
+        { count: run.resumed })}`}</p>
   </section>`;
+}
+
+/** As memfit.trainer.devices names it; a card's name is the same in every language. */
+function deviceText({ pace, summary, plan }) {
+  const name = pace?.device ?? summary?.device ?? plan?.gpu?.name ?? "–";
+  return name === "CPU under a virtual budget" ? t("runs.device.budget") : name;
 }
 
 /** The epoch, counted from 1; of how many, where steps do not decide. */
@@ -105,35 +115,57 @@ function MicroBatch({ rows, isWanted, ...rest }) {
     y=${{ label: t("runs.micro_batch"), fromZero: true, format: formatCount }} />`;
 }
 
-function Speed({ rows, speeds, ...rest }) {
-  const lines = [{ label: t("runs.speed"), colour: BLUE, kind: "both", points: speeds }];
+function Speed({ points, ...rest }) {
+  const lines = [
+    { label: t("runs.speed.span"), colour: BLUE, isFaint: true, points },
+    { label: t("runs.loss.mean"), colour: BLUE, points: smoothed(points, SPEED_SHARE) },
+  ];
   return html`<${Chart} title=${t("runs.speed")} note=${t("runs.speed.note")} lines=${lines}
     name="speed" ...${rest}
     y=${{ label: t("runs.speed"), fromZero: true, format: formatCount }} />`;
 }
 
-/** What was predicted, what was measured, and what the device may give. */
-function Memory({ run, events }) {
-  const at = run.plan?.at;
+/** What was reserved at each step, what the plan said, and what the device may give. */
+function Reserved({ run, ...rest }) {
+  const points = run.pace?.memory ?? [];
+  const limit = limitOf(run);
+  const isCounted = points.some(([, reserved]) => reserved !== null);
+  const ends = points.length ? [points[0], points.at(-1)] : [];
+  const lines = [
+    { label: t("runs.reserved"), colour: BLUE, isStepped: true,
+      points: points.map(([step, reserved]) => [step, reserved]) },
+    { label: t("runs.planned"), colour: ORANGE, isDashed: true, isStepped: true,
+      points: points.map(([step, , planned]) => [step, planned]) },
+    { label: t("runs.limit", { size: formatBytes(limit ?? 0) }), colour: "--card-line",
+      points: limit === null ? [] : ends.map(([step]) => [step, limit]) },
+  ];
+  const note = isCounted ? "runs.reserved.note" : "runs.reserved.uncounted";
+  return html`<${Chart} title=${t("runs.memory")} note=${t(note)} lines=${lines} name="reserved"
+    ...${rest} y=${{ label: t("runs.reserved"), fromZero: true, format: formatBytes,
+      isBytes: true }} />`;
+}
+
+/** What PyTorch may reserve, the CUDA context not counted; null where nothing limits it. */
+function limitOf({ summary, pace, plan }) {
+  const gpu = plan?.gpu;
+  return pace?.limit_bytes ?? summary?.memory?.measured?.limit_bytes
+    ?? (gpu ? gpu.usable_bytes - gpu.context_bytes : null);
+}
+
+/** The peak, part by part: as predicted, and as measured where the run has ended. */
+function Parts({ run }) {
   const { predicted, measured } = run.summary?.memory ?? {};
-  const limit = measured?.limit_bytes ?? events.at(-1)?.limit_bytes
-    ?? run.plan?.gpu?.usable_bytes ?? null;
-  const rows = [];
-  if (predicted) {
-    rows.push({ name: t("runs.memory.predicted", { batch: run.summary.largest_micro_batch }),
-      parts: predicted.parts, totalBytes: predicted.reserved_bytes });
-  } else if (at) {
-    rows.push({ name: t("runs.memory.predicted", { batch: formatCount(at.batch_size) }),
-      parts: at.parts, totalBytes: at.peak_reserved_bytes });
-  }
+  if (!predicted) return null;
+  const limit = limitOf(run);
+  const rows = [{ name: t("runs.memory.predicted", { batch: run.summary.largest_micro_batch }),
+    parts: predicted.parts, totalBytes: predicted.reserved_bytes }];
   if (measured) {
     rows.push({ name: t("runs.memory.measured"), totalBytes: measured.reserved_bytes,
       parts: withCache(measured) });
   }
-  if (!rows.length) return null;
-  const note = measured ? t("runs.memory.note") : t("runs.memory.unmeasured");
-  return html`<figure class="card study-plot" data-test="run-memory">
-    <figcaption><h3>${t("runs.memory")}</h3><p class="muted small">${note}${" "}
+  return html`<figure class="card study-plot" data-test="run-parts">
+    <figcaption><h3>${t("runs.parts")}</h3><p class="muted small">
+      ${t(measured ? "runs.parts.note" : "runs.parts.unmeasured")}${" "}
       ${limit && t("runs.memory.limit", { size: formatBytes(limit) })}</p></figcaption>
     <${PartBars} rows=${rows} limitBytes=${limit} />
   </figure>`;
@@ -154,9 +186,10 @@ function Events({ events }) {
       <strong>${t(event.to < event.from ? "runs.shrunk" : "runs.grew", {
         step: formatCount(event.step), from: formatCount(event.from), to: formatCount(event.to),
       })}</strong>
-      ${typeof event.predicted_bytes === "number" && html`<span class="muted small">${" "}
+      ${event.to < event.from && typeof event.predicted_bytes === "number" && html`<span class="muted small">${" "}
         ${t("runs.event.predicted", { size: formatBytes(event.predicted_bytes) })}</span>`}
-      <div class="muted small mono" lang="en">${event.message}</div></li>`)}</ul>
+      ${event.message && html`<div class="muted small mono" lang="en">${event.message}</div>`}
+      </li>`)}</ul>
   </section>`;
 }
 

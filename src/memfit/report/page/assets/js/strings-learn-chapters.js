@@ -20,7 +20,7 @@ const en = {
     + "activations go. In between the gradients of activations need room, too: temporaries. This "
     + "is the fullest moment of the backward pass.",
   "learn.step.backward": "All gradients are there, as large as the parameters. What forward had "
-    + "kept is free again, but for what variables still name.",
+    + "kept is free again, except what variables still name.",
   "learn.step.optimizer": "The optimizer moves the parameters. On the way it takes temporaries: "
     + "PyTorch treats all tensors at once (`foreach`), and with Adam these are as large as the "
     + "parameters.",
@@ -41,8 +41,8 @@ const en = {
   "learn.step.caption": "From left to right each allocation and each release of two steps. Left "
     + "out: workspaces of cuBLAS ({workspaces}), which would dwarf the rest.",
   "learn.step.first": "**Look at the second step, not at the first.** Before the first "
-    + "`optimizer.step()` Adam has no state at all; it comes with that step and stays. Who "
-    + "measures the first step measures too little.",
+    + "`optimizer.step()` Adam has no state at all; it comes with that step and stays. "
+    + "Measure only the first step, and you measure too little.",
 
   "learn.batch.title": "What batch size changes",
   "learn.batch.memory": "Memory grows **on a straight line**: {each} B for each further image, on "
@@ -88,7 +88,7 @@ const en = {
 };
 
 const zh = {
-  "learn.step.title": "一个训练步骤，逐个瞬间看",
+  "learn.step.title": "一个训练步骤的每个瞬间",
   "learn.step.what": "几行 Python，每一行都会改变显存。一步一步往下看。",
   "learn.step.instants": "训练步骤的各个瞬间",
   "learn.stop.data": "数据",
@@ -100,7 +100,7 @@ const zh = {
   "learn.step.data": "新的批次已在 GPU 上，`zero_grad()` 释放了旧的梯度。有一瞬间同时存在两个批次：新的，和变量还指着的旧的。上一步的输出和损失也一样：直到"
     + "被覆盖才会消失。",
   "learn.step.forward": "模型算完了。激活值一层一层地堆了起来：反向传播要用到它们。此时还没有梯度。",
-  "learn.step.peak": "反向传播从最后一层走向第一层。梯度出现，激活值消失。其间还需要放激活值自己的梯度：它们是临时张量。这是反向传播中最满的一刻。",
+  "learn.step.peak": "反向传播从最后一层走向第一层。梯度出现，激活值消失。其间还要容纳激活值自身的梯度：它们是临时张量。这是反向传播中显存最满的一刻。",
   "learn.step.backward": "所有梯度都齐了，和参数一样大。前向传播保留的东西都已释放，只剩变量还指着的那些。",
   "learn.step.optimizer": "优化器更新参数，过程中要用临时张量：PyTorch 把所有张量放在一起处理（`foreach`），用 Adam 时它们和参数一样大。",
   "learn.step.optimizer.in_place": "优化器就地更新参数。用 SGD 时这不需要额外的空间；换成 Adam，会有一瞬间多出和参数一样大的临时张量。",

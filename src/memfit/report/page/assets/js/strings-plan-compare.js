@@ -3,6 +3,7 @@
 const en = {
   "compare.keep": "Keep as A",
   "compare.kept": "Kept as A",
+  "compare.keepHere": "Keep what the Plan tab shows as A",
   "compare.keepNote": "Remember this plan, batch and card; change something; see both in Compare",
   "compare.title": "Two plans side by side",
   "compare.about": "A is what you kept on the Plan tab; B is what that tab shows now, "
@@ -37,6 +38,7 @@ const en = {
 const zh = {
   "compare.keep": "留作 A",
   "compare.kept": "已留作 A",
+  "compare.keepHere": "把“规划”页当前内容留作 A",
   "compare.keepNote": "记住当前的规划、批大小和显卡；改动之后在“对比”里并排查看",
   "compare.title": "两份规划并排对比",
   "compare.about": "A 是在“规划”页留下的；B 是该页当前显示的内容，或从磁盘打开的规划文档。文件只在本页按 JSON 读取，不会上传。",

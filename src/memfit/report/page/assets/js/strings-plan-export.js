@@ -18,7 +18,7 @@ const en = {
   "export.document": "Plan document",
   "export.document.note": "opens in Compare",
   "export.snapshot": "PyTorch snapshot",
-  "export.snapshot.note": "for PyTorch's memory viewer",
+  "export.snapshot.note": "for PyTorch's own viewer",
 };
 
 const zh = {

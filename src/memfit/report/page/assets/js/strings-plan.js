@@ -2,8 +2,8 @@
 
 const en = {
   "first.title": "Where does the memory go?",
-  "first.about": "memfit plays a training step of {model} without a GPU: every tensor, every "
-    + "library workspace, PyTorch's allocator. What takes how much, when, and which batch fits "
+  "first.about": "memfit plays a training step without a GPU: every tensor, every library "
+    + "workspace, PyTorch's allocator. You see what takes how much, when, and which batch fits "
     + "your card.",
   "first.stopped": "Nothing is planned yet. Choose a recipe and press Plan.",
   "verdict.fits": "Fits",
@@ -86,6 +86,7 @@ const en = {
   "control.badShape": "Write it like 3x224x224.",
   "control.plan": "Plan",
   "control.cancel": "Cancel",
+  "progress.starting": "Starting PyTorch on the server",
   "progress.building": "Building the model",
   "progress.tracing": "Tracing a step",
   "progress.verifying": "Checking against a third trace",
@@ -180,14 +181,14 @@ const en = {
 
 const zh = {
   "first.title": "显存都用在哪里？",
-  "first.about": "memfit 不用 GPU 就能推演 {model} 的一个训练步：每个张量、每个库工作区、PyTorch 的分配器。"
+  "first.about": "memfit 不用 GPU 就能推演一个训练步：每个张量、每个库工作区、PyTorch 的分配器。"
     + "谁占了多少、何时占用、您的显卡能放下多大的批，一目了然。",
   "first.stopped": "尚未规划。请选择训练配方，然后点击“规划”。",
   "verdict.fits": "放得下",
   "verdict.tight": "勉强放得下",
   "verdict.no": "放不下",
   "verdict.unknown": "尚未追踪",
-  "verdict.on": "，运行于",
+  "verdict.on": "运行于",
   "verdict.parameters": "{count} 参数",
   "verdict.tokens": "{count} 个 token",
   "verdict.nhwc": "channels last",
@@ -262,6 +263,7 @@ const zh = {
   "control.badShape": "请写成 3x224x224 的形式。",
   "control.plan": "规划",
   "control.cancel": "取消",
+  "progress.starting": "正在服务器上启动 PyTorch",
   "progress.building": "正在构建模型",
   "progress.tracing": "正在追踪一个训练步",
   "progress.verifying": "正在用第三次追踪校验",

@@ -3,6 +3,7 @@
 const en = {
   "shell.skip": "Skip to content",
   "shell.language": "Language",
+  "shell.tabs": "Parts of the page",
   "shell.theme.light": "Light. Switch to dark",
   "shell.theme.dark": "Dark. Switch to light",
   "shell.footer": "memfit · everything on this page was worked out without a GPU unless it says "
@@ -38,6 +39,7 @@ const en = {
 const zh = {
   "shell.skip": "跳到正文",
   "shell.language": "语言",
+  "shell.tabs": "页面各部分",
   "shell.theme.light": "浅色。切换到深色",
   "shell.theme.dark": "深色。切换到浅色",
   "shell.footer": "memfit · 除注明“实测”外，本页所有数字都无需 GPU 即可算出",

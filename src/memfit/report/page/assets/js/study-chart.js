@@ -24,7 +24,8 @@ const CAP = 4; // half the width of an error bar's end, in pixels
 /**
  * An axis.
  * @typedef {{label: string, isLog?: boolean, format?: (value: number) => string,
- *   fromZero?: boolean, splits?: number[]}} Axis
+ *   fromZero?: boolean, holds?: number[], isBytes?: boolean, splits?: number[]}} Axis
+ *   `holds`: values that the axis reaches whatever the points are
  */
 
 /**
@@ -44,7 +45,7 @@ export function Chart({ title, note = "", lines, x, y, verticals = [], theme, na
   const shown = lines.filter((line) => line.points.some(([, value]) => value !== null));
   const plot = useRef(null);
   const now = useRef(null);
-  now.current = { lines: shown, verticals };
+  now.current = { lines: shown, verticals, holds: [x.holds ?? [], y.holds ?? []] };
   const structure = JSON.stringify([theme, currentLanguage(), title, x.label, y.label,
     shown.map(({ label, colour, kind }) => [label, colour, kind])]);
   useEffect(() => {
@@ -97,7 +98,7 @@ function optionsOf(now, { x, y }, place) {
     width,
     height: heightFor(width),
     scales: { x: scaleOf(x, () => extentOf(now, 0)), y: scaleOf(y, () => extentOf(now, 1)) },
-    axes: [axisOf(x), { ...axisOf(y), size: 62 }],
+    axes: [axisOf(x), { ...axisOf(y), size: y.isBytes ? 76 : 62 }],
     series: [{ label: x.label, value: (_, value) => textOf(x, value) },
       ...now.current.lines.map((line) => seriesOf(line, y))],
     cursor: { drag: { x: false, y: false } },
@@ -120,7 +121,8 @@ function extentOf(now, coordinate) {
   const ends = coordinate === 0 ? [0] : [1, 2, 3];
   const values = now.current.lines.flatMap(({ points }) =>
     points.flatMap((point) => ends.map((end) => point[end])));
-  const known = values.filter((value) => typeof value === "number");
+  const known = [...values, ...now.current.holds[coordinate]]
+    .filter((value) => typeof value === "number");
   return [Math.min(...known), Math.max(...known)];
 }
 
@@ -133,7 +135,20 @@ function decadeSplits(low, high) {
   return splits.filter((value) => value >= low && value <= high);
 }
 
-function axisOf({ label, format, isLog = false, splits }) {
+/** Round numbers of KiB, MiB or GiB: five at most. */
+function byteSplits(low, high) {
+  const step = 2 ** Math.ceil(Math.log2((high - low) / 5));
+  const count = Math.floor(high / step) - Math.ceil(low / step) + 1;
+  return Array.from({ length: count }, (_, index) => (Math.ceil(low / step) + index) * step);
+}
+
+function splitsOf({ isLog, isBytes, splits }) {
+  if (isLog) return (_, __, low, high) => splits ?? decadeSplits(low, high);
+  return isBytes ? (_, __, low, high) => byteSplits(low, high) : undefined;
+}
+
+function axisOf(axis) {
+  const { label, format, isLog = false } = axis;
   const muted = cssColour("--muted");
   return {
     label,
@@ -143,7 +158,7 @@ function axisOf({ label, format, isLog = false, splits }) {
     stroke: muted,
     grid: { stroke: cssColour("--line"), width: 1 },
     ticks: { stroke: cssColour("--line"), width: 1 },
-    splits: isLog ? (_, __, low, high) => splits ?? decadeSplits(low, high) : undefined,
+    splits: splitsOf(axis),
     filter: isLog ? (_, values) => values : undefined,
     values: (_, values) => values.map((value) => (value === null ? "" : textOf({ format }, value))),
   };

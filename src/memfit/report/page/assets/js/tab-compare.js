@@ -47,7 +47,9 @@ function CompareTab({ theme, language }) {
           ${t("compare.swap")}</button>`}
       </div>
       ${sides.a ? html`<${Pair} ...${sides} />` : html`
-        <p class="nothing muted" data-test="no-a">${t("compare.noA")}</p>`}
+        <p class="nothing muted" data-test="no-a">${t("compare.noA")}</p>
+        ${current && html`<button type="button" class="button primary" data-test="keep-here"
+          onClick=${() => setPlanState({ pinned: current })}>${t("compare.keepHere")}</button>`}`}
     </section>
     ${sides.a && sides.b && html`<${Curves} ...${{ ...sides, theme, language, version }} />`}
     ${current && html`<${MeasuredTable} plan=${plan} card=${current.card} points=${measured} />`}

@@ -53,7 +53,8 @@ function PlanTab({ theme, language }) {
   return html`<div class=${`plan-page ${isOld ? "is-old" : ""}`}>
     ${state.plan ? html`<${PlanView} state=${state} planning=${planning} theme=${theme}
       language=${language} />` : html`
-      <${FirstScreen} planning=${isServed ? planning : null} />
+      ${isServed ? html`<${FirstScreen} planning=${planning} />`
+        : html`<section class="card waiting">${t("word.loading")}</section>`}
       ${planning.form && html`<aside class="card controls" aria-label=${t("control.title")}>
         <${RecipeForm} planning=${planning} /></aside>`}`}
   </div>`;
