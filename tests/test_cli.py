@@ -259,3 +259,24 @@ def test_where_a_snapshot_was_written_moves_no_cursor(
     assert path.exists()
     assert "\x1b" not in err
     assert "snapshot: " in err
+
+
+def test_what_a_model_says_moves_no_cursor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "evil.py"
+    path.write_text(
+        "from torch import nn\n"
+        "def build():\n"
+        "    model = nn.Sequential(nn.Flatten())\n"
+        "    model.add_module('a\\x1b[31m', nn.Linear(784, 10))\n"
+        "    return model\n"
+        "def broken():\n"
+        "    raise ValueError('red \\x1b[31m')\n"
+    )
+    assert main(["model", f"{path}:build", "--input-shape", "1x28x28"]) == 0
+    assert main(["model", f"{path}:broken", "--input-shape", "1x28x28"]) == 1
+    said = capsys.readouterr()
+    assert "\x1b" not in said.out + said.err
+    assert "a\\x1b[31m" in said.out
+    assert "red \\x1b[31m" in said.err

@@ -20,7 +20,7 @@ from memfit.explain.out_of_memory import Cause
 from memfit.explain.part_rules import Sure
 from memfit.memory.allocator import AllocatorSettings
 from memfit.memory.snapshot_reader import read_snapshot
-from memfit.memory.snapshot_writer import snapshot_bytes, write_snapshot
+from memfit.memory.snapshot_writer import snapshot_bytes
 from memfit.memory.tape import Allocation, Part, Phase, Tape
 from memfit.memory.timeline import replay
 from memfit.units import MIB
@@ -307,7 +307,7 @@ def test_the_command_prints_text_and_json(
     from memfit.commands.explain import explain
 
     path = tmp_path / "oom.pickle"
-    write_snapshot(path, training_tape(), capacity_bytes=4 * MIB)
+    path.write_bytes(snapshot_bytes(training_tape(), capacity_bytes=4 * MIB))
     assert explain(path) == 0
     text = capsys.readouterr().out
     assert "Out of memory in" in text

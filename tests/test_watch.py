@@ -25,6 +25,10 @@ class FakeNVMLError(Exception):
     """Stands in for pynvml's."""
 
 
+class FakeNotSupported(FakeNVMLError):
+    """Stands in for pynvml's."""
+
+
 def process(pid: int, used: int | None) -> SimpleNamespace:
     return SimpleNamespace(pid=pid, usedGpuMemory=used)
 
@@ -37,6 +41,7 @@ def fake_nvml(*, count: int = 1, used: int = 7 * GIB, compute=(), graphics=()) -
     return SimpleNamespace(
         calls=calls,
         NVMLError=FakeNVMLError,
+        NVMLError_NotSupported=FakeNotSupported,
         nvmlMemory_v2=2,
         nvmlInit=lambda: calls.append("init"),
         nvmlShutdown=lambda: calls.append("shutdown"),
@@ -99,6 +104,26 @@ def test_a_driver_that_does_not_answer_is_an_error(install, failing: str) -> Non
     nvml = install(fake_nvml())
     setattr(nvml, failing, refuse)
     with pytest.raises(NoGPU, match="Driver Not Loaded"):
+        read_gpus()
+
+
+def test_a_driver_without_a_list_of_processes_still_tells_memory(install) -> None:
+    def refuse(_: object) -> None:
+        raise FakeNotSupported
+
+    nvml = install(fake_nvml())
+    nvml.nvmlDeviceGetComputeRunningProcesses = refuse
+    (reading,) = read_gpus()
+    assert reading.processes == ()
+    assert reading.unattributed_bytes == 7 * GIB
+
+
+def test_a_driver_that_does_not_tell_the_memory(install) -> None:
+    nvml = install(fake_nvml())
+    nvml.nvmlDeviceGetMemoryInfo = lambda handle, version: SimpleNamespace(
+        total=0, reserved=0, used=0, free=0
+    )
+    with pytest.raises(NoGPU, match="does not tell the memory"):
         read_gpus()
 
 

@@ -19,6 +19,7 @@ from memfit.commands.serve import serve
 from memfit.commands.studies import noise, study
 from memfit.commands.watch import watch
 from memfit.errors import ExitCode, MemfitError
+from memfit.report.names import clean
 
 __all__ = ["COMMANDS", "app", "main"]
 
@@ -81,7 +82,7 @@ def _complain(message: str, hint: str | None, code: int, *, is_of_rank: bool | N
         is_of_rank = os.environ.get("LOCAL_RANK", "0") == "0"
     if not is_of_rank:
         return code
-    print(f"error: {message}", file=sys.stderr)
-    if hint:
-        print(hint, file=sys.stderr)
+    for text in (f"error: {message}", hint):
+        if text:
+            print("\n".join(clean(line) for line in text.split("\n")), file=sys.stderr)
     return code

@@ -6,7 +6,7 @@ NVML is asked; no CUDA context is made, so looking takes no GPU memory.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
@@ -107,6 +107,8 @@ def _driver() -> Iterator[ModuleType]:
 def _read(nvml: ModuleType, index: int) -> GPUReading:
     device = nvml.nvmlDeviceGetHandleByIndex(index)
     memory = nvml.nvmlDeviceGetMemoryInfo(device, version=nvml.nvmlMemory_v2)
+    if memory.total <= memory.reserved:
+        raise NoGPU(f"The NVIDIA driver does not tell the memory of GPU {index}.", hint=_HINT)
     return GPUReading(
         index=index,
         name=nvml.nvmlDeviceGetName(device),
@@ -123,10 +125,18 @@ def _processes(nvml: ModuleType, device: Any) -> list[ProcessReading]:
         nvml.nvmlDeviceGetComputeRunningProcesses,
         nvml.nvmlDeviceGetGraphicsRunningProcesses,
     ):
-        for process in ask(device):
+        for process in _asked(nvml, ask, device):
             used[process.pid] = max(used.get(process.pid) or 0, process.usedGpuMemory or 0) or None
     readings = [ProcessReading(pid, _command(pid), size) for pid, size in used.items()]
     return sorted(readings, key=lambda reading: -(reading.used_bytes or 0))
+
+
+def _asked(nvml: ModuleType, ask: Callable[[Any], list[Any]], device: Any) -> list[Any]:
+    """An answer of the driver; empty where this card or system gives none (WSL, vGPU)."""
+    try:
+        return ask(device)
+    except nvml.NVMLError_NotSupported:
+        return []
 
 
 def _command(pid: int) -> str:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
-from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memfit.errors import MemfitError
 from memfit.explain.document import explain_document
 from memfit.explain.explained import explain_content
 from memfit.memory.allocator import AllocatorSettings
 from memfit.memory.snapshot_reader import read_snapshot
-from memfit.memory.snapshot_writer import snapshot_bytes, snapshot_of, write_snapshot
+from memfit.memory.snapshot_writer import snapshot_bytes, snapshot_of
 from memfit.memory.tape import Allocation, Part, Phase, Tape
 from memfit.memory.timeline import replay
 from memfit.units import MIB
@@ -130,10 +127,3 @@ def test_the_viewer_knows_every_opcode() -> None:
     known = set("ehJKM}])j(u.aqXNGtrlds") | set("\x95\x8a\x94\x80\x8c\x86\x89\x88\x85\x87")
     raw = snapshot_bytes(SAMPLE)
     assert {opcode.code for opcode, _, _ in pickletools.genops(raw)} <= known
-
-
-def test_a_file_is_written_or_named(tmp_path: Path) -> None:
-    write_snapshot(tmp_path / "s.pickle", SAMPLE)
-    assert (tmp_path / "s.pickle").read_bytes() == snapshot_bytes(SAMPLE)
-    with pytest.raises(MemfitError, match="cannot be written"):
-        write_snapshot(tmp_path / "none" / "s.pickle", SAMPLE)

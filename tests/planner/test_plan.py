@@ -369,3 +369,23 @@ def test_a_share_of_the_card_limits_what_fits_whatever_was_asked_before() -> Non
     assert plan.at(12_500).peak_reserved_bytes <= free_bytes  # the card has room, the share has not
     assert not plan.fits_on(plan.gpu, 12_500)
     assert plan.fits_on(plan.gpu, 8_000)
+
+
+def test_where_each_batch_is_traced_the_end_of_the_search_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import io
+
+    from rich.console import Console
+
+    from memfit.report.terminal import as_text
+    from memfit.report.text import render_plan
+
+    monkeypatch.setattr("memfit.planner.plan._MAX_TRACED_BATCH", 12)
+    plan = memfit.plan("mlp", gpu="11GiB", batch_size=8, verify=False)
+    plan._affine = None
+    plan.not_affine_because = "tried"
+    assert plan.max_batch_size == plan.batch_limit == 12
+    console = Console(width=100, file=io.StringIO())
+    text = as_text(console, render_plan(plan, None, console))
+    assert "Largest micro-batch that fits: 12 or more" in text

@@ -21,9 +21,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
-from pathlib import Path
 
-from memfit.errors import MemfitError
 from memfit.memory.allocator import (
     AllocatorSettings,
     Block,
@@ -35,7 +33,7 @@ from memfit.memory.allocator import (
 from memfit.memory.blocks import BlockState
 from memfit.memory.tape import Allocation, Mark, Tape
 
-__all__ = ["FORMAT", "snapshot_bytes", "snapshot_of", "write_snapshot"]
+__all__ = ["FORMAT", "snapshot_bytes", "snapshot_of"]
 
 #: Of the key ``memfit`` and of ``user_metadata``.
 FORMAT = 1
@@ -51,38 +49,6 @@ _Shapes = Sequence[Sequence[int]]
 _Span = tuple[int, int]
 
 
-def write_snapshot(
-    path: str | Path,
-    tape: Tape,
-    sizes_bytes: Sequence[int] | None = None,
-    settings: AllocatorSettings | None = None,
-    *,
-    capacity_bytes: int | None = None,
-    shapes: _Shapes | None = None,
-) -> None:
-    """Write a tape as a memory snapshot for PyTorch's viewer and ``memfit explain``.
-
-    Args:
-        path: of the file; replaced when it exists.
-        tape: the events.
-        sizes_bytes: requested bytes by allocation number; the tape's own when omitted.
-        settings: of the allocator.
-        capacity_bytes: what the device can give; unlimited when omitted. A tape that does not fit
-            ends with an ``oom`` event.
-        shapes: by allocation number; the tape's own when neither these nor sizes are given.
-
-    Raises:
-        MemfitError: the file cannot be written.
-    """
-    content = snapshot_bytes(
-        tape, sizes_bytes, settings, capacity_bytes=capacity_bytes, shapes=shapes
-    )
-    try:
-        Path(path).write_bytes(content)
-    except OSError as error:
-        raise MemfitError(f"{path} cannot be written: {error.strerror or error}.") from None
-
-
 def snapshot_bytes(
     tape: Tape,
     sizes_bytes: Sequence[int] | None = None,
@@ -91,7 +57,19 @@ def snapshot_bytes(
     capacity_bytes: int | None = None,
     shapes: _Shapes | None = None,
 ) -> bytes:
-    """The file that :func:`write_snapshot` writes."""
+    """A tape as a memory snapshot for PyTorch's viewer and ``memfit explain``.
+
+    Args:
+        tape: the events.
+        sizes_bytes: requested bytes by allocation number; the tape's own when omitted.
+        settings: of the allocator.
+        capacity_bytes: what the device can give; unlimited when omitted. A tape that does not fit
+            ends with an ``oom`` event.
+        shapes: by allocation number; the tape's own when neither these nor sizes are given.
+
+    Returns:
+        The content of the file.
+    """
     value = snapshot_of(tape, sizes_bytes, settings, capacity_bytes=capacity_bytes, shapes=shapes)
     return pickle.dumps(value, protocol=_PROTOCOL)
 

@@ -170,6 +170,8 @@ def _stand_ins(clear_casts: Callable[[], None]) -> Iterator[None]:
         (torch, "clear_autocast_cache", clear_cache),
         (optimizer_hooks, "_get_foreach_kernels_supported_devices", lambda: [*foreach, "meta"]),
         (optimizer_hooks, "_get_fused_kernels_supported_devices", lambda: [*fused, "meta"]),
+        # Asks a real GPU whether a graph is captured, which would put a CUDA context on it.
+        (torch.optim.Optimizer, "_accelerator_graph_capture_health_check", lambda _: None),
     ]
     originals = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced]
     for owner, name, stand_in in replaced:

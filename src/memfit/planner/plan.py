@@ -29,6 +29,9 @@ SCHEMA_VERSION = 1
 #: The two micro-batches that are traced; every other one is arithmetic.
 TRACED_BATCHES = (4, 8)
 
+#: Where each batch needs a trace of its own, no larger one is tried.
+_MAX_TRACED_BATCH = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class Peak:
@@ -283,6 +286,11 @@ class Plan:
         """The largest micro-batch within ``safety`` of the card, a multiple of 8 from 16 up."""
         return None if self.gpu is None else self.recommended_batch_on(self.gpu)
 
+    @property
+    def batch_limit(self) -> int:
+        """The largest micro-batch that is tried."""
+        return MAX_BATCH if self.is_affine else _MAX_TRACED_BATCH
+
     def max_batch_on(self, gpu: GPU) -> int:
         """The largest micro-batch that runs on a card; 0 when none does."""
         capacity = gpu.usable_bytes - gpu.context_bytes
@@ -304,7 +312,7 @@ class Plan:
         if key not in self._largest:
             bound = largest_batch(
                 lambda batch: self._least_bytes(batch) <= capacity_bytes,
-                MAX_BATCH if self.is_affine else 4096,
+                self.batch_limit,
             )
             guess = self._guess(key, bound)
             self._largest[key] = largest_batch(holds, bound, guess)

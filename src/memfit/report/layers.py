@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from memfit.planner.layers import Layer, LayerTable
+from memfit.report.names import clean
 from memfit.report.numbers import count, shape
 from memfit.report.terminal import Marks, marks_of, shorten
 from memfit.units import format_bytes
@@ -61,13 +62,13 @@ def _modules(summary: LayerTable, width: int, marks: Marks) -> Table:
 
 def _module(layer: Layer, width: int, marks: Marks) -> Text:
     """The last name of the path, indented by its depth, and the class."""
-    name = layer.path.rpartition(".")[2]
+    name = clean(layer.path.rpartition(".")[2])
     text = "  " * max(0, layer.depth - 1) + name
     if not name:
-        return Text(shorten(layer.kind, width, marks), style="bold")
-    notes = [layer.kind, *([f"{layer.calls}{marks.times}"] if layer.calls > 1 else [])]
+        return Text(shorten(clean(layer.kind), width, marks), style="bold")
+    notes = [clean(layer.kind), *([f"{layer.calls}{marks.times}"] if layer.calls > 1 else [])]
     if layer.shares_with:
-        notes.insert(0, f"shares {layer.shares_with}")
+        notes.insert(0, f"shares {clean(layer.shares_with)}")
     elif layer.parameters and not layer.trainable:
         notes.append("frozen")
     cell = Text(shorten(text, width, marks))

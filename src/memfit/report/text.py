@@ -148,7 +148,8 @@ def _largest(plan: Plan) -> str:
     recommended, percent = plan.recommended_batch_size, f"{plan.recipe.safety:.0%}"[:-1]
     advice = f"recommended {recommended:,}" if recommended else "none is recommended"
     within = f"({percent} % of the card)" if recommended else f"(none is within {percent} %)"
-    return f"Largest micro-batch that fits: {plan.max_batch_size:,}; {advice} {within}."
+    untried = " or more" if plan.max_batch_size == plan.batch_limit else ""
+    return f"Largest micro-batch that fits: {plan.max_batch_size:,}{untried}; {advice} {within}."
 
 
 def _fits(plan: Plan, verdict: Verdict) -> str:
