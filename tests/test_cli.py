@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import memfit
+from memfit.catalogue import gpu
 from memfit.cli import main
 
 MLP = ["plan", "mlp", "--input-shape", "1x28x28"]
@@ -32,6 +34,47 @@ def test_the_plan_of_the_courses_mlp(capsys: pytest.CaptureFixture[str]) -> None
     assert plan["fits"] is True
     assert plan["schema_version"] == 1
     assert plan["recipe"]["model"] == "mlp"
+
+
+def test_of_a_card_only_so_much_may_be_free(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = [*MLP, "--gpu", "rtx-3060", "--quick", "--json"]
+    whole = json.loads(run(capsys, *asked)[1])
+    part = json.loads(run(capsys, *asked, "--free", "1.5GiB")[1])
+    card = gpu("rtx-3060").with_free_bytes(3 * 2**29)
+    expected = memfit.plan("mlp", input_shape=(1, 28, 28), gpu=card)
+    assert part["gpu"]["key"] == "rtx-3060"
+    assert part["gpu"]["usable_bytes"] == card.usable_bytes
+    assert part["max_batch_size"] == expected.max_batch_size < whole["max_batch_size"]
+    assert part["recommended_batch_size"] == expected.recommended_batch_size
+
+
+def test_free_memory_of_the_local_card(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memfit.catalogue.local_gpu", lambda: (gpu("t4"), 2**30))
+    plan = json.loads(run(capsys, *MLP, "--quick", "--json", "--free", "2GiB")[1])
+    assert (plan["gpu"]["key"], plan["gpu"]["usable_bytes"]) == ("t4", 2**31)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--free", "10GiB"], "there is no card"),
+        (["--gpu", "rtx-3060", "--free", "20GiB"], "has only 11.63 GiB"),
+        (["--gpu", "rtx-3060", "--free", "much"], "'much' is not a size"),
+    ],
+)
+def test_free_memory_that_makes_no_sense(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    flags: list[str],
+    said: str,
+) -> None:
+    monkeypatch.setattr("memfit.catalogue.local_gpu", lambda: None)
+    code, out, err = run(capsys, *MLP, *flags)
+    assert code == 2
+    assert not out
+    assert said in " ".join(err.split())
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from torch import nn
 class Net(nn.Sequential):
     def forward(self, x):
         print("noise on stdout")
-        os.write(1, b"more noise, below Python\\n")
+        os.write(1, b"more noise, below Python, in no encoding \\xff\\n")
         if x.device.type != "meta" and {condition}:
             {action}
         return super().forward(x.flatten(1))
@@ -50,6 +51,25 @@ def test_a_crash_is_an_answer(tmp_path: Path, target: Target, action: str, words
     answer = run_job(job(tmp_path, target, action))
     assert answer["status"] == "crashed"
     assert words in answer["message"]
+
+
+def test_the_recipe_alone_decides(
+    tmp_path: Path, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (
+        "PYTORCH_CUDA_ALLOC_CONF",
+        "PYTORCH_NO_CUDA_MEMORY_CACHING",
+        "NVIDIA_TF32_OVERRIDE",
+    ):
+        monkeypatch.setenv(name, "1")
+    plain = job(tmp_path, target, "raise ValueError(sorted(os.environ.items()))")
+    said = run_job(plain)["message"]
+    assert "('CUDA_DEVICE_ORDER', 'PCI_BUS_ID')" in said
+    assert "_CUDA_" not in said.replace("CUDA_DEVICE_ORDER", "")
+    assert "PYTORCH_ALLOC_CONF" not in said
+    assert "TF32" not in said
+    asked = replace(plain, recipe=plain.recipe.but(allocator="expandable_segments:True"))
+    assert "('PYTORCH_ALLOC_CONF', 'expandable_segments:True')" in run_job(asked)["message"]
 
 
 def test_one_that_does_not_end_is_ended(tmp_path: Path, target: Target) -> None:

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 
+from memfit.errors import StepError
 from memfit.gpu_readings import GPUReading, ProcessReading
 from memfit.measure.device import CpuDevice, CudaDevice, GradScaler, Peaks
 from memfit.measure.readings import Use, use_of
 from memfit.measure.steps import PLAIN_STEPS, Subject, measure_plain, measure_recorded
 from memfit.measure.target import choose_target
+from memfit.memory.recorder import Recorder
 from memfit.memory.tape import Part
 from memfit.recipe import Recipe
 from memfit.units import MIB
@@ -72,9 +74,6 @@ class FakeCuda:
     def memory_stats_as_nested_dict(self, index: int) -> dict[str, Any]:
         return {"allocation": {"all": {"allocated": 42}}}
 
-    def mem_get_info(self, index: int) -> tuple[int, int]:
-        return 1000 * MIB, 1500 * MIB
-
     def Event(self, *, enable_timing: bool) -> Any:  # as in torch
         assert enable_timing
         number = sum(call == "record" for call in self.calls)
@@ -127,10 +126,25 @@ def test_contexts_and_the_whole_gpu_come_from_the_driver() -> None:
     assert "empty_cache" in device.fake.calls
 
 
-def test_without_nvml_cuda_is_asked() -> None:
-    found = measure_plain(small(), FakeCudaDevice(driver(None, None, None)), 4)
-    assert found["bare_context_bytes"] == 500 * MIB  # total less free
-    assert found["gpu_idle_bytes"] is None  # nobody could be asked before CUDA started
+@pytest.mark.parametrize("readings", [(None, None, None), (None, 300, 600)])
+def test_without_a_reading_from_before_nothing_is_said_of_the_whole_gpu(readings: Any) -> None:
+    found = measure_plain(small(), FakeCudaDevice(driver(*readings)), 4)
+    for name in ("bare_context_bytes", "context_bytes", "gpu_used_bytes", "gpu_idle_bytes"):
+        assert found[name] is None
+    assert found["peak_reserved_bytes"] == 200 * MIB
+
+
+@pytest.mark.parametrize("error", [RuntimeError, OSError, IndexError, AttributeError])
+def test_no_number_of_the_gpu_is_no_reading(error: type[Exception]) -> None:
+    """A MIG slice, no NVML library, CUDA_VISIBLE_DEVICES with nothing in it."""
+    device = FakeCudaDevice(driver())
+
+    def fail(_index: int) -> int:
+        raise error("no number")
+
+    device.fake._get_nvml_device_index = fail  # type: ignore[method-assign]
+    device.start()
+    assert device.use() is None
 
 
 def test_the_history_begins_before_the_model_and_has_no_stacks() -> None:
@@ -210,6 +224,15 @@ def test_who_else_is_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert after.others == ("python (pid 1)",)  # without its arguments
     later = use_of(reading((7, "python", 300), (9, "game", 50)), use_of(reading(), None))
     assert later.others == ("game (pid 9)",)
+    assert later.own_bytes == 300  # the driver lists it, whoever else is there
+
+
+def test_beside_others_a_difference_is_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getpid", lambda: 7)
+    alone = use_of(reading((7, "python", None)), use_of(reading(), None))
+    assert alone.own_bytes == 0  # what the GPU holds more than before
+    beside = use_of(reading((7, "python", None), (9, "game", None)), use_of(reading(), None))
+    assert beside.own_bytes is None
 
 
 def test_in_a_container_one_new_process_is_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,6 +242,17 @@ def test_in_a_container_one_new_process_is_this_one(monkeypatch: pytest.MonkeyPa
     assert use_of(reading((4001, "", None), (4002, "", None)), before).others == (
         "a process (pid 4002)",
     )
+
+
+def test_a_step_that_the_scaler_leaves_out_is_no_measurement() -> None:
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.Adam([weight])
+    scaler = GradScaler("cpu", Recorder("cpu"))
+    scaler.scale((weight * torch.inf).sum()).backward()
+    scaler.unscale(optimizer)
+    with pytest.raises(StepError, match="not finite"):
+        scaler.step(optimizer)
+    assert not optimizer.state
 
 
 def test_the_cpu_runs_out_of_its_budget() -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 from memfit.measure.history import HistoryRecorder, joined_tape, workspaces_of
 from memfit.memory.follower import Follower
+from memfit.memory.recorder import in_backward
 from memfit.memory.tape import Part, Phase
 from memfit.memory.timeline import replay
 
@@ -129,3 +132,38 @@ def test_a_held_workspace_is_said_to_be_held() -> None:
     recorder, allocator = recorded_step()
     trace = [e for e in allocator.trace if e["size"] != WORKSPACE or e["action"] == "alloc"]
     assert all(workspace.is_held for workspace in workspaces_of(joined_tape(recorder, trace)))
+
+
+class Checkpointed(nn.Module):
+    """Two blocks whose activations are made again in backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Linear(8, 8), nn.ReLU())
+        self.second = nn.Sequential(nn.Linear(8, 8), nn.ReLU())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in (self.first, self.second):
+            x = checkpoint(block, x, use_reentrant=False)
+        return x
+
+
+def test_a_second_forward_in_the_devices_thread_confuses_no_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a GPU it is numbered in a thread of its own, from the start."""
+    number = torch._C._autograd._get_sequence_nr
+    monkeypatch.setattr(
+        torch._C._autograd,
+        "_get_sequence_nr",
+        lambda: number() - (1 << 40) if in_backward() else number(),
+    )
+    model = Checkpointed()
+    recorder = HistoryRecorder(lambda: 0, "cpu")
+    follower = Follower(recorder)
+    follower.adopt(model)
+    with follower.hooks(), recorder:
+        model(torch.ones(4, 8, requires_grad=True)).sum().backward()
+    found = recorder.tape().allocations
+    products = [a.module for a in found if a.operator == "aten.mm.default"]
+    assert products == ["second.0", "second.0", "first.0", "first.0"]

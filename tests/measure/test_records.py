@@ -59,6 +59,16 @@ def test_a_record_comes_back(tmp_path: Path) -> None:
     assert load_record(path).target_key == "rtx-3060"
 
 
+@pytest.mark.parametrize(
+    ("others", "retries", "counts"),
+    [((), 3, True), (("game (pid 9)",), 0, True), (("game (pid 9)",), 3, False)],
+)
+def test_others_spoil_what_ran_short_of_memory(
+    others: tuple[str, ...], retries: int, counts: bool
+) -> None:
+    assert Measurement(8, "ok", others=others, retries=retries).counts is counts
+
+
 def test_what_is_no_record_is_said(tmp_path: Path) -> None:
     path = tmp_path / "broken.json"
     for text in ("{", '{"schema_version": 1}', '{"schema_version": 1, "measurements": [{}]}'):

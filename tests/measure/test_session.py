@@ -70,8 +70,9 @@ def test_a_suite_goes_on_where_it_stopped(make_session: Make, entry: Entry) -> N
         return pretend(job)
 
     slow = make_session(run=run, clock=lambda: time[0])
-    first = slow.measure_suite(entries, minutes=1.5)
+    first = slow.measure_suite(entries, minutes=2.5)
     assert (len(first.outcomes), first.left) == (2, 4)
+    assert time[0] == 120  # another minute would not have ended in time
     assert ran == [8, 8]  # the middle micro-batch of every recipe comes first
     second = slow.measure_suite(entries)
     assert (len(second.outcomes), second.kept, second.left) == (4, 2, 0)

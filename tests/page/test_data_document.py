@@ -97,7 +97,9 @@ def test_images_without_labels_have_no_batch_and_a_reason(tmp_path: Path) -> Non
     for number in range(3):
         Image.new("L", (8, 8), 60 * number).save(tmp_path / f"{number}.png")
     found = data_document(str(tmp_path))
-    assert "no labels" in found["delivered"]["problem"]
+    problem = found["delivered"]["problem"]
+    assert problem["key"] == "unlabelled"
+    assert "no labels" in problem["text"]
     assert found["classes"]["count"] == 0
     assert len(found["samples"]) == 3
 
@@ -113,3 +115,14 @@ def decoded(url: str) -> np.ndarray[Any, Any]:
     head, content = url.split(",")
     assert head == "data:image/png;base64"
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(content))))
+
+
+def test_an_unreadable_image_gives_way_to_one_that_is_not_shown_yet(tmp_path: Path) -> None:
+    for number in range(4):
+        (tmp_path / "a").mkdir(exist_ok=True)
+        Image.new("L", (8, 8), 40 * number).save(tmp_path / "a" / f"{number}.png")
+    for number in (0, 1):
+        (tmp_path / "a" / f"{number}.png").write_bytes(b"no image")
+    found = data_document(str(tmp_path))
+    assert [sample["name"] for sample in found["samples"]] == ["a/2.png", "a/3.png"]
+    assert found["warnings"]["unreadable_count"] == 2

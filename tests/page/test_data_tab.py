@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+import memfit.report.page.data_document as data_document_module
+from memfit.data import hazards
 from memfit.report.page.data_document import data_document
 
 Open = Callable[..., Any]
@@ -57,6 +61,46 @@ def test_hostile_names_are_text(open_page: Open, data: dict[str, Any]) -> None:
     page.wait_for_selector("[data-test=data-view]")
     assert page.inner_text("[data-test=data-view] h2 >> nth=0") == name
     assert page.locator("img[src=x]").count() == 0
+
+
+def test_names_do_not_turn_or_break_what_stands_around_them(
+    open_page: Open, data: dict[str, Any]
+) -> None:
+    names = ["cat\u202egpj.exe", "two\nlines", *data["classes"]["names"][2:]]
+    page = open_page({"data": data | {"classes": data["classes"] | {"names": names}}}, tab="#data")
+    page.wait_for_selector("[data-test=data-view]")
+    shown = page.locator("[data-test=classes] th").all_inner_texts()
+    assert shown[:2] == ["cat\\u202egpj.exe", "two\\u000alines"]
+
+
+def test_every_hazard_has_chinese_words(open_page: Open, data: dict[str, Any]) -> None:
+    source = inspect.getsource(hazards)
+    kinds = [kind for kind, *_ in hazards._TRAITS.values()]
+    kinds += re.findall(r'Hazard\(\s*"([^"]+)"', source)
+    assert len(kinds) == 15
+    listed = [
+        {"kind": kind, "key": data_document_module._key(kind), "count": 1, "example": "",
+         "usually": "usually", "here": "here"}
+        for kind in kinds
+    ]  # fmt: skip
+    page = open_page({"data": data | {"warnings": data["warnings"] | {"hazards": listed}}},
+                     tab="#data")  # fmt: skip
+    page.wait_for_selector("[data-test=warnings]")
+    warnings = page.locator("[data-test=warnings]")
+    assert warnings.locator("[lang=en]").count() == 3 * len(kinds)
+    page.click("[data-test=language-zh]")
+    assert warnings.locator("[lang=en]").count() == 0
+    assert page.locator("[data-test=data-view] [lang=en]").count() == 0  # the layout, too
+
+
+def test_without_labels_there_is_no_batch_but_a_reason(
+    open_page: Open, data: dict[str, Any]
+) -> None:
+    problem = {"problem": {"key": "unlabelled", "text": "x has no labels."}}
+    page = open_page({"data": data | {"delivered": problem}}, tab="#data")
+    assert "no labels" in page.inner_text("[data-test=delivered]")
+    page.click("[data-test=language-zh]")
+    assert "没有标签" in page.inner_text("[data-test=delivered]")
 
 
 def test_nothing_is_wider_than_a_phone(open_page: Open, data: dict[str, Any]) -> None:

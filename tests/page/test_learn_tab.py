@@ -73,6 +73,29 @@ def test_by_hand_counted_and_planned_are_the_same(
         assert peak(page) == plan.at(batch).parts
 
 
+@pytest.mark.parametrize(
+    ("typed", "taken"), [("5000", "1024"), ("-3", "1"), ("", "64"), ("99.6", "100")]
+)
+def test_a_batch_out_of_range_is_not_left_standing(page: Any, typed: str, taken: str) -> None:
+    place = "[data-test=learn-batch-number]"
+    for _ in range(2):  # also where the batch is that already
+        page.fill(place, typed)
+        page.dispatch_event(place, "change")
+        assert page.input_value(place) == taken
+        assert page.inner_text("[data-test=shape] b >> nth=0") == f"{int(taken):,}"
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_tables_fit_a_phone(open_page: Open, documents: dict[str, Any], language: str) -> None:
+    page = open_page(documents, tab="#learn", width=390)
+    page.wait_for_selector("[data-test=four]")
+    page.click(f"[data-test=language-{language}]")
+    for name in ("layers", "kept", "comparison", "precisions"):
+        table = page.locator(f"[data-test={name}]")
+        beyond = "(table) => table.scrollWidth - table.parentElement.clientWidth"
+        assert table.evaluate(beyond) <= 0, name
+
+
 def test_the_slider_makes_the_batch_grow_and_leaves_the_rest(page: Any) -> None:
     before = counted(page)
     page.focus("[data-test=learn-batch]")

@@ -178,7 +178,6 @@ def test_a_run_grows_while_one_looks(serve: Serve, run: RunFolder) -> None:
     run.metrics.repair()
     write(run, 11, 20)
     page.wait_for_function("document.body.innerText.includes('20 / 40')")
-    page.wait_for_selector("[data-test=plot-speed] canvas")
     run.set_status("finished")
     page.wait_for_function(
         "document.querySelector('[data-test=run-status]').innerText === 'finished'"
@@ -192,14 +191,53 @@ def test_memory_that_ran_out_is_marked(serve: Serve, run: RunFolder) -> None:
         "message": "<b>CUDA out of memory</b>", "predicted_bytes": 3 << 20, "limit_bytes": 2 << 20,
     })  # fmt: skip
     write(run, 6, 9, micro_batch=4)
+    write_pace(run, 9)
     page = serve("runs")
     events = page.inner_text("[data-test=events]")
     assert "Step 6: out of memory, micro-batch 8 → 4" in events
     assert "<b>CUDA out of memory</b>" in events  # text, not markup
     page.wait_for_selector("[data-test=plot-micro-batch] canvas")
-    memory = page.inner_text("[data-test=run-memory]")
-    assert "3.0 MiB" in memory  # as planned, without the context
-    assert "2.0 MiB" in memory  # what the device may give
+    page.wait_for_selector("[data-test=plot-reserved] canvas")
+    page.hover("[data-test=plot-reserved] .u-over")  # somewhere in the middle
+    labels = page.locator("[data-test=plot-reserved] .u-label").all_inner_texts()
+    assert labels[1:] == ["reserved", "plan", "limit 2.0 MiB"]
+    values = page.locator("[data-test=plot-reserved] .u-value").all_inner_texts()
+    assert values[1:3] == ["1.5 MiB", "3.0 MiB"]
+
+
+def write_pace(run: RunFolder, steps: int) -> None:
+    run.pace.append({"step": 0, "event": "start", "total_steps": 40, "device": "a card",
+                     "limit_bytes": 2 << 20})  # fmt: skip
+    for number in range(1, steps + 1):
+        run.pace.append({
+            "step": number, "event": "step", "seconds": number / 2, "samples": 64 * number,
+            "reserved_bytes": 3 << 19, "planned_bytes": 3 << 20,
+        })  # fmt: skip
+
+
+def test_memory_and_speed_grow_with_the_run(serve: Serve, run: RunFolder) -> None:
+    write(run, 1, 3)
+    page = serve("runs")
+    page.wait_for_selector("[data-test=plot-loss] canvas")
+    assert page.locator("[data-test=plot-reserved]").count() == 0
+    run.write_recipe({"model": "mlp", "global_batch": 64, "epochs": 5})  # no steps: the pace knows
+    write_pace(run, 3)
+    page.wait_for_selector("[data-test=plot-reserved] canvas")
+    assert has_text(page, "a card")
+    assert has_text(page, "3 / 40")
+    page.hover("[data-test=plot-speed] .u-over")
+    values = page.locator("[data-test=plot-speed] .u-value").all_inner_texts()
+    assert values[1:] == ["128", "128"]
+
+
+def test_a_budget_on_the_cpu_is_named_in_chinese(serve: Serve, run: RunFolder) -> None:
+    write(run, 1, 3)
+    run.pace.append({"step": 0, "event": "start", "total_steps": 3, "limit_bytes": 2 << 20,
+                     "device": "CPU under a virtual budget"})  # fmt: skip
+    page = serve("runs")
+    page.wait_for_selector("[data-test=run-view]")
+    page.click("[data-test=language-zh]")
+    assert "虚拟显存预算" in page.inner_text("[data-test=run-view]")
 
 
 def test_measured_stands_beside_predicted(serve: Serve, run: RunFolder) -> None:
@@ -212,8 +250,8 @@ def test_measured_stands_beside_predicted(serve: Serve, run: RunFolder) -> None:
     })  # fmt: skip
     run.set_status("finished")
     page = serve("runs")
-    page.wait_for_selector("[data-test=run-memory]")
-    rows = page.locator("[data-test=run-memory] .part-row").all_inner_texts()
+    page.wait_for_selector("[data-test=run-parts]")
+    rows = page.locator("[data-test=run-parts] .part-row").all_inner_texts()
     assert [re.sub(r"\s+", " ", row) for row in rows] == ["plan (8) 3.0 MiB", "measured 2.0 MiB"]
 
 
@@ -236,7 +274,7 @@ def test_a_damaged_run_says_so_and_the_page_lives(serve: Serve, run: RunFolder) 
     page = serve("learn")
     page.route("**/api/runs/**", refused)
     page.click("#tab-runs")
-    assert "line 1 is no JSON object" in page.inner_text("[data-test=failure]")
+    assert "line 1 is no JSON object" in page.inner_text("[data-test=failure] [lang=en]")
     page.click("#tab-learn")
     page.wait_for_selector("[data-test=four]")
 

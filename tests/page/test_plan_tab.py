@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -142,6 +143,10 @@ def test_less_free_memory_and_a_size_of_ones_own(open_page: OpenPage, document: 
     it(page, "freeBytes").fill("0.15")
     it(page, "freeBytes").press("Enter")
     expect(it(page, "verdict")).to_have_text("Does not fit")
+    expect(it(page, "command")).to_contain_text("--gpu rtx-3060 --free 0.15GiB")
+    it(page, "freeBytes").fill("99")
+    it(page, "freeBytes").press("Enter")
+    expect(it(page, "freeBytes")).to_have_attribute("aria-invalid", "true")
     it(page, "sizeBytes").fill("10.5")
     it(page, "sizeBytes").press("Enter")
     expect(it(page, "command")).to_contain_text("--gpu 10.5GiB")
@@ -159,6 +164,43 @@ def test_the_command_is_copied_as_a_shell_takes_it(open_page: OpenPage, document
     assert copied == it(page, "command").text_content()
     assert shlex.split(copied)[:3] == ["memfit", "plan", "a b'c.py:build"]
     assert shlex.split(copied)[3:] == ["--batch-size", str(BATCH), "--gpu", "rtx-3060"]
+
+
+def test_a_plan_of_a_partly_free_card_says_so_in_its_command(open_page: OpenPage) -> None:
+    card = gpu("rtx-3060").with_free_bytes(123_456_789)
+    page = opened(open_page, plan_document(memfit.plan("mlp", gpu=card), ladder=[1]))
+    expect(it(page, "command")).to_contain_text("--gpu rtx-3060 --free 123456789")
+
+
+# -- the keyboard ----------------------------------------------------------------------------------
+
+
+def test_without_a_mouse(open_page: OpenPage, document: Document) -> None:
+    page = opened(open_page, document)
+
+    page.locator("#tab-plan").focus()
+    for key, tab in (
+        ("ArrowRight", "compare"),
+        ("ArrowRight", "plan"),
+        ("End", "compare"),
+        ("Home", "plan"),
+    ):
+        page.keyboard.press(key)
+        expect(page.locator(f"#tab-{tab}")).to_be_focused()
+    it(page, "export").focus()
+    for key, name in (("Enter", "json"), ("ArrowUp", "document"), ("ArrowDown", "json")):
+        page.keyboard.press(key)
+        expect(it(page, f"export-{name}")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(it(page, "export")).to_be_focused()
+    it(page, "gpu").focus()
+    page.keyboard.press("Enter")
+    expect(it(page, "gpu-search")).to_be_focused()
+    page.keyboard.type("t4")
+    page.keyboard.press("Enter")
+    expect(it(page, "gpu")).to_be_focused()
+    expect(it(page, "card-name")).to_contain_text("T4")
+    expect(it(page, "largest")).to_contain_text(re.compile(r"batch[\d,]+that"))
 
 
 # -- the timeline ----------------------------------------------------------------------------------
@@ -363,7 +405,9 @@ def test_two_batches_side_by_side(
     open_page: OpenPage, plan: Plan, document: Document, picture: Picture
 ) -> None:
     page = opened(open_page, document)
-    it(page, "keep").click()
+    page.locator("#tab-compare").click()
+    it(page, "keep-here").click()
+    page.locator("#tab-plan").click()
     set_batch(page, 512)
     page.locator("#tab-compare").click()
     a, b = plan.at(BATCH), plan.at(512)

@@ -42,7 +42,7 @@ def test_a_run_that_has_just_begun(running: RunFolder) -> None:
     found = run_document(running.path)
     assert (found["name"], found["status"], found["rows"]) == ("one", "running", [])
     assert found["recipe"] == {"model": "mlp", "global_batch": 64, "steps": 10}
-    assert (found["plan"], found["summary"], found["metrics_seconds"]) == (None, None, None)
+    assert (found["plan"], found["summary"], found["pace"]) == (None, None, None)
     json.dumps(found, allow_nan=False)
 
 

@@ -47,7 +47,7 @@ def measure(
     fraction:
         Play a smaller card: the share of the GPU's memory that PyTorch may reserve.
     minutes:
-        With --suite: start nothing new after so long.
+        With --suite: begin nothing that would not end within so long.
     records:
         Folder of the records; bench/truth/records in a checkout, else records.
     on:

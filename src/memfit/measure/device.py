@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from memfit.errors import StepError
 from memfit.measure.history import HistoryRecorder, joined_tape
 from memfit.measure.readings import Reading, Use, read_use
 from memfit.measure.target import Target
@@ -195,28 +196,22 @@ class CudaDevice(Device):
     @property
     def retries(self) -> int | None:
         """``num_alloc_retries`` of the allocator."""
-        return int(self._cuda.memory_stats(0).get("num_alloc_retries", 0))
+        return int(self._cuda.memory_stats(0)["num_alloc_retries"])
 
     def use(self) -> Use | None:
-        """What the driver says, now that all work is done."""
+        """What the driver says, now that all work is done.
+
+        None where it does not answer: CUDA's own figure includes whoever else is on the GPU.
+        """
         self._cuda.synchronize(0)
         return self._ask(self._before)
 
     def _ask(self, before: Use | None) -> Use | None:
         try:
             index = int(self._cuda._get_nvml_device_index(0))
-        except (RuntimeError, AttributeError, IndexError):
-            index = None
-        found = None if index is None else self._read(index, before)
-        if found is not None or not self._cuda.is_initialized():
-            return found
-        free_bytes, total_bytes = self._cuda.mem_get_info(0)  # NVML does not answer: CUDA does
-        return Use(total_bytes - free_bytes, None, (), before)
-
-    @property
-    def reserved_bytes(self) -> int:
-        """In segments now."""
-        return int(self._cuda.memory_reserved(0))
+        except (RuntimeError, AttributeError, IndexError, OSError):  # OSError: no NVML library
+            return None
+        return self._read(index, before)
 
     def tick(self) -> None:
         """An event on the stream; nothing waits for it."""
@@ -378,6 +373,19 @@ class GradScaler:
         self._scaler.unscale_(optimizer)
 
     def step(self, optimizer: Optimizer) -> None:
-        """Update, if the gradients are finite."""
-        self._scaler.step(optimizer)
+        """Update.
+
+        Raises:
+            StepError: the gradients are not finite, so there was no update: nothing that a plan
+                could be held against. Fused optimizers skip inside their kernel, after they made
+                their state.
+        """
+        steps: list[None] = []
+        hook = optimizer.register_step_post_hook(lambda *_: steps.append(None))
+        try:
+            self._scaler.step(optimizer)
+        finally:
+            hook.remove()
+        if not steps:
+            raise StepError("The gradients are not finite, so GradScaler left the step out.")
         self._scaler.update()

@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from memfit.memory.recorder import Recorder
+from memfit.memory.recorder import Recorder, in_backward
 from memfit.memory.tape import Allocation, Part, Phase, Tape
 
 __all__ = ["HistoryRecorder", "Workspace", "joined_tape", "workspaces_of"]
@@ -57,6 +58,8 @@ class HistoryRecorder(Recorder):
         self.base = count()
         self.places: dict[int, tuple[int, int]] = {}  # by number: address, allocations by then
         self.spans: list[_Span] = []
+        self._again: tuple[list[int], list[str]] = ([], [])  # modules that ran in backward
+        self._outermost = -1  # the graph task that ``loss.backward()`` began
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -68,6 +71,41 @@ class HistoryRecorder(Recorder):
             _Span(self._count(), self.last_operator, self._module_now(), self.phase, self.step)
         )
         return result
+
+    def begin_step(self) -> None:
+        """The next training step starts here."""
+        super().begin_step()
+        self._again = ([], [])
+
+    def _begin_span(self, path: str) -> None:
+        """Autograd numbers nodes for each thread: a checkpoint's second forward is kept apart.
+
+        It runs in the device's thread (``torch/csrc/autograd/engine.cpp``, and ``sequence_nr`` in
+        ``aten/src/ATen/SequenceNumber.cpp``, thread-local; torch 2.11 to 2.15).
+        """
+        if not in_backward():
+            self._outermost = -1
+            super()._begin_span(path)
+            return
+        starts, modules = self._again
+        starts.append(torch._C._autograd._get_sequence_nr())
+        modules.append(path)
+
+    def _module_now(self) -> str:
+        """Nodes of a backward within backward were made by a second forward, in this thread."""
+        task = torch._C._current_graph_task_id()
+        if task < 0 or self.modules:
+            return super()._module_now()
+        if self._outermost < 0:
+            self._outermost = task
+        if task == self._outermost:
+            return super()._module_now()
+        first = self._span_starts, self._span_modules
+        self._span_starts, self._span_modules = self._again
+        try:
+            return super()._module_now()
+        finally:
+            self._span_starts, self._span_modules = first
 
     def _record(self, tensor: Tensor, operator: str) -> None:
         number = self._made

@@ -15,8 +15,17 @@ from memfit.recipe import Recipe
 
 __all__ = ["Job", "recipe_facts", "run_job"]
 
-#: Names of PyTorch's own settings of the allocator; the recipe alone decides.
-_ALLOCATOR_NAMES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+_ALLOCATOR_OPTIONS = "PYTORCH_ALLOC_CONF"
+#: The user's own settings of what decides memory; the recipe alone decides. Sources, torch 2.11 to
+#: 2.15: ``c10/core/AllocatorConfig.cpp``, ``c10/cuda/CUDACachingAllocator.cpp``,
+#: ``aten/src/ATen/cuda/CublasHandlePool.cpp``, ``aten/src/ATen/Context.cpp``; CUDA's own:
+#: "CUDA Environment Variables" in its programming guide.
+_NOT_INHERITED = (
+    _ALLOCATOR_OPTIONS, "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_NO_CUDA_MEMORY_CACHING",
+    "CUBLAS_WORKSPACE_CONFIG", "CUBLASLT_WORKSPACE_SIZE", "TORCH_CUBLASLT_UNIFIED_WORKSPACE",
+    "TORCH_BLAS_PREFER_CUBLASLT", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "NVIDIA_TF32_OVERRIDE",
+    "CUDA_MODULE_LOADING",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,8 @@ def run_job(job: Job) -> dict[str, Any]:
             [sys.executable, "-m", "memfit.measure.child"],
             input=json.dumps(job.to_dict()),
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",  # libraries print what they like
             timeout=job.limit_seconds,
             env=_environment(job),
             check=False,
@@ -105,8 +115,8 @@ def _answer_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 def _environment(job: Job) -> dict[str, str]:
     """The recipe's allocator, and CUDA's numbers of GPUs as NVML counts them."""
-    environment = {k: v for k, v in os.environ.items() if k not in _ALLOCATOR_NAMES}
+    environment = {k: v for k, v in os.environ.items() if k not in _NOT_INHERITED}
     environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     if job.recipe.allocator:
-        environment[_ALLOCATOR_NAMES[0]] = job.recipe.allocator
+        environment[_ALLOCATOR_OPTIONS] = job.recipe.allocator
     return environment

@@ -28,14 +28,18 @@ class Use:
     before: Use | None = None
 
     @property
-    def own_bytes(self) -> int:
+    def own_bytes(self) -> int | None:
         """What this process takes: as listed, else what the GPU holds more than before.
 
         In a container the driver's process numbers are not ours, and some drivers list no sizes.
+        None where neither can be told: there is no reading from before, or others are there, who
+        take and give back while we look.
         """
         if self.listed_bytes is not None:
             return self.listed_bytes
-        return self.used_bytes - (self.before.used_bytes if self.before else 0)
+        if self.before is None or self.others:
+            return None
+        return self.used_bytes - self.before.used_bytes
 
     @property
     def others(self) -> tuple[str, ...]:

@@ -63,7 +63,7 @@ class Measurement:
         workspaces: what operators took beside their tensors.
         step_seconds: median time of a step.
         retries: how often cached segments had to be released.
-        others: other processes on the GPU; such figures count for nothing.
+        others: other processes on the GPU; see :attr:`counts`.
     """
 
     batch_size: int
@@ -99,8 +99,13 @@ class Measurement:
 
     @property
     def counts(self) -> bool:
-        """Whether it is a figure to hold a prediction against."""
-        return self.status == "ok" and not self.others
+        """Whether its figures are ones to hold a prediction against.
+
+        The allocator counts its own process alone. Others (a desktop, a browser) change that only
+        when memory runs short and cached segments are released; what the driver says of the whole
+        GPU is None where they blur it (:attr:`memfit.measure.readings.Use.own_bytes`).
+        """
+        return self.status == "ok" and (not self.others or self.retries == 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,12 +104,14 @@ class Session:
 
         Args:
             entries: of the suite.
-            minutes: no process is started later.
+            minutes: nothing is begun later, or that the longest of its kind so far would not let
+                end in time.
             with_limits: look for the largest micro-batch of each recipe as well.
             told: of each outcome.
         """
         end = None if minutes is None else self.clock() + 60 * minutes
         tally = Tally()
+        longest = {True: 0.0, False: 0.0}  # seconds, of searches for the largest and of others
         for work in self._all_work(entries, with_limits=with_limits):
             entry, path = work.entry, record_path(self.folder, self.target, work.entry.name)
             record = self._record_of(entry, path)
@@ -117,10 +119,13 @@ class Session:
                 tally.skipped[path] = record
             elif _is_done(record, work):
                 tally.kept += 1
-            elif end is not None and self.clock() >= end:
+            elif end is not None and self.clock() + longest[work.is_search] >= end:
                 tally.left += 1
             else:
+                begin = self.clock()
                 outcome = self._measure(entry, record, work, path, is_composed=work.is_composed)
+                seconds = self.clock() - begin
+                longest[work.is_search] = max(longest[work.is_search], seconds)
                 tally.outcomes.append(outcome)
                 told(outcome)
         return tally
@@ -152,7 +157,7 @@ class Session:
     # -- what there is to do -------------------------------------------------------------------
 
     def _all_work(self, entries: Sequence[Entry], *, with_limits: bool) -> list[Work]:
-        """The suite in its order; a micro-batch of 0 stands for the search of the largest."""
+        """The suite in its order, then the searches."""
         return in_order(entries) + ([Work(entry, 0) for entry in entries] if with_limits else [])
 
     def _record_of(self, entry: Entry, path: Path) -> Record | str:
@@ -190,7 +195,7 @@ class Session:
         *,
         is_composed: bool,
     ) -> Outcome:
-        if work.batch_size == 0:
+        if work.is_search:
             outcome = self._limit(entry, record)
         else:
             outcome = self._batch(entry, record, work.batch_size, is_composed=is_composed)
@@ -261,7 +266,7 @@ class Session:
 
 
 def _is_done(record: Record, work: Work) -> bool:
-    if work.batch_size == 0:
+    if work.is_search:
         return record.limit is not None
     return record.measurement(work.batch_size) is not None
 

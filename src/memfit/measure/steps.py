@@ -106,7 +106,8 @@ def measure_plain(subject: Subject, device: Device, micro_batch: int) -> dict[st
         use = device.use()
         seconds = device.seconds()[_UNTIMED_STEPS:]
     most_reserved = max(p.reserved_bytes for p in peaks)
-    context = None if use is None else use.own_bytes - at_end
+    own = None if use is None else use.own_bytes
+    context = None if own is None else own - at_end
     return {
         "peak_allocated_bytes": max(p.allocated_bytes for p in peaks),
         "peak_reserved_bytes": most_reserved,

@@ -51,10 +51,15 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One process's worth of a suite: a recipe at a micro-batch."""
+    """A recipe at a micro-batch; a micro-batch of 0 stands for the search of the largest."""
 
     entry: Entry
     batch_size: int
+
+    @property
+    def is_search(self) -> bool:
+        """Whether the largest micro-batch is looked for."""
+        return self.batch_size == 0
 
     @property
     def is_composed(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -153,7 +154,12 @@ print(json.dumps([facts.name, facts.major, facts.minor, facts.multi_processor_co
 def _card_of_torch() -> tuple[GPU, int]:
     """The card as CUDA describes it, where NVML does not answer (a MIG slice, some containers)."""
     asked = subprocess.run(
-        [sys.executable, "-c", _ASK_CUDA], capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", _ASK_CUDA],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"},  # as where it is measured
     )
     if asked.returncode:
         last = (asked.stderr.strip().splitlines() or ["no message"])[-1]

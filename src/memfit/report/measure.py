@@ -105,7 +105,7 @@ def _outcome(outcome: Outcome, width: int, marks: Marks) -> list[RenderableType]
         lines += _comparison(outcome.comparison, width, marks)
     lines += [Text(line, style="dim") for line in _facts(m, marks)]
     if m.others:
-        lines.append(Text(_beside(m.others), style="yellow"))
+        lines.append(Text(_beside(m.others, counts=m.counts), style="yellow"))
     if outcome.note:
         lines.append(Text(clean(outcome.note), style="yellow"))
     return lines
@@ -232,6 +232,7 @@ def _suite_row(outcome: Outcome, marks: Marks) -> list[str | Text]:
 
 def _counts(tally: Tally, folder: Path, marks: Marks) -> list[RenderableType]:
     beside = sorted({other for o in tally.outcomes for other in o.measurement.others})
+    is_spoilt = any(o.measurement.others and not o.measurement.counts for o in tally.outcomes)
     facts = [f"{len(tally.outcomes):,} measured"]
     if tally.kept:
         facts.append(f"{tally.kept:,} kept from before")
@@ -242,15 +243,20 @@ def _counts(tally: Tally, folder: Path, marks: Marks) -> list[RenderableType]:
         Text(f"Records: {clean(str(folder))}", style="dim"),
     ]
     if beside:
-        lines.append(Text(_beside(beside), style="yellow"))
+        lines.append(Text(_beside(beside, counts=not is_spoilt), style="yellow"))
     for path, reason in tally.skipped.items():
         words = f"{clean(str(path))}: {reason}; --force measures it again."
         lines.append(Text(words, style="yellow"))
     return lines
 
 
-def _beside(others: Sequence[str]) -> str:
-    return f"Not alone on the GPU, so these figures count for nothing: {clean(', '.join(others))}."
+def _beside(others: Sequence[str], *, counts: bool) -> str:
+    effect = (
+        "what PyTorch's allocator counts still holds, times and the whole GPU may not"
+        if counts
+        else "memory ran short, so these figures count for nothing"
+    )
+    return f"Not alone on the GPU ({clean(', '.join(others))}): {effect}."
 
 
 def _style_of(m: Measurement) -> str:

@@ -34,11 +34,12 @@ class Pace:
         self._began = time.monotonic()
         self._samples = 0
 
-    def start(self, step: int) -> None:
+    def start(self, step: int, total_steps: int) -> None:
         """Begin to count: seconds and samples are those of this process.
 
         Args:
             step: that was taken last, by whichever process.
+            total_steps: of the whole run.
         """
         self._began, self._samples = time.monotonic(), 0
         with suppress(RunError):
@@ -47,6 +48,7 @@ class Pace:
                 {
                     "step": step,
                     "event": "start",
+                    "total_steps": total_steps,
                     "device": self._place.name,
                     "limit_bytes": self._limit_bytes,
                 }

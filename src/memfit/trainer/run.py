@@ -266,7 +266,7 @@ class _Run:
         if not self.is_resumed:
             self._save()
         if self.ranks.is_first:
-            self.pace.start(self.training.step)
+            self.pace.start(self.training.step, self.total_steps)
 
     def _save(self, is_best: bool = False) -> None:
         if not self.training.is_finite():

@@ -19,7 +19,7 @@ class _Stretch:
     """What one process of a run wrote.
 
     Args:
-        start: its first line; ``device`` and ``limit_bytes``.
+        start: its first line; ``total_steps``, ``device`` and ``limit_bytes``.
         rows: of steps, in order.
     """
 
@@ -34,8 +34,8 @@ def pace_of(file: MetricsFile) -> dict[str, Any] | None:
         file: a run's ``pace.jsonl``.
 
     Returns:
-        ``device`` and ``limit_bytes`` (what PyTorch may reserve there, or None) of the process
-        that came last; ``memory``, ``[step, reserved_bytes, planned_bytes]`` of at most about 400
+        ``total_steps`` of the run; ``device`` and ``limit_bytes`` (what PyTorch may reserve there,
+        or None) of the process that came last; ``memory``, ``[step, reserved_bytes, planned_bytes]`` of at most about 400
         steps that hold every peak, reserved None where nobody counts; ``speed``,
         ``[step, samples per second]`` over about 100 spans that end at ``step``, with evaluations
         and checkpoints between its steps. None where there is no file, or none that can be read:
@@ -49,8 +49,9 @@ def pace_of(file: MetricsFile) -> dict[str, Any] | None:
         rows = [row for stretch in stretches for row in stretch.rows]
         span = -(-len(rows) // _SPEED_POINTS)
         return {
-            "device": start.get("device"),
-            "limit_bytes": start.get("limit_bytes"),
+            "total_steps": start["total_steps"],
+            "device": start["device"],
+            "limit_bytes": start["limit_bytes"],
             "memory": _memory(rows),
             "speed": [point for each in stretches for point in _speed(each.rows, span)],
         }

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Container, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ def data_document(name_or_path: str, root: str | Path | None = None) -> dict[str
     found = inspect_dataset(dataset)
     channels = found.delivered.channels if found.delivered is not None else 3
     with reading_images():
+        pictures = _pictures(dataset, channels)
         return {
             "schema_version": _SCHEMA_VERSION,
             "kind": "data",
@@ -70,8 +72,8 @@ def data_document(name_or_path: str, root: str | Path | None = None) -> dict[str
             "facts": _facts(found.overall),
             "warnings": _warnings(found),
             "statistics": _statistics(found),
-            "samples": list(_thumbnails(dataset, channels)),
-            "sample": _sample(dataset, channels),
+            "samples": [_thumbnail(dataset, *picture) for picture in pictures],
+            "sample": _sample(dataset, pictures),
             "delivered": _delivered(dataset, found),
         }
 
@@ -120,8 +122,8 @@ def _warnings(found: Inspection) -> dict[str, Any]:
     twice = found.duplicates
     return {
         "hazards": [
-            {"kind": h.kind, "count": h.count, "example": h.example, "usually": h.usually,
-             "here": h.here}
+            {"kind": h.kind, "key": _key(h.kind), "count": h.count, "example": h.example,
+             "usually": h.usually, "here": h.here}
             for h in found.hazards
         ],
         "problems": [{"name": p.name, "reason": p.reason} for p in found.problems[:_LISTED]],
@@ -135,6 +137,11 @@ def _warnings(found: Inspection) -> dict[str, Any]:
         ],
         "mislabelled_groups": twice.mislabelled_groups,
     }  # fmt: skip
+
+
+def _key(kind: str) -> str:
+    """A hazard's kind as the page looks up its words: small letters and figures, else ``-``."""
+    return re.sub(r"[^a-z0-9]+", "-", kind.lower())
 
 
 def _statistics(found: Inspection) -> dict[str, Any] | None:
@@ -155,36 +162,40 @@ def _statistics(found: Inspection) -> dict[str, Any] | None:
 # -- pictures --------------------------------------------------------------------------------------
 
 
-def _thumbnails(dataset: Dataset, channels: int) -> Iterator[dict[str, Any]]:
+def _pictures(dataset: Dataset, channels: int) -> list[tuple[int, Pixels]]:
+    """A few training images with their rows, spread over the classes, none of them twice."""
     if not dataset.splits:
-        return
+        return []
     split = dataset.train
-    for row, pixels in _readable(split, spread_samples(split, _SAMPLES), channels):
-        small = _reduced(pixels, _THUMBNAIL)
-        yield {
-            "name": split.sample_name(row),
-            "label": _class_name(dataset, split.label(row)),
-            "height": pixels.shape[0],
-            "width": pixels.shape[1],
-            "png": _png(small),
-        }
+    pictures: dict[int, Pixels] = {}
+    for row in spread_samples(split, _SAMPLES):
+        pictures |= _readable(split, row, channels, pictures)
+    return list(pictures.items())
 
 
-def _sample(dataset: Dataset, channels: int) -> dict[str, Any] | None:
-    """One image as numbers: the one of a few whose values differ most, channel by channel."""
-    if not dataset.splits:
+def _readable(split: Split, row: int, channels: int, taken: Container[int]) -> dict[int, Pixels]:
+    """The image of a row; where that cannot be read, the next one that can and is not taken."""
+    for other in range(row, min(row + _TRIES, len(split))):
+        if other in taken:
+            continue
+        try:
+            return {other: pixels_of(split.image(other), channels, split.sample_name(other))}
+        except BadImage:
+            continue
+    return {}
+
+
+def _thumbnail(dataset: Dataset, row: int, pixels: Pixels) -> dict[str, Any]:
+    return _named(dataset, row, pixels) | {"png": _png(_reduced(pixels, _THUMBNAIL))}
+
+
+def _sample(dataset: Dataset, pictures: Sequence[tuple[int, Pixels]]) -> dict[str, Any] | None:
+    """One image as numbers: the one whose values differ most, channel by channel."""
+    if not pictures:
         return None
-    split = dataset.train
-    found = list(_readable(split, spread_samples(split, _SAMPLES), channels))
-    if not found:
-        return None
-    row, pixels = max(found, key=lambda sample: _telling(sample[1]))
+    row, pixels = max(pictures, key=lambda picture: _telling(picture[1]))
     view = _reduced(pixels, _VIEW)
-    return {
-        "name": split.sample_name(row),
-        "label": _class_name(dataset, split.label(row)),
-        "height": pixels.shape[0],
-        "width": pixels.shape[1],
+    return _named(dataset, row, pixels) | {
         "view": {
             "height": view.shape[0],
             "width": view.shape[1],
@@ -193,21 +204,20 @@ def _sample(dataset: Dataset, channels: int) -> dict[str, Any] | None:
     }
 
 
+def _named(dataset: Dataset, row: int, pixels: Pixels) -> dict[str, Any]:
+    split = dataset.train
+    return {
+        "name": split.sample_name(row),
+        "label": _class_name(dataset, split.label(row)),
+        "height": pixels.shape[0],
+        "width": pixels.shape[1],
+    }
+
+
 def _telling(pixels: Pixels) -> float:
     """How much there is to see: contrast, and in colour how far the channels differ."""
     values = pixels.astype(np.float32)
     return float(values.std() + 3 * np.ptp(values, axis=2).mean())
-
-
-def _readable(split: Split, rows: Sequence[int], channels: int) -> Iterator[tuple[int, Pixels]]:
-    """The samples; for one that cannot be read, the next that can."""
-    for row in rows:
-        for other in range(row, min(row + _TRIES, len(split))):
-            try:
-                yield other, pixels_of(split.image(other), channels, split.sample_name(other))
-                break
-            except BadImage:
-                continue
 
 
 def _class_name(dataset: Dataset, number: int) -> str | None:
@@ -241,7 +251,7 @@ def _png(pixels: Pixels) -> str:
 def _delivered(dataset: Dataset, found: Inspection) -> dict[str, Any]:
     """The first batch as it is, and augmented; or why there is none."""
     if found.delivered is None:
-        return {"problem": "No image can be read."}
+        return _problem("unreadable", "No image can be read.")
     channels = found.delivered.channels
     size = RESIZED if found.delivered.height is None else found.delivered.shape[1:]
     options: dict[str, Any] = {
@@ -255,7 +265,8 @@ def _delivered(dataset: Dataset, found: Inspection) -> dict[str, Any]:
         augmented = loader(dataset, batch_size=_BATCH, augment=_AUGMENT, **options)
         batches = [_batch(plain), _batch(augmented)]
     except MemfitError as error:
-        return {"problem": error.message}
+        is_unlabelled = dataset.train.labels is None
+        return _problem("unlabelled" if is_unlabelled else "other", error.message)
     words: list[list[str]] = [[], list(_AUGMENT)]
     return {
         "problem": None,
@@ -264,6 +275,11 @@ def _delivered(dataset: Dataset, found: Inspection) -> dict[str, Any]:
             {"augment": names, **batch} for names, batch in zip(words, batches, strict=True)
         ],
     }
+
+
+def _problem(key: str, text: str) -> dict[str, Any]:
+    """Why there is no batch: ``key`` for the page's own words, ``text`` in English."""
+    return {"problem": {"key": key, "text": text}}
 
 
 def _batch(batches: Loader) -> dict[str, Any]:

@@ -73,7 +73,8 @@ export function lastFullStep(timeline) {
 /** What is shown first: the last full step, or everything when the peak is not in it. */
 export function firstView(timeline) {
   const step = lastFullStep(timeline);
-  return isWithin(timeline.peakPosition, step) ? step : { from: 0, to: Math.max(1, timeline.count) };
+  const all = { from: 0, to: Math.max(1, timeline.count) };
+  return isWithin(timeline.peakPosition, step) ? step : all;
 }
 
 /** Whether an event lies in a view. */

@@ -54,7 +54,7 @@ export function TimelineChart(properties) {
   const keys = useKeys({ timeline, selected, select, view, setView, move });
   return html`<div class="timeline" data-test="timeline" data-from=${Math.round(view.from)}
     data-to=${Math.round(view.to)} data-events=${timeline.count} data-selected=${selected}>
-    <${Toolbar} ...${{ timeline, view, setView, move, select }} />
+    <${Toolbar} ...${{ timeline, view, setView, move, select }} hasCard=${Boolean(limitBytes)} />
     <div class="timeline-frame" ref=${frame} style=${{ height: `${height}px` }}>
       <canvas ref=${base} aria-hidden="true"></canvas>
       <canvas ref=${over} class="over" tabindex="0" role="application" data-test="timeline-canvas"
@@ -117,7 +117,7 @@ export function sized(canvas, width, height) {
   return pen;
 }
 
-function Toolbar({ timeline, view, setView, move, select }) {
+function Toolbar({ timeline, view, setView, move, select, hasCard }) {
   const zoom = (factor) => () => move((old) => zoomed(old, (old.from + old.to) / 2, factor));
   const jump = () => {
     select(timeline.peakPosition);
@@ -132,15 +132,15 @@ function Toolbar({ timeline, view, setView, move, select }) {
     ${button("zoom-all", t("time.all"), () => setView({ from: 0, to: timeline.count }))}
     ${button("zoom-in", t("time.zoomIn"), zoom(0.5), "+")}
     ${button("zoom-out", t("time.zoomOut"), zoom(2), "−")}
-    <${Key} />
+    <${Key} hasCard=${hasCard} />
   </div>`;
 }
 
-function Key() {
+function Key({ hasCard }) {
   return html`<span class="key small muted">
     <i class="stroke allocated"></i>${t("time.allocated")}
     <i class="stroke reserved"></i>${t("time.reserved")}
-    <i class="stroke card-limit"></i>${t("time.theCard")}
+    ${hasCard && html`<i class="stroke card-limit"></i>${t("time.theCard")}`}
   </span>`;
 }
 

@@ -4,6 +4,7 @@ import { html } from "memfit/html";
 import { t } from "memfit/i18n";
 import { formatBytes, formatCount } from "memfit/format";
 import { FactGrid } from "memfit/data-chooser";
+import { English, hazardWords, layoutWords, visible } from "memfit/data-words";
 
 const MOST_BARS = 60;
 
@@ -15,7 +16,7 @@ export function Start({ data }) {
   if (data.shape) facts.push([t("data.shape"), shapeText(data)]);
   if (data.bytes_on_disk) facts.push([t("data.disk"), formatBytes(data.bytes_on_disk)]);
   return html`<section class="card">
-    <h2>${data.name}</h2>
+    <h2>${visible(data.name)}</h2>
     <${FactGrid} facts=${facts} />
     <p class=${missing ? "is-bad" : "is-good"}>${missing
       ? t("data.some_read", { missing: formatCount(missing), images: formatCount(data.images) })
@@ -34,7 +35,7 @@ function shapeText({ shape, channels }) {
 export function Facts({ data }) {
   const { sizes, modes, formats } = data.facts;
   const rows = [
-    ["data.kind", data.layout],
+    ["data.kind", layoutWords(data.layout)],
     ["data.splits", countsText(data.splits.map((split) => [split.name, split.images]))],
     ["data.modes", countsText(Object.entries(modes))],
     ["data.formats", countsText(Object.entries(formats))],
@@ -72,7 +73,7 @@ export function Classes({ data }) {
     <p class="muted small">${balanceText(counts[0].counts)}</p>
     <table class="class-bars number"><tbody>
       ${shown.map((name, k) => html`<tr key=${k}>
-        <th scope="row">${name}</th>
+        <th scope="row">${visible(name)}</th>
         <td class="bar-cell">${counts.map((split, place) => html`<span key=${split.split}
           class=${`class-bar bar-${place % 3}`}
           title=${`${split.split}: ${formatCount(split.counts[k])}`}
@@ -96,37 +97,50 @@ function balanceText(counts) {
 
 /** What would spoil training unnoticed; nothing where nothing is wrong. */
 export function Warnings({ data }) {
-  const found = data.warnings;
-  const twice = [
-    ...Object.entries(found.copies).filter(([, count]) => count)
-      .map(([split, count]) => t("data.copies", { split, count: formatCount(count) })),
-    ...found.leaks.map((leak) => t("data.leak", { ...leak, count: formatCount(leak.count) })),
-    ...(found.mislabelled_groups
-      ? [t("data.mislabelled", { count: formatCount(found.mislabelled_groups) })] : []),
-    ...found.problems.map(({ name, reason }) => `${name}: ${reason}`),
-  ];
-  if (!twice.length && !found.hazards.length && !found.unreadable.length) return null;
+  const { hazards, problems, problem_count: problemCount, unreadable } = data.warnings;
+  const twice = twiceTexts(data.warnings);
+  if (![twice, hazards, problems, unreadable].some((list) => list.length)) return null;
   return html`<section class="card is-warned" data-test="warnings">
     <h2>${t("data.warnings")}</h2>
     <ul>${twice.map((line) => html`<li key=${line}>${line}</li>`)}
-      ${found.hazards.map((hazard) => html`<li key=${hazard.kind}>
-        <strong>${hazard.kind}: ${formatCount(hazard.count)}</strong>
-        ${hazard.example && html` <code>${hazard.example}</code>`}
-        <div class="small"><span class="muted">${t("data.usually")}:</span> ${hazard.usually}</div>
-        <div class="small"><span class="muted">${t("data.here")}:</span> ${hazard.here}</div>
-      </li>`)}</ul>
-    <${Unreadable} found=${found} />
+      ${problems.map(({ name, reason }) => html`<li key=${name}><code>${visible(name)}</code>${" "}
+        <${English} text=${reason} /></li>`)}
+      <${More} count=${problemCount - problems.length} />
+      ${hazards.map((hazard) => html`<${Hazard} key=${hazard.kind} hazard=${hazard} />`)}</ul>
+    <${Unreadable} found=${data.warnings} />
   </section>`;
+}
+
+function twiceTexts({ copies, leaks, mislabelled_groups: groups }) {
+  return [
+    ...Object.entries(copies).filter(([, count]) => count)
+      .map(([split, count]) => t("data.copies", { split, count: formatCount(count) })),
+    ...leaks.map((leak) => t("data.leak", { ...leak, count: formatCount(leak.count) })),
+    ...(groups ? [t("data.mislabelled", { count: formatCount(groups) })] : []),
+  ].map(visible);
+}
+
+function Hazard({ hazard }) {
+  const [kind, usually, here] = hazardWords(hazard);
+  return html`<li>
+    <strong>${kind}: ${formatCount(hazard.count)}</strong>
+    ${hazard.example && html` <code>${visible(hazard.example)}</code>`}
+    <div class="small"><span class="muted">${t("data.usually")}:</span> ${usually}</div>
+    <div class="small"><span class="muted">${t("data.here")}:</span> ${here}</div>
+  </li>`;
+}
+
+function More({ count }) {
+  return count > 0 && html`<li class="muted">${t("data.more", { count: formatCount(count) })}</li>`;
 }
 
 function Unreadable({ found }) {
   if (!found.unreadable.length) return null;
-  const rest = found.unreadable_count - found.unreadable.length;
   return html`<details><summary>${t("data.unreadable")}: ${formatCount(found.unreadable_count)}
     </summary><ul class="small">
-      ${found.unreadable.map(({ name, reason }) => html`<li key=${name}><code>${name}</code>
-        ${reason}</li>`)}
-      ${rest > 0 && html`<li class="muted">${t("data.more", { count: formatCount(rest) })}</li>`}
+      ${found.unreadable.map(({ name, reason }) => html`<li key=${name}><code>${visible(name)}</code>${" "}
+        <${English} text=${reason} /></li>`)}
+      <${More} count=${found.unreadable_count - found.unreadable.length} />
     </ul></details>`;
 }
 

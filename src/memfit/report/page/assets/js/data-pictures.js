@@ -4,6 +4,7 @@ import { html } from "memfit/html";
 import { t } from "memfit/i18n";
 import { formatCount, formatShape, formatShare } from "memfit/format";
 import { PixelView } from "memfit/data-pixels";
+import { English, visible } from "memfit/data-words";
 
 const WIDTH = 640;
 const HEIGHT = 180;
@@ -17,9 +18,9 @@ export function Samples({ data }) {
     <h2>${t("data.samples")} <span class="muted small">${t("data.samples.of")}</span></h2>
     <ul class="sample-grid">
       ${data.samples.map((sample) => html`<li key=${sample.name}>
-        <img src=${sample.png} alt=${sample.label ?? sample.name} loading="lazy"
-          title=${`${sample.name} · ${sample.width} × ${sample.height}`} />
-        <span class="small">${sample.label ?? ""}</span></li>`)}
+        <img src=${sample.png} alt=${visible(sample.label ?? sample.name)} loading="lazy"
+          title=${`${visible(sample.name)} · ${sample.width} × ${sample.height}`} />
+        <span class="small">${visible(sample.label ?? "")}</span></li>`)}
     </ul>
   </section>`;
 }
@@ -30,7 +31,7 @@ export function Sample({ data }) {
   if (!sample) return null;
   const { view } = sample;
   const isReduced = view.width !== sample.width || view.height !== sample.height;
-  const title = sample.label ? `${sample.label} · ${sample.name}` : sample.name;
+  const title = visible(sample.label ? `${sample.label} · ${sample.name}` : sample.name);
   return html`<section class="card" data-test="sample">
     <h2>${t("data.sample")}</h2>
     <p class="muted small">${t("data.sample.of", { ...sample, name: title })}${" "}
@@ -100,12 +101,18 @@ export function Delivered({ data }) {
   return html`<section class="card" data-test="delivered">
     <h2>${t("data.delivered")}</h2>
     ${delivered.problem
-      ? html`<p class="error">${delivered.problem}</p>`
+      ? html`<${NotDelivered} problem=${delivered.problem} />`
       : html`<p>${t("data.delivered.what")}${" "}
           ${delivered.is_resized && t("data.delivered.resized")}</p>
         <div class="delivered-batches">${delivered.batches.map((batch, index) => html`
           <${Batch} key=${index} batch=${batch} />`)}</div>`}
   </section>`;
+}
+
+/** Why there is no batch. @param {{problem: {key: string, text: string}}} props */
+function NotDelivered({ problem }) {
+  if (problem.key !== "other") return html`<p>${t(`data.delivered.${problem.key}`)}</p>`;
+  return html`<p class="error"><${English} text=${problem.text} /></p>`;
 }
 
 function Batch({ batch }) {

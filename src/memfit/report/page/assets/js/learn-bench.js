@@ -44,18 +44,21 @@ function Choice({ name, options, world, choose }) {
 }
 
 function BatchSlider({ batch, choose }) {
-  const take = (value) => {
-    const whole = Math.round(Number(value));
-    if (whole >= 1 && whole <= MAX_BATCH) choose({ batch: whole });
+  const slide = (event) =>
+    choose({ batch: Math.round(2 ** (event.target.value / STEPS_PER_DOUBLING)) });
+  const type = ({ target }) => {
+    const whole = Math.round(Number(target.value)) || batch;
+    target.value = Math.max(1, Math.min(MAX_BATCH, whole)); // also where the batch stays
+    choose({ batch: Number(target.value) });
   };
   return html`<div class="bench-choice">
     <label class="choice-label" for="learn-batch">${t("word.batch")}</label>
     <div class="bench-slider">
       <input id="learn-batch" type="range" min="0" max=${LAST_STEP} step="1" data-test="learn-batch"
         value=${Math.round(STEPS_PER_DOUBLING * Math.log2(batch))} aria-valuetext=${String(batch)}
-        onInput=${(event) => take(2 ** (event.target.value / STEPS_PER_DOUBLING))} />
+        onInput=${slide} />
       <input type="number" min="1" max=${MAX_BATCH} value=${batch} aria-label=${t("word.batch")}
-        data-test="learn-batch-number" onChange=${(event) => take(event.target.value)} />
+        data-test="learn-batch-number" onChange=${type} />
     </div>
   </div>`;
 }

@@ -20,7 +20,10 @@ export function lastBatch(limits, batch) {
 /** @param {{batch: number, limits: object|null, last: number, traced: number[]|null}} properties */
 export function BatchSlider({ batch, limits, last, traced = null }) {
   const place = (value) => (STEPS * Math.log(Math.min(value, last))) / Math.log(last);
-  const left = (value) => `calc(var(--thumb) / 2 + ${place(value) / STEPS} * (100% - var(--thumb)))`;
+  const left = (value) => { // where the middle of the thumb would be
+    const share = place(value) / STEPS;
+    return `calc(${share} * (100% - var(--thumb)) + var(--thumb) / 2)`;
+  };
   const keys = (event) => {
     const next = batchAfter(event.key, batch, last);
     if (next === null) return;

@@ -2,6 +2,7 @@
 
 import { html } from "memfit/html";
 import { t } from "memfit/i18n";
+import { useDraft } from "memfit/plan-hooks";
 import { Problem, Progress } from "memfit/plan-progress";
 import { optimizerText } from "memfit/plan-served";
 
@@ -35,7 +36,7 @@ export function RecipeForm({ planning }) {
 }
 
 function Basics({ about, form, change }) {
-  const { choices } = about;
+  const { choices = {} } = about;
   const names = about.models.map((model) => model.name);
   return html`
     <${Text} ...${{ form, change }} name="model" label="control.model" list=${names} />
@@ -59,7 +60,7 @@ function Basics({ about, form, change }) {
 }
 
 function More({ about, form, change }) {
-  const { choices } = about;
+  const { choices = {} } = about;
   return html`
     <div class="pair">
       <${Select} ...${{ form, change }} name="zero_grad" label="control.zeroGrad"
@@ -74,14 +75,19 @@ function More({ about, form, change }) {
 
 function Text({ form, change, name, label, list = null, place = "", write = asText, read }) {
   const listId = list && `list-${name}`;
+  const { typing, taken } = useDraft(write(form[name]));
   const set = (event) => {
     const value = read ? read(event.target.value) : event.target.value.trim();
     event.target.setCustomValidity(value === undefined ? t("control.badShape") : "");
-    if (value === undefined) event.target.reportValidity();
-    else change({ [name]: value });
+    if (value === undefined) {
+      event.target.reportValidity();
+      return;
+    }
+    taken();
+    change({ [name]: value });
   };
   return html`<label class="field"><span>${t(label)}</span>
-    <input type="text" data-test=${`field-${name}`} value=${write(form[name])} list=${listId}
+    <input type="text" data-test=${`field-${name}`} list=${listId} ...${typing}
       placeholder=${place} spellcheck=${false} autocomplete="off" onChange=${set} />
     ${list && html`<datalist id=${listId}>
       ${list.map((value) => html`<option key=${value} value=${value} />`)}</datalist>`}
@@ -89,16 +95,18 @@ function Text({ form, change, name, label, list = null, place = "", write = asTe
 }
 
 function Amount({ form, change, name, label, least = 0, empty = null, step = 1 }) {
+  const { typing, taken } = useDraft(form[name] ?? "");
   const set = ({ target }) => {
-    const value = target.value === "" ? empty : Number(target.value);
-    if (target.reportValidity()) change({ [name]: value });
+    if (!target.reportValidity()) return;
+    taken();
+    change({ [name]: target.value === "" ? empty : Number(target.value) });
   };
   return html`<label class="field"><span>${t(label)}</span>
     <input type="number" data-test=${`field-${name}`} min=${least} step=${step}
-      value=${form[name] ?? ""} placeholder="–" onChange=${set} /></label>`;
+      ...${typing} placeholder="–" onChange=${set} /></label>`;
 }
 
-function Select({ form, change, name, label, options }) {
+function Select({ form, change, name, label, options = [form[name]] }) {
   return html`<label class="field"><span>${t(label)}</span>
     <select data-test=${`field-${name}`} value=${form[name]}
       onChange=${(event) => change({ [name]: event.target.value })}>

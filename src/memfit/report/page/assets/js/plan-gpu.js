@@ -3,7 +3,7 @@
 import { html, useEffect, useRef, useState } from "memfit/html";
 import { t } from "memfit/i18n";
 import { formatBytes } from "memfit/format";
-import { useDismiss } from "memfit/plan-hooks";
+import { useDismiss, useDraft } from "memfit/plan-hooks";
 import { gibOf, isPlannedCard, parseGib, setPlanState } from "memfit/plan-store";
 
 /** @param {{document: object, choice: object, card: object, isServed: boolean}} properties */
@@ -99,25 +99,28 @@ function shortName({ name }) {
 }
 
 function Sizes({ choice, card }) {
-  const [error, setError] = useState(null);
-  const set = (name) => (event) => {
+  const free = gibOf(card.usable_bytes).toFixed(2);
+  return html`<div class="sizes">
+    <${Size} ...${{ choice, card }} name="freeBytes" label="control.free" place=${free} />
+    <${Size} ...${{ choice, card }} name="sizeBytes" label="control.size" place="—" />
+  </div>`;
+}
+
+/** A number of GiB; taking one gives up the other. */
+function Size({ choice, card, name, label, place }) {
+  const [isWrong, setWrong] = useState(false);
+  const { typing, taken } = useDraft(choice[name] ? gibOf(choice[name]) : "");
+  const set = (event) => {
     const text = event.target.value.trim();
     const bytes = text ? parseGib(text) : null;
     const isMore = name === "freeBytes" && bytes > card.total_bytes;
-    const isWrong = text && (bytes === null || isMore);
-    setError(isWrong ? name : null);
-    if (isWrong) return;
-    const sizes = { freeBytes: null, sizeBytes: null, [name]: bytes };
-    setPlanState({ choice: { ...choice, ...sizes } });
+    const isBad = Boolean(text) && (bytes === null || isMore);
+    setWrong(isBad);
+    if (isBad) return;
+    taken();
+    setPlanState({ choice: { ...choice, freeBytes: null, sizeBytes: null, [name]: bytes } });
   };
-  const field = (name, label, place) => html`<label class="size small">
-    <span>${t(label)}</span>
-    <span class="with-unit"><input type="text" inputmode="decimal" data-test=${name}
-      aria-invalid=${error === name} placeholder=${place}
-      value=${choice[name] ? gibOf(choice[name]) : ""} onChange=${set(name)} />
-      <i>GiB</i></span></label>`;
-  return html`<div class="sizes">
-    ${field("freeBytes", "control.free", gibOf(card.usable_bytes).toFixed(2))}
-    ${field("sizeBytes", "control.size", "—")}
-  </div>`;
+  return html`<label class="size small"><span>${t(label)}</span>
+    <span class="with-unit"><input type="text" inputmode="decimal" data-test=${name} ...${typing}
+      aria-invalid=${isWrong} placeholder=${place} onChange=${set} /><i>GiB</i></span></label>`;
 }

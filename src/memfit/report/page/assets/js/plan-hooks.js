@@ -51,6 +51,13 @@ export function useSettled(value, pauseMs) {
   return settled;
 }
 
+/** What is being typed until it is taken: drawing the page again must not undo it. */
+export function useDraft(text) {
+  const [draft, setDraft] = useState(null);
+  const onInput = (event) => setDraft(event.target.value);
+  return { typing: { value: draft ?? text, onInput }, taken: () => setDraft(null) };
+}
+
 /** Close something when the reader clicks elsewhere, or presses Escape: its button is next. */
 export function useDismiss(ref, isOpen, close) {
   useEffect(() => {

@@ -41,7 +41,7 @@ function BarScale({ totalBytes, limitBytes, safety, widest }) {
     ${limitBytes && safety > 0 && safety < 1 && html`
       <span class="pointer" style=${{ left: `${(100 * limitBytes * safety) / widest}%` }}>
         ${Math.round(100 * safety)} %</span>`}
-    <span class="end" style=${{ left: at }}>
+    <span class=${`end ${limitBytes ? "of-card" : ""}`} style=${{ left: at }}>
       ${limitBytes ? t("verdict.cardHas", { size: formatBytes(limitBytes) }) : formatBytes(end)}
     </span>
   </div>`;

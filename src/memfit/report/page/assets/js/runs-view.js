@@ -40,7 +40,8 @@ export function RunView({ followed, theme }) {
 function Head({ run, rows }) {
   const { recipe, summary, status } = run;
   const step = lastStep(rows);
-  const steps = recipe?.steps ?? (status === "finished" ? summary?.step : null);
+  const planned = run.pace?.total_steps ?? recipe?.steps;
+  const steps = status === "finished" ? summary?.step ?? planned : planned; // it may end early
   const last = rows.findLast((row) => row.event === "step");
   const accuracy = rows.findLast((row) => row.event === "evaluation")?.accuracy;
   const facts = [

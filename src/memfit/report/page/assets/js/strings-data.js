@@ -42,11 +42,11 @@ const en = {
   "data.samples": "Samples",
   "data.samples.of": "spread over the classes of the training images",
   "data.sample": "One image, number by number",
-  "data.sample.of": "{name}, {width} × {height} pixels",
+  "data.sample.of": "{name}, {width} × {height} pixels.",
   "data.sample.reduced": "Reduced to {width} × {height} to show it here.",
   "data.histogram": "How pixel values spread",
-  "data.histogram.of": "every pixel of {split}, from 0 (dark) to 255 (bright); the dashed line is "
-    + "the mean, the bar one standard deviation to each side",
+  "data.histogram.of": "Every pixel of “{split}”, from 0 (dark) to 255 (bright); the dashed line is "
+    + "the mean, the bar one standard deviation to each side.",
   "data.histogram.cut": "{share} of all values are {value}: cut off here.",
   "data.channel": "channel",
   "data.mean": "mean",
@@ -55,6 +55,8 @@ const en = {
   "data.delivered.what": "Bytes are divided by 255, then the mean is subtracted and divided by "
     + "the standard deviation, channel by channel. The pictures are shown with that undone.",
   "data.delivered.resized": "Sizes vary, so images are resized to 224 × 224 here.",
+  "data.delivered.unreadable": "None of the images can be read, so there is no batch.",
+  "data.delivered.unlabelled": "These images have no labels, so there is no batch to train with.",
   "data.plain": "as it is",
   "data.augmented": "augmented: {words}",
   "data.tensor": "images",
@@ -68,9 +70,9 @@ const en = {
   "data.here": "memfit",
   "data.unreadable": "Cannot be read",
   "data.more": "and {count} more",
-  "data.copies": "{count} images of {split} are there more than once.",
-  "data.leak": "{count} images of {split} are also in {known_from}.",
-  "data.mislabelled": "{count} pictures have several labels.",
+  "data.copies": "Images of “{split}” that are there more than once: {count}.",
+  "data.leak": "Images of “{split}” that are also in “{known_from}”: {count}.",
+  "data.mislabelled": "Pictures that are there with several labels: {count}.",
 };
 
 const zh = {
@@ -115,10 +117,10 @@ const zh = {
   "data.samples": "样本",
   "data.samples.of": "取自训练图片，分布在各个类别",
   "data.sample": "一张图片，逐个数看",
-  "data.sample.of": "{name}，{width} × {height} 像素",
+  "data.sample.of": "{name}，{width} × {height} 像素。",
   "data.sample.reduced": "为了显示，已缩小到 {width} × {height}。",
   "data.histogram": "像素值的分布",
-  "data.histogram.of": "{split} 的全部像素，从 0（暗）到 255（亮）；虚线是均值，横条是左右各一个标准差",
+  "data.histogram.of": "“{split}” 的全部像素，从 0（暗）到 255（亮）；虚线是均值，横条是左右各一个标准差。",
   "data.histogram.cut": "{share} 的值是 {value}：这里截断显示。",
   "data.channel": "通道",
   "data.mean": "均值",
@@ -126,6 +128,8 @@ const zh = {
   "data.delivered": "加载器给出什么",
   "data.delivered.what": "每个字节先除以 255，再按通道减去均值、除以标准差。下面的图片已还原这一步。",
   "data.delivered.resized": "图片尺寸不一，这里统一缩放到 224 × 224。",
+  "data.delivered.unreadable": "没有一张图片能读取，所以没有批次。",
+  "data.delivered.unlabelled": "这些图片没有标签，所以没有可供训练的批次。",
   "data.plain": "不做增强",
   "data.augmented": "数据增强：{words}",
   "data.tensor": "图片",
@@ -139,8 +143,8 @@ const zh = {
   "data.here": "memfit 的做法",
   "data.unreadable": "无法读取",
   "data.more": "还有 {count} 个",
-  "data.copies": "{split} 中有 {count} 张图片重复出现。",
-  "data.leak": "{split} 中有 {count} 张图片也在 {known_from} 里。",
+  "data.copies": "“{split}” 中有 {count} 张图片重复出现。",
+  "data.leak": "“{split}” 中有 {count} 张图片也在 “{known_from}” 里。",
   "data.mislabelled": "{count} 张图片有多个不同的标签。",
 };
 

@@ -46,7 +46,7 @@ const en = {
   "runs.memory.limit": "The red line: {size}, what the device may give.",
   "runs.events": "When memory changed the micro-batch",
   "runs.shrunk": "Step {step}: out of memory, micro-batch {from} → {to}",
-  "runs.grew": "Step {step}: tried a larger micro-batch, {from} → {to}",
+  "runs.grew": "After step {step}: tried a larger micro-batch, {from} → {to}",
   "runs.event.predicted": "The plan had said {size}.",
   "runs.recipe": "Recipe and command",
 };
@@ -96,7 +96,7 @@ const zh = {
   "runs.memory.limit": "红线：{size}，设备能提供的上限。",
   "runs.events": "显存使微批次改变的时刻",
   "runs.shrunk": "第 {step} 步：显存不够，微批次 {from} → {to}",
-  "runs.grew": "第 {step} 步：试用更大的微批次，{from} → {to}",
+  "runs.grew": "第 {step} 步之后：试用更大的微批次，{from} → {to}",
   "runs.event.predicted": "规划预测为 {size}。",
   "runs.recipe": "配方与命令",
 };

@@ -64,7 +64,7 @@ const en = {
   "study.noise.epoch": "epoch",
   "study.noise.axis": "samples",
   "study.table": "Every batch size",
-  "study.table.memory": "memory",
+  "study.table.memory": "memory with context",
   "study.table.seconds": "seconds to the goal",
 };
 
@@ -83,11 +83,11 @@ const zh = {
   "study.advice.how": "{batch} = 微批次 {micro} × {accumulation}",
   "study.advice.none": "从这些测量结果得不出推荐。",
   "study.advice.share": "从所有区间抽样，有 {share} 落在最佳值的 5% 以内。",
-  "study.advice.why": "理由，以及什么会改变它",
+  "study.advice.why": "理由，以及什么会改变它（英文）",
   "study.sure.clear": "测量结果很明确。",
   "study.sure.likely": "很可能，但不确定。",
   "study.sure.cannot_tell": "测量结果分不清它与相邻的批大小。",
-  "study.notes": "说明",
+  "study.notes": "说明（英文）",
   "study.memory": "各部分占用的显存",
   "study.memory.note": "整个批次一次通过时，训练步骤峰值的预测；不含 {context} MiB 的 CUDA 上下文。",
   "study.memory.measured": "菱形是实测值。",
@@ -127,7 +127,7 @@ const zh = {
   "study.noise.epoch": "训练轮次（epoch）",
   "study.noise.axis": "样本数",
   "study.table": "全部批大小",
-  "study.table.memory": "显存",
+  "study.table.memory": "显存（含上下文）",
   "study.table.seconds": "达到目标的秒数",
 };
 

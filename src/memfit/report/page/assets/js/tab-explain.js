@@ -9,7 +9,7 @@ import { Timeline } from "memfit/timeline";
 import { strings } from "memfit/strings-plan";
 import { strings as compareStrings } from "memfit/strings-plan-compare";
 import { strings as explainStrings } from "memfit/strings-plan-explain";
-import { PARTS } from "memfit/plan-view";
+import { PARTS, shortOperator } from "memfit/plan-view";
 import { PartsBar } from "memfit/plan-parts";
 import { MemoryExplorer } from "memfit/plan-memory";
 
@@ -62,7 +62,7 @@ function Summary({ document, limitBytes }) {
   const { summary } = document;
   const { peak, parts, out_of_memory: failures } = summary;
   const values = {
-    phase: t(`phase.${peak.phase}`), module: peak.where || "–", operator: peak.operator || "–",
+    phase: t(`phase.${peak.phase}`), module: peak.where || "–", operator: shortOperator(peak.operator) || "–",
   };
   return html`<section class=${`card verdict ${failures.length ? "no" : "plain"}`}>
     <p class="model-name"><b>${document.name}</b> <span class="muted">
@@ -128,7 +128,8 @@ function Failure({ failure }) {
 
 function Biggest({ items }) {
   if (!items.length) return null;
-  return html`<section class="card"><h2>${t("explain.biggest")}</h2><div class="wide"><table>
+  return html`<section class="card"><h2>${t("explain.biggest")}</h2><div class="wide"><table
+    class="biggest">
     <thead><tr><th class="right">${t("live.size")}</th><th class="right">×</th>
       <th>${t("live.part")}</th><th>${t("explain.where")}</th><th>${t("live.operator")}</th></tr>
     </thead><tbody>${items.map((item, index) => html`<tr key=${index} data-test="biggest">
@@ -137,7 +138,7 @@ function Biggest({ items }) {
       <td><i class="swatch" style=${{ background: `var(--part-${item.part})` }}></i>
         ${t(`part.${item.part}`)}</td>
       <td class="mono" title=${item.stack.join("\n")}>${item.where || "–"}</td>
-      <td class="mono">${item.operator || "–"}</td></tr>`)}</tbody></table></div></section>`;
+      <td class="mono">${shortOperator(item.operator) || "–"}</td></tr>`)}</tbody></table></div></section>`;
 }
 
 function Facts({ facts }) {

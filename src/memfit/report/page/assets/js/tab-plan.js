@@ -28,8 +28,7 @@ import { ExportMenu } from "memfit/plan-export";
 addStrings(strings);
 addStrings(compareStrings);
 
-/** A replay that takes longer waits until the slider rests. */
-const SLOW_MS = 30;
+/** A replay that takes longer than this waits so long for the slider to rest. */
 const PAUSE_MS = 120;
 
 export const tab = {
@@ -63,7 +62,7 @@ function PlanTab({ theme, language }) {
 /** The batch that is shown: each at once while that is quick, else the last one asked for. */
 function useShown(plan, card, batch, version) {
   const slow = useRef(0);
-  const settled = useSettled(batch, slow.current > SLOW_MS ? PAUSE_MS : 0);
+  const settled = useSettled(batch, slow.current > PAUSE_MS ? PAUSE_MS : 0);
   const wanted = plan.knows(settled) ? settled : null;
   const last = useRef(null);
   const view = useMemo(() => {
