@@ -139,8 +139,8 @@ class Checkpointed(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first = nn.Sequential(nn.Linear(8, 8), nn.ReLU())
-        self.second = nn.Sequential(nn.Linear(8, 8), nn.ReLU())
+        self.first = nn.Sequential(*(nn.Linear(8, 8) for _ in range(4)))
+        self.second = nn.Sequential(*(nn.Linear(8, 8) for _ in range(4)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for block in (self.first, self.second):
@@ -166,4 +166,5 @@ def test_a_second_forward_in_the_devices_thread_confuses_no_names(
         model(torch.ones(4, 8, requires_grad=True)).sum().backward()
     found = recorder.tape().allocations
     products = [a.module for a in found if a.operator == "aten.mm.default"]
-    assert products == ["second.0", "second.0", "first.0", "first.0"]
+    layers = [f"{block}.{layer}" for block in ("second", "first") for layer in (3, 2, 1, 0)]
+    assert products == [layer for layer in layers for _ in range(2)]

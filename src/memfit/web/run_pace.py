@@ -35,11 +35,11 @@ def pace_of(file: MetricsFile) -> dict[str, Any] | None:
 
     Returns:
         ``total_steps`` of the run; ``device`` and ``limit_bytes`` (what PyTorch may reserve there,
-        or None) of the process that came last; ``memory``, ``[step, reserved_bytes, planned_bytes]`` of at most about 400
-        steps that hold every peak, reserved None where nobody counts; ``speed``,
-        ``[step, samples per second]`` over about 100 spans that end at ``step``, with evaluations
-        and checkpoints between its steps. None where there is no file, or none that can be read:
-        the rest of the run does not need it.
+        or None) of the process that came last; ``memory``, ``[step, reserved_bytes,
+        planned_bytes]`` of at most 400 steps that hold every peak, reserved None where nobody
+        counts; ``speed``, ``[step, samples per second]`` over about 100 spans that end at
+        ``step``, with evaluations and checkpoints between its steps. None where there is no file,
+        or none that can be read: the rest of the run does not need it.
     """
     try:
         stretches = _stretches(file.read())

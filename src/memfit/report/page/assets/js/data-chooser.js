@@ -14,7 +14,8 @@ export function Chooser({ label, names, name, choose }) {
 /** @param {{error: Error & {hint?: string}}} props */
 export function Failure({ error }) {
   return html`<div class="error" role="alert" data-test="failure">
-    <strong>${t("word.error")}</strong><br /><span lang="en">${error.message} ${error.hint ?? ""}</span>
+    <strong>${t("word.error")}</strong><br />
+    <span lang="en">${error.message} ${error.hint ?? ""}</span>
   </div>`;
 }
 

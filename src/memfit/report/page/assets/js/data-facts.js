@@ -138,8 +138,8 @@ function Unreadable({ found }) {
   if (!found.unreadable.length) return null;
   return html`<details><summary>${t("data.unreadable")}: ${formatCount(found.unreadable_count)}
     </summary><ul class="small">
-      ${found.unreadable.map(({ name, reason }) => html`<li key=${name}><code>${visible(name)}</code>${" "}
-        <${English} text=${reason} /></li>`)}
+      ${found.unreadable.map(({ name, reason }) => html`<li key=${name}>
+        <code>${visible(name)}</code> <${English} text=${reason} /></li>`)}
       <${More} count=${found.unreadable_count - found.unreadable.length} />
     </ul></details>`;
 }

@@ -47,7 +47,10 @@ function Cards({ cards, chosen, choose }) {
   }, [active, query]);
   const keys = (event) => {
     const move = { ArrowDown: 1, ArrowUp: -1, PageDown: 8, PageUp: -8 }[event.key];
-    if (event.key === "Enter" && found[active]) choose(found[active].key);
+    if (event.key === "Enter") {
+      event.preventDefault(); // else it presses the button, which has the focus next
+      if (found[active]) choose(found[active].key);
+    }
     if (!move) return;
     event.preventDefault();
     setActive(Math.max(0, Math.min(found.length - 1, active + move)));

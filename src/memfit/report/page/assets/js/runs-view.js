@@ -183,15 +183,21 @@ function withCache({ parts, reserved_bytes: reserved }) {
 function Events({ events }) {
   if (!events.length) return null;
   return html`<section class="card is-warned" data-test="events"><h2>${t("runs.events")}</h2>
-    <ul>${events.map((event, index) => html`<li key=${index}>
-      <strong>${t(event.to < event.from ? "runs.shrunk" : "runs.grew", {
-        step: formatCount(event.step), from: formatCount(event.from), to: formatCount(event.to),
-      })}</strong>
-      ${event.to < event.from && typeof event.predicted_bytes === "number" && html`<span class="muted small">${" "}
-        ${t("runs.event.predicted", { size: formatBytes(event.predicted_bytes) })}</span>`}
-      ${event.message && html`<div class="muted small mono" lang="en">${event.message}</div>`}
-      </li>`)}</ul>
+    <ul>${events.map((event, index) => html`<${Event} key=${index} event=${event} />`)}</ul>
   </section>`;
+}
+
+function Event({ event }) {
+  const isSmaller = event.to < event.from;
+  const predicted = isSmaller ? event.predicted_bytes : null; // of the size that ran out
+  return html`<li>
+    <strong>${t(isSmaller ? "runs.shrunk" : "runs.grew", {
+      step: formatCount(event.step), from: formatCount(event.from), to: formatCount(event.to),
+    })}</strong>${" "}
+    ${typeof predicted === "number" && html`<span class="muted small">
+      ${t("runs.event.predicted", { size: formatBytes(predicted) })}</span>`}
+    ${event.message && html`<div class="muted small mono" lang="en">${event.message}</div>`}
+  </li>`;
 }
 
 function Recipe({ run }) {

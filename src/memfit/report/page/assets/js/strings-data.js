@@ -45,8 +45,8 @@ const en = {
   "data.sample.of": "{name}, {width} × {height} pixels.",
   "data.sample.reduced": "Reduced to {width} × {height} to show it here.",
   "data.histogram": "How pixel values spread",
-  "data.histogram.of": "Every pixel of “{split}”, from 0 (dark) to 255 (bright); the dashed line is "
-    + "the mean, the bar one standard deviation to each side.",
+  "data.histogram.of": "Every pixel of “{split}”, from 0 (dark) to 255 (bright); the dashed line "
+    + "is the mean, the bar one standard deviation to each side.",
   "data.histogram.cut": "{share} of all values are {value}: cut off here.",
   "data.channel": "channel",
   "data.mean": "mean",

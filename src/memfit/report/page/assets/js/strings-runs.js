@@ -33,8 +33,8 @@ const en = {
   "runs.reserved": "reserved",
   "runs.planned": "plan",
   "runs.limit": "limit {size}",
-  "runs.reserved.note": "Blue: what PyTorch had reserved after each step. Dashed: the peak that the "
-    + "plan predicts for the micro-batch of the step. Neither counts the CUDA context.",
+  "runs.reserved.note": "Blue: what PyTorch had reserved after each step. Dashed: the peak that "
+    + "the plan predicts for the micro-batch of the step. Neither counts the CUDA context.",
   "runs.reserved.uncounted": "Nobody counts memory on a plain CPU: only the plan is drawn. "
     + "memfit train --memory 8GiB counts, and plays a device of that size.",
   "runs.parts": "The peak, part by part",
