@@ -13,7 +13,7 @@ from memfit.planner.learning_rate import LearningRate, scale_learning_rate
 from memfit.planner.options import Option
 from memfit.planner.plan import BatchPlan, Peak, Plan
 from memfit.planner.verdict import CardFit, Verdict
-from memfit.recipe import Recipe
+from memfit.recipe import MAX_BATCH, Recipe
 from memfit.units import GIB, MIB
 
 CARD = GPU(
@@ -63,6 +63,7 @@ class SamplePlan:
     accumulation: int = 1
     assumptions: list[str] = field(default_factory=lambda: ["The second training step.", "A" * 70])
     unsupported: dict[str, str] = field(default_factory=dict)
+    batch_limit: int = MAX_BATCH
 
     @property
     def micro_batch(self) -> int:

@@ -109,10 +109,11 @@ def _card_with_free(gpu: str | None, free: str) -> GPU:
 
 
 def _write_page(plan: Plan, options: list[Option] | None, path: Path) -> None:
+    from memfit.measure.points import measured_of_plan
     from memfit.report.output_path import shown, write_output
     from memfit.report.page.report import plan_page
 
-    write_output(path, plan_page(plan, options).encode())
+    write_output(path, plan_page(plan, options, measured_of_plan(plan)).encode())
     print(f"page: {shown(path)}", file=sys.stderr)
 
 

@@ -22,6 +22,7 @@ from memfit.catalogue import GPU
 from memfit.catalogue import gpu as find_gpu
 from memfit.data.named import NAMED_SETS, open_named
 from memfit.errors import DataError
+from memfit.measure.points import measured_of_plan
 from memfit.memory.recorder import Recorder
 from memfit.models import model_names
 from memfit.models.optional import is_installed
@@ -95,7 +96,8 @@ class PlanningDesk:
     def _document(self, request: dict[str, Any], progress: Progress) -> bytes:
         plan = self._plan(request, progress)
         progress.enter("tabling")
-        return _json(plan_document(plan, ladder=short_ladder(plan)))
+        measured = measured_of_plan(plan)
+        return _json(plan_document(plan, measured=measured, ladder=short_ladder(plan)))
 
     def _options(self, request: dict[str, Any], progress: Progress) -> bytes:
         plan = self._plan(request, progress)
