@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+import memfit
 from memfit import models
-from memfit.errors import InputShapeError
+from memfit.errors import InputShapeError, StepError
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,8 @@ def test_a_backbone_without_classes_gets_a_classifier() -> None:
 def test_a_size_it_cannot_be_built_for() -> None:
     with pytest.raises(InputShapeError, match="mixer_s32_224 cannot be built for 3x1x1"):
         models.build("timm:mixer_s32_224", input_shape=(3, 1, 1))
+
+
+def test_a_shape_that_is_no_image_is_the_models_to_refuse() -> None:
+    with pytest.raises(StepError, match="patch_embed"):
+        memfit.plan("timm:vit_tiny_patch16_224", input_shape=(1024,), gpu="rtx-3060")

@@ -1,11 +1,19 @@
-"""Text of the page can be read: contrast of 4.5 to 1 or more in both themes (WCAG 2.2, 1.4.3)."""
+"""Text of the page can be read, and everyone tells the parts apart.
+
+Contrast is 4.5 to 1 or more in both themes (WCAG 2.2, 1.4.3). Colour blindness is simulated with
+the matrices for full severity of Machado, Oliveira and Fernandes 2009 (IEEE TVCG 15:6, table 1);
+the distance is CIEDE2000, of which about 2 can just be seen.
+"""
 
 from __future__ import annotations
 
 import re
+from itertools import combinations
 
+import numpy as np
 import pytest
 from js_page import ASSETS
+from skimage.color import deltaE_ciede2000, rgb2lab
 
 LEAST = 4.5
 
@@ -55,3 +63,41 @@ def luminance(colour: str) -> float:
     channels = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+VISIONS = {
+    "usual": np.eye(3),
+    "protan": np.array(
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+         [-0.003882, -0.048116, 1.051998]]
+    ),
+    "deutan": np.array(
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+         [-0.011820, 0.042940, 0.968881]]
+    ),
+    "tritan": np.array(
+        [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602],
+         [0.004733, 0.691367, 0.303900]]
+    ),
+}  # fmt: skip
+LEAST_DISTANCE = 9
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("vision", VISIONS)
+def test_every_two_parts_differ(theme: str, vision: str) -> None:
+    parts = {name: hex_ for name, hex_ in colours_of(theme).items() if name.startswith("part-")}
+    assert len(parts) >= 9
+    seen = {name: as_seen(hex_, VISIONS[vision]) for name, hex_ in parts.items()}
+    for one, other in combinations(seen, 2):
+        distance = float(deltaE_ciede2000(seen[one], seen[other]))
+        assert distance >= LEAST_DISTANCE, f"{one} and {other}"
+
+
+def as_seen(colour: str, matrix: np.ndarray) -> np.ndarray:
+    """A colour as somebody sees it, in CIELAB."""
+    coded = np.array([int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)])
+    light = np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(matrix @ light, 0, 1)
+    coded = np.where(seen <= 0.0031308, seen * 12.92, 1.055 * seen ** (1 / 2.4) - 0.055)
+    return rgb2lab(coded[None, None])[0, 0]

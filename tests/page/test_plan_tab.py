@@ -17,10 +17,13 @@ import memfit
 from memfit.catalogue import gpu
 from memfit.explain.document import explain_document
 from memfit.explain.explained import explain_snapshot
+from memfit.measure.records import Measurement, Record, save_record
+from memfit.measure.target import Target
 from memfit.memory.snapshot_writer import snapshot_bytes
 from memfit.planner.options import Option
 from memfit.planner.plan import Plan
 from memfit.report.page.document import plan_document
+from memfit.units import MIB
 
 Document = dict[str, Any]
 OpenPage = Callable[..., Any]
@@ -419,7 +422,9 @@ def test_two_batches_side_by_side(
     picture(page, "compare-1280-light-en")
 
 
-def test_a_plan_from_the_disk_is_checked(open_page: OpenPage, document: Document) -> None:
+def test_a_plan_from_the_disk_is_checked(
+    open_page: OpenPage, document: Document, tmp_path: Path
+) -> None:
     page = opened(open_page, document)
     it(page, "keep").click()
     page.locator("#tab-compare").click()
@@ -443,6 +448,34 @@ def test_a_plan_from_the_disk_is_checked(open_page: OpenPage, document: Document
     point = {"batch_size": 8, "peak_allocated_bytes": 1 << 20, "source": "my card"}
     open_file(json.dumps({"measured": [point]}))
     expect(it(page, "measured-row").last).to_contain_text("my card")
+    open_file(json.dumps(record_of_measure(tmp_path)))
+    rows = it(page, "measured-row")
+    expect(rows.filter(has_text="resnet")).to_have_count(3)  # what ran out of memory is no point
+    expect(rows.last).to_contain_text("resnet · NVIDIA GeForce RTX 3060 12GB · torch 2.15.0")
+    expect(rows.last).to_contain_text("3.0 MiB")
+
+
+def record_of_measure(folder: Path) -> Any:
+    """A record as memfit measure writes it, of a run that nobody made."""
+    target = Target("cuda", gpu("rtx-3060"))
+    rows = (
+        Measurement(
+            8, "ok", peak_allocated_bytes=MIB, peak_reserved_bytes=2 * MIB, gpu_used_bytes=3 * MIB
+        ),
+        Measurement(16, "out_of_memory"),
+    )
+    record = Record(
+        name="resnet",
+        family="resnet",
+        target=target.facts(),
+        versions={"torch": "2.15.0"},
+        recipe={"model": "cnn"},
+        date="2026-01-02T03:04:05+00:00",
+        measurements=rows,
+    )
+    path = folder / "record.json"
+    save_record(path, record)
+    return json.loads(path.read_text())
 
 
 def test_a_snapshot_is_explained_and_compared(

@@ -85,6 +85,8 @@ def _size_option(module: nn.Module, input_shape: tuple[int, ...]) -> dict[str, A
             continue
         parameters = inspect.signature(vars(cls)["__init__"]).parameters
         if "img_size" in parameters:
+            if len(input_shape) != 3:
+                return {}  # no image: the model's own error says so
             # Square as one number: some families do arithmetic on it.
             size = input_shape[1] if input_shape[1] == input_shape[2] else input_shape[1:]
             return {"img_size": size}

@@ -36,9 +36,35 @@ export async function readRecord(file) {
 export function recordOf(value) {
   if (!isObject(value)) throw new BadRecord(t("compare.notRecord"));
   if (value.kind === "plan") return { kind: "plan", plan: openedPlan(value) };
-  const points = Array.isArray(value.measured) ? value.measured : null;
+  const points = pointsOf(value);
   if (!points) throw new BadRecord(t("compare.notRecord"));
   return { kind: "measure", points: points.map(checkedPoint) };
+}
+
+/** What ran, of a record of memfit measure, of its --json, or of a list of points; else null. */
+function pointsOf(value) {
+  if (Array.isArray(value.measured)) return value.measured;
+  if (Array.isArray(value.measurements)) {
+    return value.measurements.filter(hasRun).map((row) => pointOf(row, value));
+  }
+  if (!Array.isArray(value.outcomes)) return null;
+  return value.outcomes.map((outcome) => outcome?.measurement).filter(hasRun)
+    .map((row) => pointOf(row, value));
+}
+
+function hasRun(measurement) {
+  return isObject(measurement) && measurement.status === "ok";
+}
+
+function pointOf(measurement, { name, target, versions, date }) {
+  const isGpu = target?.kind === "cuda";
+  const facts = [name, isGpu ? target.card?.name : t("compare.noGpu"),
+    versions?.torch && `torch ${versions.torch}`, typeof date === "string" && date.slice(0, 10)];
+  return {
+    ...measurement,
+    total_bytes: measurement.gpu_used_bytes ?? null,
+    source: facts.filter((fact) => typeof fact === "string").join(" · "),
+  };
 }
 
 function parsed(text) {

@@ -6,11 +6,17 @@ import { readDocument } from "memfit/bundle";
 import { formatBytes, formatCount, formatSigned } from "memfit/format";
 import { PARTS } from "memfit/plan-view";
 
+const NONE = [];
 const READINGS = [
   ["allocated", "peak_allocated_bytes", (at) => at.peakAllocatedBytes],
   ["reserved", "peak_reserved_bytes", (at) => at.peakReservedBytes],
   ["total", "total_bytes", (at, card) => at.peakReservedBytes + card.context_bytes],
 ];
+
+/** A document's recorded points, while the card they were measured on is looked at. */
+export function measuredOn(document, card) {
+  return document.gpu?.key === card.key ? document.measured : NONE;
+}
 
 /** @param {{plan: object, card: object, points: object[]}} properties */
 export function MeasuredTable({ plan, card, points }) {

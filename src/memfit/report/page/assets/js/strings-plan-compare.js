@@ -23,6 +23,7 @@ const en = {
   "compare.read": "Measured",
   "compare.error": "Error",
   "compare.source": "Source",
+  "compare.noGpu": "a virtual budget on the CPU, no GPU",
   "compare.noMeasured": "No measured points. Open a record of memfit measure above to "
     + "see them beside the plan.",
   "compare.snapshot": "Predicted beside a snapshot",
@@ -56,6 +57,7 @@ const zh = {
   "compare.read": "实测",
   "compare.error": "误差",
   "compare.source": "来源",
+  "compare.noGpu": "CPU 上的虚拟预算，并非 GPU",
   "compare.noMeasured": "没有实测点。可在上方打开 memfit measure 的记录，与规划对照。",
   "compare.snapshot": "预测与快照",
   "compare.snapshotAbout": "B 与 {name} 在峰值时的记录对照。",

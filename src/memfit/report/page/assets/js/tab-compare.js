@@ -9,7 +9,7 @@ import { cardOf, setPlanState, usePlanState } from "memfit/plan-store";
 import { PARTS, viewAt } from "memfit/plan-view";
 import { PartsBar } from "memfit/plan-parts";
 import { readRecord } from "memfit/plan-load";
-import { MeasuredTable, SnapshotTable } from "memfit/plan-measured";
+import { measuredOn, MeasuredTable, SnapshotTable } from "memfit/plan-measured";
 import { MemoryCurve } from "memfit/chart-curve";
 
 addStrings(strings);
@@ -33,7 +33,7 @@ function CompareTab({ theme, language }) {
     if (record.kind === "measure") setPoints(record.points);
     else setOpened(openedSide(record.plan, current));
   };
-  const measured = [...(plan?.document.measured ?? []), ...points];
+  const measured = [...(current ? measuredOn(plan.document, current.card) : []), ...points];
   return html`<div class="compare">
     <section class="card" data-test="ab">
       <div class="card-head"><h2>${t("compare.title")}</h2></div>

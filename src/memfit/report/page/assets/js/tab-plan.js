@@ -18,6 +18,7 @@ import { BatchSlider, lastBatch } from "memfit/plan-batch";
 import { GpuPicker } from "memfit/plan-gpu";
 import { Command } from "memfit/plan-command";
 import { Problem } from "memfit/plan-progress";
+import { measuredOn } from "memfit/plan-measured";
 import { Verdict } from "memfit/plan-verdict";
 import { MemoryExplorer } from "memfit/plan-memory";
 import { MemoryCurve } from "memfit/chart-curve";
@@ -140,7 +141,7 @@ function Details({ plan, planId, version, selected, view, card, limits, last, th
     <section class="card" aria-labelledby="curve-title">
       <h2 id="curve-title">${t("curve.title")}</h2>
       <${MemoryCurve} ...${{ curves, limits, last, theme, language, version }} batch=${view.batch}
-        limitBytes=${card.usable_bytes} measured=${plan.document.measured} choose=${setBatch}
+        limitBytes=${card.usable_bytes} measured=${measuredOn(plan.document, card)} choose=${setBatch}
         label=${t("curve.title")} />
     </section>
     <section class="card" aria-labelledby="tree-title">
