@@ -294,6 +294,11 @@ def test_what_is_alive_is_sorted_searched_and_pinned(
     canvas.press("Home")
     expect(it(page, "pinned")).to_have_attribute("data-number", number)
     picture(page, "plan-1280-pinned")
+    before = int(it(page, "readout").get_attribute("data-position"))
+    page.keyboard.press("ArrowRight")  # the focus is on the row's star
+    expect(it(page, "readout")).to_have_attribute("data-position", str(before + 1))
+    page.keyboard.press("Shift+ArrowLeft")
+    expect(it(page, "readout")).to_have_attribute("data-position", str(max(0, before - 9)))
 
 
 # -- modules, batches ------------------------------------------------------------------------------
