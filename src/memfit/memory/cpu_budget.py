@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from importlib import import_module
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as module_hooks
 
 from memfit.errors import UsageError
 from memfit.memory.allocator import (
@@ -24,13 +22,12 @@ from memfit.memory.allocator import (
     CachingAllocator,
     OutOfDeviceMemory,
 )
+from memfit.memory.follower import hooked
 from memfit.memory.recorder import Recorder, in_backward
 from memfit.memory.tape import Part, Phase
 from memfit.units import format_bytes
 
 __all__ = ["CpuBudget"]
-
-_optimizer_hooks: Any = import_module("torch.optim.optimizer")  # hidden by torch.optim
 
 
 class CpuBudget:
@@ -163,19 +160,10 @@ reserved 32.0 MiB.
 
     # -- hooks: which module, which phase ------------------------------------------------------
 
-    @contextmanager
-    def _hooks(self) -> Iterator[None]:
-        handles = [
-            module_hooks.register_module_forward_pre_hook(self._before_module),
-            module_hooks.register_module_forward_hook(self._after_module, always_call=True),
-            _optimizer_hooks.register_optimizer_step_pre_hook(self._before_optimizer),
-            _optimizer_hooks.register_optimizer_step_post_hook(self._after_optimizer),
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+    def _hooks(self) -> AbstractContextManager[None]:
+        return hooked(
+            self._before_module, self._after_module, self._before_optimizer, self._after_optimizer
+        )
 
     def _adopt_module(self, model: nn.Module) -> None:
         for name, module in model.named_modules():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -14,9 +14,36 @@ from torch.nn.modules import module as module_hooks
 from memfit.memory.recorder import Recorder, in_backward
 from memfit.memory.tape import Part, Phase
 
-__all__ = ["Follower"]
+__all__ = ["Follower", "hooked"]
 
 _optimizer_hooks: Any = import_module("torch.optim.optimizer")  # hidden by torch.optim
+
+Hook = Callable[..., Any]
+
+
+@contextmanager
+def hooked(
+    before_module: Hook, after_module: Hook, before_optimizer: Hook, after_optimizer: Hook
+) -> Iterator[None]:
+    """Inside, these are called around every module's forward and every optimizer's step.
+
+    Args:
+        before_module: ``(module, inputs)``.
+        after_module: ``(module, inputs, output)``; also when forward raised, output None then.
+        before_optimizer: ``(optimizer, args, kwargs)``.
+        after_optimizer: ``(optimizer, args, kwargs)``.
+    """
+    handles = [
+        module_hooks.register_module_forward_pre_hook(before_module),
+        module_hooks.register_module_forward_hook(after_module, always_call=True),
+        _optimizer_hooks.register_optimizer_step_pre_hook(before_optimizer),
+        _optimizer_hooks.register_optimizer_step_post_hook(after_optimizer),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class Follower:
@@ -59,20 +86,11 @@ class Follower:
 
     # -- hooks: which module, which phase ------------------------------------------------------
 
-    @contextmanager
-    def hooks(self) -> Iterator[None]:
+    def hooks(self) -> AbstractContextManager[None]:
         """Inside, every module and optimizer of the process is followed."""
-        handles = [
-            module_hooks.register_module_forward_pre_hook(self._before_module),
-            module_hooks.register_module_forward_hook(self._after_module, always_call=True),
-            _optimizer_hooks.register_optimizer_step_pre_hook(self._before_optimizer),
-            _optimizer_hooks.register_optimizer_step_post_hook(self._after_optimizer),
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        return hooked(
+            self._before_module, self._after_module, self._before_optimizer, self._after_optimizer
+        )
 
     def _before_module(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         recorder = self.recorder
