@@ -63,7 +63,7 @@ def replay(static: Iterable[int], run: CpuRun) -> int:
         static: bytes of each tensor that is there before the run and stays.
         run: allocations and frees in order.
     """
-    from memfit.memory.allocator import CachingAllocator
+    from memfit.memory.allocator.allocator import CachingAllocator
 
     allocator = CachingAllocator()
     for size_bytes in static:

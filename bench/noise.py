@@ -41,8 +41,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from memfit.data import loader
-from memfit.recipe import Recipe
-from memfit.study.noise import NoiseMeasurement, measure_noise, noise_scale
+from memfit.recipe.recipe import Recipe
+from memfit.study.measuring.noise import NoiseMeasurement, measure_noise, noise_scale
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"

@@ -6,8 +6,8 @@ recorder, without the rules that play CUDA. The three lists of allocated and fre
 the same list.
 
 What CPU kernels allocate and free inside one operator is no tensor of the training step (a GPU's
-kernels have their own, see ``memfit.memory.transients``): it is left out of the comparison and
-listed by operator. What still differs is listed by operator too.
+kernels have their own, see ``memfit.memory.kernels.transients``): it is left out of the comparison
+and listed by operator. What still differs is listed by operator too.
 
     python bench/oracle.py [--only NAME ...]        # writes bench/results/oracle.json
 """
@@ -35,8 +35,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from memfit.memory.recorder import Recorder
-from memfit.memory.tape import max_live_bytes
+from memfit.memory.recording.recorder import Recorder
+from memfit.memory.tape.tape import max_live_bytes
 from memfit.models.meta import construct_on_meta, meta_twin
 from profiler_memory import CpuRun, profile_memory
 

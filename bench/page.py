@@ -17,8 +17,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from memfit.report.page.document import plan_document
-from memfit.report.page.html import single_file
+from memfit.page.documents.plan import plan_document
+from memfit.page.html import single_file
 
 RESULTS = Path(__file__).parent / "results" / "page.json"
 EVENTS = 100_000

@@ -34,14 +34,14 @@ from torchvision import datasets, transforms
 
 from memfit.data import loader
 from memfit.data import open as open_data
-from memfit.data.loading import Loader
+from memfit.data.loading.loader import Loader
 from memfit.models import build_for_training
-from memfit.recipe import Recipe
-from memfit.trainer.evaluation import evaluate
-from memfit.trainer.ingredients import prepare_ingredients
-from memfit.trainer.micro_batches import even_sizes
-from memfit.trainer.recover import recover
-from memfit.trainer.training import Training
+from memfit.recipe.recipe import Recipe
+from memfit.trainer.recovery.recover import recover
+from memfit.trainer.step.evaluation import evaluate
+from memfit.trainer.step.ingredients import prepare_ingredients
+from memfit.trainer.step.micro_batches import even_sizes
+from memfit.trainer.step.training import Training
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"

@@ -69,7 +69,7 @@ def picture() -> None:
     """Plan ResNet-50 and draw what the terminal shows."""
     import memfit
     from memfit.planner.options import ways_to_fit_more
-    from memfit.report.text import render_plan
+    from memfit.report.plan.text import render_plan
 
     recipe = {"input_shape": (3, 224, 224), "optimizer": "adamw", "precision": "amp-fp16"}
     plan = memfit.plan("torchvision:resnet50", gpu="rtx-3060", **recipe)

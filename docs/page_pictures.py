@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 import memfit
-from memfit.report.page.report import plan_page
+from memfit.page.single_file import plan_page
 
 DOCS = Path(__file__).parent
 WIDTH, HEIGHT = 1280, 1400

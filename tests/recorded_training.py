@@ -12,8 +12,8 @@ from functools import cache
 from typing import Any
 
 import memfit
-from memfit.memory.snapshot_writer import snapshot_of
-from memfit.memory.tape import Allocation, Part, Phase, Tape
+from memfit.memory.snapshot.writer import snapshot_of
+from memfit.memory.tape.tape import Allocation, Part, Phase, Tape
 
 SITE = "/opt/venv/lib/python3.11/site-packages/torch"
 Stack = list[dict[str, Any]]

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import memfit.catalogue as catalogue
-from memfit.catalogue import GPU, context_bytes, gpu, gpus, local_gpu
+import memfit.cards.catalogue as catalogue
+from memfit.cards.catalogue import GPU, context_bytes, gpu, gpus, local_gpu
 from memfit.errors import UnknownName, UsageError
 from memfit.units import GIB, MIB
 
@@ -353,5 +353,8 @@ def test_no_pynvml_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_catalogue_needs_no_torch() -> None:
-    code = "import sys, memfit.catalogue as g; g.gpu('3060'); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from memfit.cards import catalogue; catalogue.gpu('3060'); "
+        "sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import memfit
-from memfit.catalogue import gpu
+from memfit.cards.catalogue import gpu
 from memfit.cli import main
 
 MLP = ["plan", "mlp", "--input-shape", "1x28x28"]
@@ -51,7 +51,7 @@ def test_of_a_card_only_so_much_may_be_free(capsys: pytest.CaptureFixture[str]) 
 def test_free_memory_of_the_local_card(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("memfit.catalogue.local_gpu", lambda: (gpu("t4"), 2**30))
+    monkeypatch.setattr("memfit.cards.catalogue.local_gpu", lambda: (gpu("t4"), 2**30))
     plan = json.loads(run(capsys, *MLP, "--quick", "--json", "--free", "2GiB")[1])
     assert (plan["gpu"]["key"], plan["gpu"]["usable_bytes"]) == ("t4", 2**31)
 
@@ -70,7 +70,7 @@ def test_free_memory_that_makes_no_sense(
     flags: list[str],
     said: str,
 ) -> None:
-    monkeypatch.setattr("memfit.catalogue.local_gpu", lambda: None)
+    monkeypatch.setattr("memfit.cards.catalogue.local_gpu", lambda: None)
     code, out, err = run(capsys, *MLP, *flags)
     assert code == 2
     assert not out
@@ -107,7 +107,7 @@ def test_ascii_output_has_no_other_characters() -> None:
 def test_without_a_card_common_cards_are_compared(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("memfit.api.local_gpu", lambda: None)
+    monkeypatch.setattr("memfit.planner.planning.local_gpu", lambda: None)
     code, out, _ = run(capsys, *MLP)
     assert code == 0
     assert "rtx-3060" in out
@@ -266,7 +266,7 @@ def test_interrupted(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("memfit.api.plan", interrupt)
+    monkeypatch.setattr("memfit.planner.planning.plan", interrupt)
     assert run(capsys, *MLP, "--gpu", "t4")[:2] == (130, "")
 
 

@@ -29,7 +29,7 @@ from torchvision import datasets
 
 import memfit
 from memfit.cli import main
-from memfit.memory.tape import Part
+from memfit.memory.tape.tape import Part
 
 REPOSITORY = Path(__file__).parent.parent
 ENGLISH = REPOSITORY / "docs" / "course.md"

@@ -13,16 +13,16 @@ import pytest
 import memfit
 from memfit.errors import DataError, UsageError
 from memfit.explain.attribution import PARTS
-from memfit.explain.document import explain_document
 from memfit.explain.explained import Explained, explain_content, explain_snapshot
-from memfit.explain.export import plan_snapshot
 from memfit.explain.out_of_memory import Cause
 from memfit.explain.part_rules import Sure
-from memfit.memory.allocator import AllocatorSettings
-from memfit.memory.snapshot_reader import read_snapshot
-from memfit.memory.snapshot_writer import snapshot_bytes
-from memfit.memory.tape import Allocation, Part, Phase, Tape
-from memfit.memory.timeline import replay
+from memfit.memory.allocator.allocator import AllocatorSettings
+from memfit.memory.allocator.timeline import replay
+from memfit.memory.snapshot.reader import read_snapshot
+from memfit.memory.snapshot.writer import snapshot_bytes
+from memfit.memory.tape.tape import Allocation, Part, Phase, Tape
+from memfit.page.documents.explained import explain_document
+from memfit.planner.snapshot import plan_snapshot
 from memfit.units import MIB
 from recorded_training import ZERO_GRAD, frames, recorded, stack_of, training_tape
 
@@ -290,7 +290,7 @@ def test_an_empty_snapshot_is_no_answer() -> None:
 
 def test_a_user_stack_with_a_closure_is_forward() -> None:
     from memfit.explain.places import facts_of
-    from memfit.memory.snapshot import Frame
+    from memfit.memory.snapshot.snapshot import Frame
 
     made = Allocation(1, Part.ACTIVATIONS, Phase.FORWARD, "aten.relu.default")
     stack = stack_of(made)[:-2] + frames(

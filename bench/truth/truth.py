@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from memfit.errors import MemfitError
 from memfit.measure.compare import Comparison, compare, plan_of
 from memfit.measure.records import Record, load_records
-from memfit.planner.optimizers import optimizer_name
 from memfit.planner.plan import Plan
+from memfit.step.optimizers import optimizer_name
 from truth_tables import ErrorSummary, summarize, truth_folder
 
 FOLDER = Path(__file__).resolve().parent

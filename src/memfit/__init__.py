@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from memfit import data
-    from memfit.api import plan
-    from memfit.catalogue import GPU, gpus
+    from memfit.cards.catalogue import GPU, gpus
     from memfit.errors import MemfitError
-    from memfit.memory.virtual_gpu import VirtualGPU
+    from memfit.memory.recording.virtual_gpu import VirtualGPU
     from memfit.planner.plan import BatchPlan, Plan
-    from memfit.recipe import Recipe
-    from memfit.trainer.recover import recover
-    from memfit.trainer.run import train
-    from memfit.trainer.trained import open_trained
-    from memfit.trainer.transaction import fit_micro_batch
+    from memfit.planner.planning import plan
+    from memfit.recipe.recipe import Recipe
+    from memfit.trainer.recovery.recover import recover
+    from memfit.trainer.recovery.transaction import fit_micro_batch
+    from memfit.trainer.run.run import train
+    from memfit.trainer.run.trained import open_trained
 
-__version__ = "0.1.0"
+from memfit.version import __version__ as __version__
 
 __all__ = [
     "GPU",
@@ -38,17 +38,17 @@ __all__ = [
 
 _HOMES = {
     "BatchPlan": "memfit.planner.plan",
-    "GPU": "memfit.catalogue",
+    "GPU": "memfit.cards.catalogue",
     "MemfitError": "memfit.errors",
     "Plan": "memfit.planner.plan",
-    "Recipe": "memfit.recipe",
-    "VirtualGPU": "memfit.memory.virtual_gpu",
-    "fit_micro_batch": "memfit.trainer.transaction",
-    "gpus": "memfit.catalogue",
-    "open_trained": "memfit.trainer.trained",
-    "plan": "memfit.api",
-    "recover": "memfit.trainer.recover",
-    "train": "memfit.trainer.run",
+    "Recipe": "memfit.recipe.recipe",
+    "VirtualGPU": "memfit.memory.recording.virtual_gpu",
+    "fit_micro_batch": "memfit.trainer.recovery.transaction",
+    "gpus": "memfit.cards.catalogue",
+    "open_trained": "memfit.trainer.run.trained",
+    "plan": "memfit.planner.planning",
+    "recover": "memfit.trainer.recovery.recover",
+    "train": "memfit.trainer.run.run",
 }
 
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Env
 
-from memfit import __version__
 from memfit.commands.explain import explain
 from memfit.commands.images import data
 from memfit.commands.measure import measure
@@ -19,7 +18,8 @@ from memfit.commands.serve import serve
 from memfit.commands.studies import noise, study
 from memfit.commands.watch import watch
 from memfit.errors import ExitCode, MemfitError
-from memfit.report.names import clean
+from memfit.report.console.names import clean
+from memfit.version import __version__
 
 __all__ = ["COMMANDS", "app", "main"]
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from memfit.data.cifar import load_plain_pickle
-from memfit.data.opening import open_dataset
+from memfit.data.sets.cifar import load_plain_pickle
+from memfit.data.sets.opening import open_dataset
 from memfit.errors import DataError
 
 NAMES10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]

@@ -14,8 +14,8 @@ from PIL import Image
 from skimage import color
 from torch import Tensor
 
-from memfit.data import conversions
-from memfit.data.conversions import (
+from memfit.data.images import conversions
+from memfit.data.images.conversions import (
     chw_to_hwc,
     cmyk_to_rgb,
     denormalise,
@@ -31,7 +31,7 @@ from memfit.data.conversions import (
     to_rgb,
     ycbcr_to_rgb,
 )
-from memfit.data.decode import pixels_of
+from memfit.data.images.decode import pixels_of
 from memfit.errors import UsageError
 
 Conversion = Callable[[Tensor], Tensor]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from memfit.data.dataset import Dataset, FileSplit
-from memfit.data.opening import open_dataset
+from memfit.data.sets.dataset import Dataset, FileSplit
+from memfit.data.sets.opening import open_dataset
 from memfit.errors import DataError
 
 

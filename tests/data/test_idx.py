@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memfit.data.idx import read_idx
-from memfit.data.opening import open_dataset
+from memfit.data.sets.idx import read_idx
+from memfit.data.sets.opening import open_dataset
 from memfit.errors import DataError
 
 MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from memfit.data.dataset import ArraySplit, Dataset, FileSplit, Problem
-from memfit.data.decode import decode
-from memfit.data.inspection import Inspection, inspect_dataset, inspect_source
-from memfit.data.paths import PathTable
+from memfit.data.facts.inspection import Inspection, inspect_dataset, inspect_source
+from memfit.data.images.decode import decode
+from memfit.data.sets.dataset import ArraySplit, Dataset, FileSplit, Problem
+from memfit.data.sets.paths import PathTable
 from memfit.errors import BadImage, UsageError
 
 MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"
@@ -145,8 +145,8 @@ def test_the_numbers_are_those_of_the_delivered_pixels(corpus: Path, messy: Insp
 def test_nothing_depends_on_the_number_of_threads(
     corpus: Path, messy: Inspection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("memfit.data.scan._PIXELS_WORTH_A_THREAD", 0)
-    monkeypatch.setattr("memfit.data.scan._ROWS", 3)
+    monkeypatch.setattr("memfit.data.facts.scan._PIXELS_WORTH_A_THREAD", 0)
+    monkeypatch.setattr("memfit.data.facts.scan._ROWS", 3)
     names = sorted(path.name for path in corpus.iterdir())
     again = inspect_dataset(dataset(files(corpus, names)), max_pixels=MAX_PIXELS, threads=4)
     assert again == messy
@@ -198,7 +198,7 @@ def test_arrays_and_files_have_the_same_fingerprints(tmp_path: Path) -> None:
 def test_chunks_of_an_array_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     split = ArraySplit("train", noise(5, 11, 4, 4, 3), np.arange(11) % 3)
     whole = inspect_dataset(dataset(split, classes=("a", "b", "c")))
-    monkeypatch.setattr("memfit.data.scan._ARRAY_BYTES", 100)
+    monkeypatch.setattr("memfit.data.facts.scan._ARRAY_BYTES", 100)
     assert inspect_dataset(dataset(split, classes=("a", "b", "c"))) == whole
 
 
@@ -226,7 +226,7 @@ def test_classes_and_imbalance() -> None:
 @pytest.mark.parametrize("batch_size", [1, 64, 1000])
 def test_a_batch_is_what_the_plan_counts(batch_size: int) -> None:
     torch = pytest.importorskip("torch")
-    from memfit.planner.batch import BatchSpec, TensorSpec
+    from memfit.step.batch import BatchSpec, TensorSpec
 
     found = inspect_dataset(dataset(ArraySplit("train", noise(1, 3, 28, 28), np.zeros(3))))
     assert found.cost is not None
@@ -242,7 +242,7 @@ def test_rows_of_one_file_are_decoded_once(tmp_path: Path, monkeypatch: pytest.M
         Image.fromarray(noise(number, 4, 4)).save(tmp_path / f"{number}.png")
     (tmp_path / "3.png").write_bytes(b"")
     decoded: list[int] = []
-    monkeypatch.setattr("memfit.data.scan.examine", _counting(decoded))
+    monkeypatch.setattr("memfit.data.facts.scan.examine", _counting(decoded))
     names = [f"{row % 4}.png" for row in range(1000)]
     found = inspect_dataset(dataset(files(tmp_path, names)))
     assert decoded == [0, 1, 2, 3]
@@ -255,7 +255,7 @@ def test_rows_of_one_file_are_decoded_once(tmp_path: Path, monkeypatch: pytest.M
 
 
 def _counting(decoded: list[int]):
-    from memfit.data.examine import examine
+    from memfit.data.facts.examine import examine
 
     def counted(split: FileSplit, row: int, max_pixels: int):
         decoded.append(row)
@@ -265,7 +265,7 @@ def _counting(decoded: list[int]):
 
 
 def test_a_remembered_error_holds_on_to_no_image(tmp_path: Path) -> None:
-    from memfit.data.scan import _look
+    from memfit.data.facts.scan import _look
 
     (tmp_path / "a.png").write_bytes(b"no image")
     error = _look(files(tmp_path, ["a.png"]), 100, 0)
@@ -311,7 +311,7 @@ def test_no_samples_at_all() -> None:
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=8))
 @settings(max_examples=30, deadline=None)
 def test_sizes_add_up(sizes: list[tuple[int, int]]) -> None:
-    from memfit.data.tally import summarise_sizes
+    from memfit.data.facts.tally import summarise_sizes
 
     found = summarise_sizes(np.array(sizes, dtype=np.uint32), str)
     assert found is not None
@@ -326,7 +326,7 @@ def test_sizes_add_up(sizes: list[tuple[int, int]]) -> None:
 
 
 def test_outliers_are_named() -> None:
-    from memfit.data.tally import summarise_sizes
+    from memfit.data.facts.tally import summarise_sizes
 
     sizes = np.array([(100, 100)] * 9 + [(100, 20), (201, 200), (30, 30)], dtype=np.uint32)
     found = summarise_sizes(sizes, lambda row: f"row {row}")

@@ -16,12 +16,12 @@ from torchvision import transforms
 from torchvision.transforms import v2
 
 from memfit.data import loader
-from memfit.data.dataset import ArraySplit, Dataset, FileSplit
-from memfit.data.loading import Loader
-from memfit.data.paths import PathTable
+from memfit.data.loading.loader import Loader
+from memfit.data.sets.dataset import ArraySplit, Dataset, FileSplit
+from memfit.data.sets.paths import PathTable
 from memfit.errors import BadImage, DataError, UnknownName, UsageError
-from memfit.planner.batch import BatchSpec, TensorSpec
-from memfit.recipe import Recipe
+from memfit.recipe.recipe import Recipe
+from memfit.step.batch import BatchSpec, TensorSpec
 
 COUNT, CLASSES = 37, 4
 
@@ -394,7 +394,7 @@ def test_a_pipe_is_unreadable_and_does_not_block(tmp_path: Path, workers: int) -
 
 def test_training_images_decide_the_colour_for_inspection_loader_and_plan() -> None:
     import memfit
-    from memfit.data.inspection import inspect_dataset
+    from memfit.data.facts.inspection import inspect_dataset
 
     grey = ArraySplit(
         "train", np.random.default_rng(0).integers(0, 255, (8, 16, 16), np.uint8), np.arange(8) % 2

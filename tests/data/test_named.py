@@ -12,9 +12,9 @@ from urllib.error import URLError
 import pytest
 from PIL import Image
 
-from memfit.data import named
-from memfit.data.named import NAMED_SETS
-from memfit.data.opening import open_dataset
+from memfit.data.sets import named
+from memfit.data.sets.named import NAMED_SETS
+from memfit.data.sets.opening import open_dataset
 from memfit.errors import DataError
 
 

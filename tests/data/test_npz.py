@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memfit.data.opening import open_dataset
+from memfit.data.sets.opening import open_dataset
 from memfit.errors import DataError
 
 RNG = np.random.default_rng(0)

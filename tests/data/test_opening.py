@@ -11,7 +11,7 @@ from typing import NoReturn
 import pytest
 from PIL import Image
 
-from memfit.data.opening import open_dataset, source_names
+from memfit.data.sets.opening import open_dataset, source_names
 from memfit.errors import DataError, MemfitError, UnknownName, UsageError
 
 
@@ -128,7 +128,7 @@ def test_a_device_is_no_source() -> None:
 def test_opening_does_not_import_torch(tmp_path: Path) -> None:
     put(tmp_path / "a/1.png")
     code = (
-        "import sys; from memfit.data.opening import open_dataset; "
+        "import sys; from memfit.data.sets.opening import open_dataset; "
         f"open_dataset({str(tmp_path)!r}); open_dataset('shapes,train=2,test=2'); "
         "sys.exit('torch' in sys.modules)"
     )

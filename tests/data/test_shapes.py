@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memfit.data.opening import open_dataset
-from memfit.data.shape_outlines import OUTLINES, outline
-from memfit.data.shapes import ShapesOptions, generate, parse_shapes
+from memfit.data.sets.opening import open_dataset
+from memfit.data.sets.shape_outlines import OUTLINES, outline
+from memfit.data.sets.shapes import ShapesOptions, generate, parse_shapes
 from memfit.errors import UnknownName, UsageError
 
 

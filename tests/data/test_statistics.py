@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from memfit.data.statistics import histogram_of, pixel_statistics
+from memfit.data.facts.statistics import histogram_of, pixel_statistics
 
 PIXELS = st.sampled_from([1, 3]).flatmap(
     lambda channels: arrays(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from memfit.data.opening import open_dataset
+from memfit.data.sets.opening import open_dataset
 from memfit.errors import DataError, UsageError
 
 

@@ -14,7 +14,7 @@ from memfit.measure.job import Job
 from memfit.measure.session import Session
 from memfit.measure.suite import Entry, entry_of
 from memfit.measure.target import Target, choose_target
-from memfit.recipe import Recipe
+from memfit.recipe.recipe import Recipe
 
 SMALL = Recipe(model="mlp", input_shape=(1, 8, 8), optimizer={"name": "sgd", "momentum": 0.9})
 

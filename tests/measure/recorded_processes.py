@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from memfit.recipe import Recipe
+from memfit.recipe.recipe import Recipe
 
 #: By name: the recipe and its micro-batch.
 RECIPES: dict[str, tuple[Recipe, int]] = {

@@ -9,7 +9,7 @@ import pytest
 
 from memfit.measure.job import Job, run_job
 from memfit.measure.target import Target
-from memfit.recipe import Recipe
+from memfit.recipe.recipe import Recipe
 
 _MODEL = """
 import os, sys, time, torch

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 import torch
 
+from memfit.cards.readings import GPUReading, ProcessReading
 from memfit.errors import StepError
-from memfit.gpu_readings import GPUReading, ProcessReading
 from memfit.measure.device import CpuDevice, CudaDevice, GradScaler, Peaks
 from memfit.measure.readings import Use, use_of
 from memfit.measure.steps import PLAIN_STEPS, Subject, measure_plain, measure_recorded
 from memfit.measure.target import choose_target
-from memfit.memory.recorder import Recorder
-from memfit.memory.tape import Part
-from memfit.recipe import Recipe
+from memfit.memory.recording.recorder import Recorder
+from memfit.memory.tape.tape import Part
+from memfit.recipe.recipe import Recipe
 from memfit.units import MIB
 
 SMALL = Recipe(model="mlp", input_shape=(1, 8, 8), optimizer={"name": "sgd", "momentum": 0.9})

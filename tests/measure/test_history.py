@@ -12,10 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from memfit.measure.history import HistoryRecorder, joined_tape, workspaces_of
-from memfit.memory.follower import Follower
-from memfit.memory.recorder import in_backward
-from memfit.memory.tape import Part, Phase
-from memfit.memory.timeline import replay
+from memfit.memory.allocator.timeline import replay
+from memfit.memory.recording.follower import Follower
+from memfit.memory.recording.recorder import in_backward
+from memfit.memory.tape.tape import Part, Phase
 
 WORKSPACE = 12_345
 

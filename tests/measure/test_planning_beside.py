@@ -7,9 +7,9 @@ from typing import NoReturn
 import pytest
 import torch
 
-from memfit.api import plan_recipe
-from memfit.catalogue import gpu
-from memfit.recipe import Recipe
+from memfit.cards.catalogue import gpu
+from memfit.planner.planning import plan_recipe
+from memfit.recipe.recipe import Recipe
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "adafactor", "sgd", "lion"])

@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
-from memfit.api import plan_recipe
-from memfit.catalogue import gpu
+from memfit.cards.catalogue import gpu
 from memfit.cli import main
 from memfit.measure.job import recipe_facts
 from memfit.measure.points import measured_of_plan
 from memfit.measure.records import Measurement, Record, save_record
 from memfit.measure.target import Target
-from memfit.recipe import Recipe
-from memfit.web.planning import PlanningDesk
-from memfit.web.worker import Progress
+from memfit.planner.planning import plan_recipe
+from memfit.recipe.recipe import Recipe
+from memfit.web.workers.planning import PlanningDesk
+from memfit.web.workers.worker import Progress
 
 CARD = gpu("rtx-3060")
 RECIPE = Recipe(model="mlp", optimizer="adamw")

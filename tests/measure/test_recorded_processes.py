@@ -8,14 +8,14 @@ import pytest
 import torch
 from recorded_processes import ANSWERS, RECIPES
 
-from memfit.api import plan_recipe
-from memfit.catalogue import gpu
+from memfit.cards.catalogue import gpu
 from memfit.measure.compare import Comparison, compare
 from memfit.measure.history import workspaces_of
 from memfit.measure.records import Measurement
 from memfit.measure.sequence import unpack_tape
-from memfit.memory.tape import Part
-from memfit.memory.timeline import replay
+from memfit.memory.allocator.timeline import replay
+from memfit.memory.tape.tape import Part
+from memfit.planner.planning import plan_recipe
 
 VERSION = ".".join(torch.__version__.split(".")[:2])
 EVERY = [(name, version) for name, versions in ANSWERS.items() for version in versions]

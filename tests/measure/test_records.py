@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memfit.catalogue import gpu
+from memfit.cards.catalogue import gpu
 from memfit.errors import RunError, UsageError
 from memfit.measure.compare import differences
 from memfit.measure.job import recipe_facts
@@ -24,8 +24,8 @@ from memfit.measure.records import (
 )
 from memfit.measure.sequence import pack_tape, unpack_tape
 from memfit.measure.target import NeedsGPU, Target, choose_target
-from memfit.memory.tape import Allocation, Part, Phase, Tape
-from memfit.recipe import Recipe
+from memfit.memory.tape.tape import Allocation, Part, Phase, Tape
+from memfit.recipe.recipe import Recipe
 
 CARD = gpu("rtx-3060")
 RECIPE = Recipe(model="torchvision:resnet18", optimizer={"name": "sgd", "momentum": 0.9})

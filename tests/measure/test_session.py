@@ -16,7 +16,7 @@ from memfit.measure.limit import find_limit
 from memfit.measure.records import load_record, record_path
 from memfit.measure.session import Session
 from memfit.measure.suite import Entry, entry_of, in_order
-from memfit.recipe import Recipe
+from memfit.recipe.recipe import Recipe
 
 Make = Callable[..., Session]
 _OK = {

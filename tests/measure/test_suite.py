@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from memfit.api import plan_recipe
-from memfit.catalogue import gpu
+from memfit.cards.catalogue import gpu
 from memfit.errors import MemfitError, UnknownName, UsageError
 from memfit.measure.suite import default_suite, in_order, load_suite
+from memfit.planner.planning import plan_recipe
 
 ENTRIES = load_suite(default_suite())
 FAMILIES = {

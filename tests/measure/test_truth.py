@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from memfit.catalogue import gpu
+from memfit.cards.catalogue import gpu
 from memfit.measure.records import Limit, Measurement, Record, load_records, save_record
 from memfit.measure.session import Session
 from memfit.measure.suite import Entry
@@ -80,10 +80,11 @@ def test_a_changed_rule_is_found(
 ) -> None:
     accepted = truth.baseline_of(truth.hold([cpu_record]).rows)
     monkeypatch.setattr(
-        "memfit.memory.workspaces.cublaslt_workspace_bytes", lambda *_, **__: 3 * 1024 * 1024
+        "memfit.memory.kernels.workspaces.cublaslt_workspace_bytes",
+        lambda *_, **__: 3 * 1024 * 1024,
     )
     monkeypatch.setattr(
-        "memfit.memory.workspaces.cublas_workspace_bytes", lambda *_, **__: 3 * 1024 * 1024
+        "memfit.memory.kernels.workspaces.cublas_workspace_bytes", lambda *_, **__: 3 * 1024 * 1024
     )
     found = truth.changes(truth.hold([cpu_record]).rows, accepted)
     assert any("peak allocated was" in change for change in found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from memfit.memory.allocator import AllocatorSettings
+from memfit.memory.allocator.allocator import AllocatorSettings
 
 MIB = 1024**2
 

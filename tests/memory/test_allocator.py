@@ -13,7 +13,7 @@ from recorded_allocator_runs import (
     operations,
 )
 
-from memfit.memory.allocator import (
+from memfit.memory.allocator.allocator import (
     AllocatorSettings,
     Block,
     BlockState,

@@ -4,7 +4,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from memfit.memory.allocator import (
+from memfit.memory.allocator.allocator import (
     AllocatorSettings,
     Block,
     BlockState,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from memfit.errors import UnknownName, UsageError
-from memfit.memory.allocator_settings import WITHOUT_EFFECT, AllocatorSettings
+from memfit.memory.allocator.settings import WITHOUT_EFFECT, AllocatorSettings
 
 MIB = 1024**2
 

@@ -7,7 +7,7 @@ from types import FunctionType
 import pytest
 import torch
 
-from memfit.memory.virtual_gpu import VirtualGPU
+from memfit.memory.recording.virtual_gpu import VirtualGPU
 
 
 def asks(tensor: torch.Tensor) -> bool:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from memfit.memory.autocast import AUTOCAST_POLICIES
-from memfit.memory.tape import Allocation, Part
-from memfit.memory.virtual_gpu import VirtualGPU
+from memfit.memory.cuda.autocast import AUTOCAST_POLICIES
+from memfit.memory.recording.virtual_gpu import VirtualGPU
+from memfit.memory.tape.tape import Allocation, Part
 
 HALF, BF16, FP32, FP64 = torch.float16, torch.bfloat16, torch.float32, torch.float64
 

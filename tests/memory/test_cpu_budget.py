@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from memfit.errors import UsageError
-from memfit.memory.allocator import AllocatorSettings
-from memfit.memory.cpu_budget import CpuBudget
-from memfit.memory.recorder import Recorder
-from memfit.memory.tape import Part, Phase, Tape
-from memfit.memory.timeline import fits, replay
+from memfit.memory.allocator.allocator import AllocatorSettings
+from memfit.memory.allocator.timeline import fits, replay
+from memfit.memory.recording.cpu_budget import CpuBudget
+from memfit.memory.recording.recorder import Recorder
+from memfit.memory.tape.tape import Part, Phase, Tape
 
 MIB = 1024**2
 PLENTY = 1024 * MIB

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from memfit.memory.virtual_gpu import VirtualGPU
+from memfit.memory.recording.virtual_gpu import VirtualGPU
 
 
 class Operators(TorchDispatchMode):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from memfit.memory.allocator import AllocatorSettings, CachingAllocator, OutOfDeviceMemory
+from memfit.memory.allocator.allocator import AllocatorSettings, CachingAllocator, OutOfDeviceMemory
 
 MIB = 1024**2
 

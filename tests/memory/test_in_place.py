@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from memfit.memory.in_place import in_place_twin
-from memfit.memory.recorder import Recorder
+from memfit.memory.recording.in_place import in_place_twin
+from memfit.memory.recording.recorder import Recorder
 
 
 class Twins(TorchDispatchMode):

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memfit.memory.kernel_facts import TensorFacts
+from memfit.memory.kernels.facts import TensorFacts
 
 SIZES = st.lists(st.integers(1, 4), min_size=4, max_size=4)
 

@@ -5,11 +5,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memfit.memory import convolution_temporaries as convolutions
-from memfit.memory.kernel_facts import DeviceFacts, TensorFacts
-from memfit.memory.kernel_temporaries import RULES, held_workspaces, temporaries
-from memfit.memory.no_temporaries import NO_TEMPORARIES
-from memfit.memory.reduction_temporaries import reduction_buffers
+from memfit.memory.kernels import convolution_temporaries as convolutions
+from memfit.memory.kernels.facts import DeviceFacts, TensorFacts
+from memfit.memory.kernels.no_temporaries import NO_TEMPORARIES
+from memfit.memory.kernels.reduction_temporaries import reduction_buffers
+from memfit.memory.kernels.temporaries import RULES, held_workspaces, temporaries
 
 A100 = DeviceFacts((8, 0), 108, torch_version=(2, 13))
 A100_215 = DeviceFacts((8, 0), 108, torch_version=(2, 15))

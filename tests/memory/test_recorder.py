@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from memfit.memory.recorder import Recorder, in_backward
-from memfit.memory.tape import Allocation, Part, Phase, Tape
-from memfit.memory.virtual_gpu import VirtualGPU
+from memfit.memory.recording.recorder import Recorder, in_backward
+from memfit.memory.recording.virtual_gpu import VirtualGPU
+from memfit.memory.tape.tape import Allocation, Part, Phase, Tape
 
 META = torch.device("meta")
 BATCH = 64

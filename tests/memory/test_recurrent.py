@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from memfit.memory.recurrent import reserve_bytes
-from memfit.memory.tape import Allocation, Part
-from memfit.memory.virtual_gpu import VirtualGPU
+from memfit.memory.cuda.recurrent import reserve_bytes
+from memfit.memory.recording.virtual_gpu import VirtualGPU
+from memfit.memory.tape.tape import Allocation, Part
 
 
 def reserves(layer: nn.Module, half: bool = False) -> list[Allocation]:

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from memfit.errors import DataError
-from memfit.memory import snapshot_pickle
-from memfit.memory.snapshot import Action, SnapshotContent
-from memfit.memory.snapshot_reader import open_snapshot, read_snapshot
+from memfit.memory.snapshot import pickle_machine as snapshot_pickle
+from memfit.memory.snapshot.reader import open_snapshot, read_snapshot
+from memfit.memory.snapshot.snapshot import Action, SnapshotContent
 
 FRAMES = [{"name": f"f{i}", "filename": f"a{i}.py", "line": i} for i in range(400)]
 

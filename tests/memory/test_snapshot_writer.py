@@ -10,13 +10,13 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memfit.explain.document import explain_document
 from memfit.explain.explained import explain_content
-from memfit.memory.allocator import AllocatorSettings
-from memfit.memory.snapshot_reader import read_snapshot
-from memfit.memory.snapshot_writer import snapshot_bytes, snapshot_of
-from memfit.memory.tape import Allocation, Part, Phase, Tape
-from memfit.memory.timeline import replay
+from memfit.memory.allocator.allocator import AllocatorSettings
+from memfit.memory.allocator.timeline import replay
+from memfit.memory.snapshot.reader import read_snapshot
+from memfit.memory.snapshot.writer import snapshot_bytes, snapshot_of
+from memfit.memory.tape.tape import Allocation, Part, Phase, Tape
+from memfit.page.documents.explained import explain_document
 from memfit.units import MIB
 
 PARTS = [part for part in Part if part not in (Part.CACHE, Part.CONTEXT)]

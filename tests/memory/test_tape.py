@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memfit.memory.tape import (
+from memfit.memory.tape.tape import (
     AffineTape,
     Allocation,
     NotAffine,

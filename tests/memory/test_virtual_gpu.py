@@ -16,8 +16,8 @@ from torch.overrides import _get_current_function_mode
 from torch.utils import checkpoint
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from memfit.memory.tape import Part, Phase, Tape
-from memfit.memory.virtual_gpu import VirtualGPU
+from memfit.memory.recording.virtual_gpu import VirtualGPU
+from memfit.memory.tape.tape import Part, Phase, Tape
 
 BATCH_BYTES = 64 * 28 * 28 * 4 + 64 * 8
 

@@ -1,14 +1,14 @@
 import pytest
 import torch  # noqa: F401  its import brings cuDNN within reach
 
-from memfit.memory import workspaces
-from memfit.memory.cudnn_plans import (
+from memfit.memory.kernels import workspaces
+from memfit.memory.kernels.cudnn_plans import (
     ConvolutionProblem,
     cudnn_version,
     heuristic_workspace_bytes,
     largest_workspace_bytes,
 )
-from memfit.memory.workspaces import (
+from memfit.memory.kernels.workspaces import (
     convolution_workspace_bytes,
     convolution_workspace_rule_bytes,
     cublas_workspace_bytes,

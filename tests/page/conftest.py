@@ -9,7 +9,7 @@ from typing import Any
 import js_page
 import pytest
 
-from memfit.report.page.html import single_file
+from memfit.page.html import single_file
 
 #: Screenshots of the last run; git ignores the folder.
 ARTEFACTS = Path(__file__).parents[2] / "artefacts"

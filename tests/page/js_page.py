@@ -9,9 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import memfit.report.page
+import pytest
 
 ASSETS = Path(memfit.report.page.__file__).parent / "assets"
 ORIGIN = "http://memfit.test"

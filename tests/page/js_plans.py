@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import memfit
+from memfit.page.documents.plan import plan_document, ruled_sizes_at
 from memfit.planner.plan import BatchPlan, Plan
-from memfit.report.page.document import plan_document, ruled_sizes_at
 
 InPage = Callable[..., Any]
 

@@ -11,12 +11,12 @@ import js_plans
 from js_plans import AT, Both, named
 
 import memfit
-from memfit.catalogue import GPU, gpu
-from memfit.memory.timeline import fits
+from memfit.cards.catalogue import GPU, gpu
+from memfit.memory.allocator.timeline import fits
+from memfit.page.documents.plan import batch_ladder, plan_document
 from memfit.planner.curve import memory_curve
 from memfit.planner.layers import summarise_layers
 from memfit.planner.search import largest_batch
-from memfit.report.page.document import batch_ladder, plan_document
 
 InPage = Callable[..., Any]
 

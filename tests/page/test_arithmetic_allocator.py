@@ -12,7 +12,12 @@ from typing import Any
 
 import js_page
 
-from memfit.memory.allocator import AllocatorSettings, Block, CachingAllocator, OutOfDeviceMemory
+from memfit.memory.allocator.allocator import (
+    AllocatorSettings,
+    Block,
+    CachingAllocator,
+    OutOfDeviceMemory,
+)
 
 MIB = 1024**2
 InPage = Callable[..., Any]

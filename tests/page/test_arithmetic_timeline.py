@@ -12,8 +12,8 @@ import js_plans
 from js_plans import Both
 
 import memfit
-from memfit.memory.timeline import replay
-from memfit.report.page.document import plan_document
+from memfit.memory.allocator.timeline import replay
+from memfit.page.documents.plan import plan_document
 
 InPage = Callable[..., Any]
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 import memfit
 from memfit.errors import DataError, UnknownName
-from memfit.report.page.data_document import data_document
+from memfit.page.documents.data import data_document
 
 SHAPES = "shapes,train=64,test=16,size=32"
 

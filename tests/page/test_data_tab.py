@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-import memfit.report.page.data_document as data_document_module
-from memfit.data import hazards
-from memfit.report.page.data_document import data_document
+import memfit.page.documents.data as data_document_module
+from memfit.data.facts import hazards
+from memfit.page.documents.data import data_document
 
 Open = Callable[..., Any]
 

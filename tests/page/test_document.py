@@ -12,11 +12,11 @@ import pytest
 
 import memfit
 from memfit.commands.plans import plan as plan_command
-from memfit.memory.tape import Part
+from memfit.memory.tape.tape import Part
+from memfit.page.documents.command import plan_words
+from memfit.page.documents.plan import batch_ladder, plan_document, ruled_sizes_at
+from memfit.page.html import assets, packed, served_page, single_file
 from memfit.planner.plan import Plan
-from memfit.report.page.command import plan_words
-from memfit.report.page.document import batch_ladder, plan_document, ruled_sizes_at
-from memfit.report.page.html import assets, packed, served_page, single_file
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_what_is_not_affine_has_the_tapes_that_were_traced() -> None:
 
 
 def test_without_a_card_there_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("memfit.api.local_gpu", lambda: None)
+    monkeypatch.setattr("memfit.planner.planning.local_gpu", lambda: None)
     found = plan_document(memfit.plan("mlp"))
     assert found["gpu"] is None
     assert found["fits"] is None
@@ -127,7 +127,7 @@ def test_the_ladder_has_room_above_what_fits(plan: Plan) -> None:
 )
 def test_the_command_gives_the_recipe_again(options: dict) -> None:
     from memfit.cli import app
-    from memfit.flags import MemoryFlags, recipe_of
+    from memfit.commands.flags import MemoryFlags, recipe_of
 
     recipe = memfit.Recipe(model="cnn", **options)
     words = plan_words(recipe)

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 import memfit
-from memfit.memory.tape import Part
-from memfit.planner.plan import Plan
-from memfit.report.page.learn_documents import (
+from memfit.memory.tape.tape import Part
+from memfit.page.documents.learn import (
     LEARN_IMAGES,
     LEARN_OPTIMIZERS,
     LEARN_PRECISIONS,
     learn_documents,
 )
+from memfit.planner.plan import Plan
 
 Open = Callable[..., Any]
 

@@ -13,12 +13,12 @@ from urllib.parse import parse_qs, unquote, urlparse
 import js_page
 import pytest
 
-from memfit.report.page.data_document import data_document
-from memfit.report.page.html import assets, served_page
-from memfit.report.page.learn_documents import learn_documents
-from memfit.trainer.run_folder import RunFolder
-from memfit.web.run_document import run_document, run_names
-from memfit.web.study_document import study_document, study_names
+from memfit.page.documents.data import data_document
+from memfit.page.documents.learn import learn_documents
+from memfit.page.documents.run import run_document, run_names
+from memfit.page.documents.study import study_document, study_names
+from memfit.page.html import assets, served_page
+from memfit.trainer.run.run_folder import RunFolder
 
 ORIGIN = "http://memfit.test"
 DOCS = Path(__file__).parents[2] / "docs"

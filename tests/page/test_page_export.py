@@ -13,9 +13,9 @@ import js_page
 import pytest
 
 import memfit
-from memfit.memory.timeline import Timeline
+from memfit.memory.allocator.timeline import Timeline
+from memfit.page.documents.plan import plan_document
 from memfit.planner.plan import BatchPlan, Plan
-from memfit.report.page.document import plan_document
 
 BATCH = 48
 SVG = "{http://www.w3.org/2000/svg}"

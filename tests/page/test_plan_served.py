@@ -11,10 +11,10 @@ import pytest
 from test_plan_tab import expect, it, shown_bytes
 
 import memfit
-from memfit.catalogue import gpus
+from memfit.cards.catalogue import gpus
+from memfit.page.documents.plan import plan_document, ruled_sizes_at
+from memfit.page.html import assets, served_page
 from memfit.planner.plan import Plan
-from memfit.report.page.document import plan_document, ruled_sizes_at
-from memfit.report.page.html import assets, served_page
 
 ORIGIN = "http://127.0.0.1:9"
 TYPES = {"js": "text/javascript", "css": "text/css"}

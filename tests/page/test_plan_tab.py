@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 
 import memfit
-from memfit.catalogue import gpu
-from memfit.explain.document import explain_document
+from memfit.cards.catalogue import gpu
 from memfit.explain.explained import explain_snapshot
 from memfit.measure.records import Measurement, Record, save_record
 from memfit.measure.target import Target
-from memfit.memory.snapshot_writer import snapshot_bytes
+from memfit.memory.snapshot.writer import snapshot_bytes
+from memfit.page.documents.explained import explain_document
+from memfit.page.documents.plan import plan_document
 from memfit.planner.options import Option
 from memfit.planner.plan import Plan
-from memfit.report.page.document import plan_document
 from memfit.units import MIB
 
 Document = dict[str, Any]

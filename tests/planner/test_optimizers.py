@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from memfit.errors import UnknownName, UsageError
-from memfit.planner.optimizers import (
+from memfit.step.optimizers import (
     build_optimizer,
     is_adaptive,
     optimizer_name,

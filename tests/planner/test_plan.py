@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 import memfit
-import memfit.api
-from memfit.catalogue import gpu as find_gpu
+import memfit.planner.planning
+from memfit.cards.catalogue import gpu as find_gpu
 from memfit.errors import UnknownName, UsageError
-from memfit.memory.tape import Part
-from memfit.memory.timeline import replay
+from memfit.memory.allocator.timeline import replay
+from memfit.memory.tape.tape import Part
 from memfit.planner.plan import BatchPlan, Plan
 
 MIB = 1024**2
@@ -176,7 +176,7 @@ def test_nothing_fits_a_card_that_the_context_fills() -> None:
 
 
 def test_without_a_card_there_is_no_limit_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("memfit.api.local_gpu", lambda: None)
+    monkeypatch.setattr("memfit.planner.planning.local_gpu", lambda: None)
     made = plan(gpu=None)
     assert (made.gpu, made.fits, made.max_batch_size) == (None, None, None)
     with pytest.raises(UsageError, match="Which GPU"):
@@ -353,7 +353,7 @@ def test_the_users_model_is_left_as_it_was() -> None:
 
 
 def test_without_a_card_its_rules_are_an_assumption() -> None:
-    plan = memfit.api.plan_recipe(
+    plan = memfit.planner.planning.plan_recipe(
         memfit.Recipe(model="mlp", input_shape=(1, 28, 28)), None, verify=False
     )
     assert any("kernels and CUDA context are those of" in line for line in plan.assumptions)
@@ -378,8 +378,8 @@ def test_where_each_batch_is_traced_the_end_of_the_search_is_said(
 
     from rich.console import Console
 
-    from memfit.report.terminal import as_text
-    from memfit.report.text import render_plan
+    from memfit.report.console.terminal import as_text
+    from memfit.report.plan.text import render_plan
 
     monkeypatch.setattr("memfit.planner.plan._MAX_TRACED_BATCH", 12)
     plan = memfit.plan("mlp", gpu="11GiB", batch_size=8, verify=False)

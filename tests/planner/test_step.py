@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import memfit
-from memfit.catalogue import gpu as find_gpu
+from memfit.cards.catalogue import gpu as find_gpu
 from memfit.errors import InputShapeError, MemfitError, NotTraceable, StepError, UsageError
-from memfit.memory.tape import Allocation, Part, Phase, Tape
+from memfit.memory.tape.tape import Allocation, Part, Phase, Tape
 from memfit.models import build
-from memfit.planner.batch import BatchSpec, TensorSpec, default_loss, target_of
-from memfit.planner.step import TrainingStep
-from memfit.recipe import Recipe
+from memfit.planner.tracing import TrainingStep
+from memfit.recipe.recipe import Recipe
+from memfit.step.batch import BatchSpec, TensorSpec, default_loss, target_of
 
 MLP = (1, 28, 28)
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from memfit.data.dataset import ArraySplit, Dataset, Problem
-from memfit.data.duplicates import DuplicateGroup, Duplicates, Leak
-from memfit.data.hazards import Hazard
-from memfit.data.inspection import Cost, Delivered, Imbalance, Inspection, inspect_dataset
-from memfit.data.tally import Found, SizeBin, SizeCount, Sizes, Unreadable
+from memfit.data.facts.duplicates import DuplicateGroup, Duplicates, Leak
+from memfit.data.facts.hazards import Hazard
+from memfit.data.facts.inspection import Cost, Delivered, Imbalance, Inspection, inspect_dataset
+from memfit.data.facts.tally import Found, SizeBin, SizeCount, Sizes, Unreadable
+from memfit.data.sets.dataset import ArraySplit, Dataset, Problem
 
 __all__ = ["clean_dataset", "clean_inspection", "messy_inspection"]
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, cast
 
-from memfit.catalogue import GPU
-from memfit.memory.tape import Part, Phase
+from memfit.cards.catalogue import GPU
+from memfit.memory.tape.tape import Part, Phase
 from memfit.planner.curve import CurvePoint
 from memfit.planner.learning_rate import LearningRate, scale_learning_rate
 from memfit.planner.options import Option
 from memfit.planner.plan import BatchPlan, Peak, Plan
 from memfit.planner.verdict import CardFit, Verdict
-from memfit.recipe import MAX_BATCH, Recipe
+from memfit.recipe.recipe import MAX_BATCH, Recipe
 from memfit.units import GIB, MIB
 
 CARD = GPU(

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 from sample_inspection import clean_dataset, clean_inspection, messy_inspection
 
-from memfit.data.dataset import Dataset
-from memfit.data.inspection import Inspection, inspect_dataset
-from memfit.report.data import render_inspection
-from memfit.report.names import clean
-from memfit.report.pixel_numbers import sparkline
-from memfit.report.preview import preview, spread_samples
-from memfit.report.terminal import ASCII, UNICODE, as_text
+from memfit.data.facts.inspection import Inspection, inspect_dataset
+from memfit.data.sets.dataset import Dataset
+from memfit.report.console.names import clean
+from memfit.report.console.terminal import ASCII, UNICODE, as_text
+from memfit.report.data.inspection import render_inspection
+from memfit.report.data.pixel_numbers import sparkline
+from memfit.report.data.preview import preview, spread_samples
 
 WIDTHS = (60, 80, 120)
 SAMPLES = {

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from sample_inspection import clean_dataset
 
-from memfit.data.dataset import ArraySplit, Dataset, FileSplit
-from memfit.data.inspection import inspect_dataset
-from memfit.data.paths import PathTable
+from memfit.data.facts.inspection import inspect_dataset
+from memfit.data.sets.dataset import ArraySplit, Dataset, FileSplit
+from memfit.data.sets.paths import PathTable
 from memfit.errors import DataError, UsageError
 from memfit.report import figures
 from memfit.report.figures import check_figure_path, samples_figure

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 import memfit
 from memfit.planner.layers import LayerTable, summarise_layers
-from memfit.report.layers import render_layers
-from memfit.report.terminal import as_text
+from memfit.report.console.terminal import as_text
+from memfit.report.plan.layers import render_layers
 
 
 class Tied(nn.Module):

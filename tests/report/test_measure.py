@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from memfit.catalogue import gpu
+from memfit.cards.catalogue import gpu
 from memfit.measure.compare import Comparison, Difference, Figure
 from memfit.measure.records import Limit, Measurement, Record
 from memfit.measure.session import Outcome, Tally
 from memfit.measure.target import Target, choose_target
+from memfit.report.console.terminal import as_text
 from memfit.report.measure import outcome_line, render_outcomes, render_tally
-from memfit.report.terminal import as_text
 from memfit.units import GIB, MIB
 
 TARGET = Target("cuda", gpu("rtx-3060"))

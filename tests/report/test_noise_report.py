@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from memfit.errors import DataError
-from memfit.report.noise import noise_figure, render_noise
-from memfit.report.terminal import as_text
+from memfit.report.console.terminal import as_text
+from memfit.report.study.noise import noise_figure, render_noise
 
 KNOWN: dict[str, Any] = {
     "value": 1234.5, "low": 980.1, "high": 1600.0, "grad_norm_squared": 0.25, "trace": 308.6,

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from memfit.api import plan
 from memfit.planner.plan import Plan
-from memfit.report.progress import (
+from memfit.planner.planning import plan
+from memfit.report.training.progress import (
     BarReporter,
     JsonReporter,
     LineReporter,
@@ -22,10 +22,10 @@ from memfit.report.progress import (
     epoch_line,
     opening_lines,
 )
-from memfit.trainer.evaluation import Evaluation
-from memfit.trainer.listener import Beginning, Listener
-from memfit.trainer.training import StepResult
-from memfit.trainer.transaction import MicroBatchEvent
+from memfit.trainer.recovery.transaction import MicroBatchEvent
+from memfit.trainer.run.listener import Beginning, Listener
+from memfit.trainer.step.evaluation import Evaluation
+from memfit.trainer.step.training import StepResult
 
 FOUND = Evaluation(0.25, 0.75, ((3, 1), (1, 3)), ("a", "b"))
 SHRUNK = MicroBatchEvent(6, "backward", 32, 16, "no room")

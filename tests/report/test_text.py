@@ -14,9 +14,9 @@ from rich.console import Console
 from sample_plan import CARDS, OPTIONS, PARTS, fitting, sample, too_large
 
 from memfit.planner.plan import Plan
-from memfit.report.charts import ChartMark, memory_chart
-from memfit.report.terminal import ASCII, UNICODE, Marks, as_text
-from memfit.report.text import plan_report
+from memfit.report.console.terminal import ASCII, UNICODE, Marks, as_text
+from memfit.report.plan.charts import ChartMark, memory_chart
+from memfit.report.plan.text import plan_report
 from memfit.units import GIB
 
 CASES: dict[str, tuple[Plan, dict[str, Any]]] = {

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from memfit.recipe import Recipe
+from memfit.recipe.recipe import Recipe
+from memfit.study.measuring.throughput import Throughput
 from memfit.study.results import Study
 from memfit.study.study import run_study
-from memfit.study.throughput import Throughput
 
 #: An ``mlp`` on a few shapes: a trial takes a fraction of a second.
 TINY = Recipe(
@@ -30,7 +30,7 @@ def pretend_speed(patch: pytest.MonkeyPatch) -> None:
             for b in batch_sizes
         ]
 
-    patch.setattr("memfit.study.throughput.measure_throughput", speed)
+    patch.setattr("memfit.study.measuring.throughput.measure_throughput", speed)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 
 from memfit.errors import UsageError
 from memfit.study.asked import parse_batch_sizes, parse_budget
-from memfit.study.goal import Evaluated, Goal, at_step, crossing, parse_goal
+from memfit.study.science.goal import Evaluated, Goal, at_step, crossing, parse_goal
 
 POINTS = (Evaluated(10, 2.0, 0.2), Evaluated(20, 1.0, 0.6), Evaluated(30, 1.2, 0.5))
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from memfit.errors import UnknownName, UsageError
-from memfit.recipe import Recipe
-from memfit.study.gradients import accumulation_difference, layer_groups
+from memfit.recipe.recipe import Recipe
+from memfit.study.measuring.gradients import accumulation_difference, layer_groups
 
 DATA = "shapes,train=256,test=64,size=16"
 

@@ -20,8 +20,8 @@ from torch import nn
 
 from memfit.cli import main
 from memfit.errors import UsageError
-from memfit.recipe import Recipe
-from memfit.study.noise import measure_noise, micro_batches_of, noise_scale
+from memfit.recipe.recipe import Recipe
+from memfit.study.measuring.noise import measure_noise, micro_batches_of, noise_scale
 
 DATA = "shapes,train=256,test=64,size=16"
 Values = NDArray[np.float64]
@@ -289,8 +289,8 @@ def test_a_global_batch_that_cannot_be_cut() -> None:
 _RANK = """
 import json, sys
 import torch.distributed as dist
-from memfit.recipe import Recipe
-from memfit.study.noise import measure_noise
+from memfit.recipe.recipe import Recipe
+from memfit.study.measuring.noise import measure_noise
 
 rank, store = int(sys.argv[1]), dist.FileStore(sys.argv[2], 2)
 dist.init_process_group("gloo", store=store, rank=rank, world_size=2)

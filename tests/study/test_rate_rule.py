@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from memfit.study.rate_rule import TunedRate, fit_rate_rule
+from memfit.study.science.rate_rule import TunedRate, fit_rate_rule
 
 SIZES = (16, 32, 64, 128, 256, 512)
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from memfit.errors import UsageError
-from memfit.recipe import Recipe
+from memfit.recipe.recipe import Recipe
 from memfit.study.ray_runs import RayRunner
 from memfit.study.study import run_study
 

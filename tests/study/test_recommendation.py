@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from memfit.study.recommendation import Candidate, recommend, sample_efficiency
+from memfit.study.science.recommendation import Candidate, recommend, sample_efficiency
 
 SPEED = {16: 1000.0, 32: 1800.0, 64: 3000.0, 128: 4000.0, 256: 4200.0, 512: 4300.0}
 

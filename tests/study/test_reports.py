@@ -10,15 +10,15 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from memfit.report.terminal import as_text
-from memfit.study.noise_scale import noise_scale
-from memfit.study.reports.figures import FIGURES, draw, write_study_figures
-from memfit.study.reports.page import study_page
-from memfit.study.reports.progress import duration, trial_words
-from memfit.study.reports.text import findings, render_study, study_rows
+from memfit.report.console.terminal import as_text
+from memfit.report.study.figures import FIGURES, draw, write_study_figures
+from memfit.report.study.page import study_page
+from memfit.report.study.progress import duration, trial_words
+from memfit.report.study.text import findings, render_study, study_rows
 from memfit.study.results import Study
-from memfit.study.tradeoff import CriticalBatch, TradeOff
-from memfit.study.trial import Trial, TrialRecord
+from memfit.study.science.noise_scale import noise_scale
+from memfit.study.science.tradeoff import CriticalBatch, TradeOff
+from memfit.study.trials.trial import Trial, TrialRecord
 
 
 def text_of(study: Study, width: int = 100) -> str:

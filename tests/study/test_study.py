@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
+from memfit.commands.study_words import study_asked, study_folder, write_reports
 from memfit.errors import RunInUse, UsageError
-from memfit.recipe import Recipe, load_recipe
-from memfit.study.command import study_asked, study_folder, write_reports
+from memfit.recipe.recipe import Recipe, load_recipe
 from memfit.study.folder import StudyFolder
-from memfit.study.goal import Goal
-from memfit.study.listener import StudyListener
 from memfit.study.results import Study
+from memfit.study.science.goal import Goal
 from memfit.study.study import run_study
-from memfit.study.trial import Trial, TrialRecord, read_trial, run_trial
+from memfit.study.trials.listener import StudyListener
+from memfit.study.trials.trial import Trial, TrialRecord, read_trial, run_trial
 
 pytestmark = pytest.mark.usefixtures("known_speed")
 

@@ -7,11 +7,11 @@ import math
 import pytest
 
 from memfit.errors import UsageError
-from memfit.recipe import Recipe
-from memfit.study import throughput
-from memfit.study.intervals import mean_interval, student_t
-from memfit.study.throughput import Throughput, knee, measure_throughput
-from memfit.trainer.training import Training
+from memfit.recipe.recipe import Recipe
+from memfit.study.measuring import throughput
+from memfit.study.measuring.throughput import Throughput, knee, measure_throughput
+from memfit.study.science.intervals import mean_interval, student_t
+from memfit.trainer.step.training import Training
 
 DATA = "shapes,train=100,test=20,size=16"
 

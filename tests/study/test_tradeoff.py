@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from memfit.study.tradeoff import fit_tradeoff
+from memfit.study.science.tradeoff import fit_tradeoff
 
 SIZES = (16, 32, 64, 128, 256, 512)
 

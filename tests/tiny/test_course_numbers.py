@@ -8,9 +8,9 @@ from torch.nn import functional as F
 
 import memfit
 from memfit import VirtualGPU
-from memfit.memory.tape import Part, Tape
+from memfit.memory.tape.tape import Part, Tape
 from memfit.models import build
-from memfit.planner.batch import BatchSpec, TensorSpec
+from memfit.step.batch import BatchSpec, TensorSpec
 from memfit.units import format_bytes
 
 

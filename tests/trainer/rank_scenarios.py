@@ -13,18 +13,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from memfit.data.loading import loader
+from memfit.data.loading.loader import loader
 from memfit.errors import UsageError
-from memfit.memory.cpu_budget import CpuBudget
-from memfit.memory.tape import Phase
-from memfit.recipe import Recipe
-from memfit.trainer.ingredients import prepare_ingredients
-from memfit.trainer.listener import Listener
-from memfit.trainer.ranks import Ranks
-from memfit.trainer.resolve import resolved
-from memfit.trainer.run import RunResult
-from memfit.trainer.run import train as train_recipe
-from memfit.trainer.training import StepResult, Training
+from memfit.memory.recording.cpu_budget import CpuBudget
+from memfit.memory.tape.tape import Phase
+from memfit.recipe.recipe import Recipe
+from memfit.trainer.ranks.ranks import Ranks
+from memfit.trainer.run.listener import Listener
+from memfit.trainer.run.resolve import resolved
+from memfit.trainer.run.run import RunResult
+from memfit.trainer.run.run import train as train_recipe
+from memfit.trainer.step.ingredients import prepare_ingredients
+from memfit.trainer.step.training import StepResult, Training
 
 CPU = torch.device("cpu")
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import torch
 
-from memfit.memory.cpu_budget import CpuBudget
-from memfit.recipe import Recipe
-from memfit.trainer.checkpoint import load_checkpoint
-from memfit.trainer.evaluation import Evaluation
-from memfit.trainer.listener import Beginning, Listener
-from memfit.trainer.run import RunResult, train
-from memfit.trainer.run_folder import RunFolder
-from memfit.trainer.training import StepResult
-from memfit.trainer.transaction import MicroBatchEvent
+from memfit.memory.recording.cpu_budget import CpuBudget
+from memfit.recipe.recipe import Recipe
+from memfit.trainer.recovery.transaction import MicroBatchEvent
+from memfit.trainer.run.listener import Beginning, Listener
+from memfit.trainer.run.run import RunResult, train
+from memfit.trainer.run.run_folder import RunFolder
+from memfit.trainer.step.evaluation import Evaluation
+from memfit.trainer.step.training import StepResult
+from memfit.trainer.weights.checkpoint import load_checkpoint
 
 DATA = "shapes,train=96,test=32,size=16"
 
@@ -145,8 +145,8 @@ def steps_of(run: Path) -> list[int]:
 
 def budgets(monkeypatch: Any, capacity_bytes: int = 1 << 30) -> Iterator[CpuBudget]:
     """Runs take place in a budget that a test can make fail."""
-    from memfit.trainer import run
-    from memfit.trainer.devices import RunDevice
+    from memfit.trainer.run import run
+    from memfit.trainer.step.devices import RunDevice
 
     budget = CpuBudget(capacity_bytes)
     place = RunDevice(torch.device("cpu"), None, None, budget)

@@ -28,10 +28,10 @@ from memfit.errors import (
     OtherVersion,
     UsageError,
 )
-from memfit.trainer import checkpoint as checkpoint_module
-from memfit.trainer.checkpoint import content_bytes, load_checkpoint, save_checkpoint
-from memfit.trainer.checkpoints import Checkpoints
-from memfit.trainer.durable import link_or_copy, replacing, write_whole
+from memfit.files.durable import link_or_copy, replacing, write_whole
+from memfit.trainer.weights import checkpoint as checkpoint_module
+from memfit.trainer.weights.checkpoint import content_bytes, load_checkpoint, save_checkpoint
+from memfit.trainer.weights.checkpoints import Checkpoints
 
 
 def net() -> nn.Module:
@@ -373,7 +373,7 @@ AS_NOBODY = """
 import os, sys
 from pathlib import Path
 from memfit.errors import CheckpointError
-from memfit.trainer.checkpoint import load_checkpoint, save_checkpoint
+from memfit.trainer.weights.checkpoint import load_checkpoint, save_checkpoint
 if os.getuid() == 0:
     os.setgid(65534); os.setuid(65534)
 try:
@@ -534,7 +534,7 @@ SAVES_AND_KILLS = """
 import os, signal, sys, torch
 from itertools import count
 from pathlib import Path
-from memfit.trainer.checkpoints import Checkpoints
+from memfit.trainer.weights.checkpoints import Checkpoints
 folder = Path(sys.argv[1])
 torch.set_num_threads(1)
 checkpoints = Checkpoints(folder)

@@ -12,14 +12,14 @@ from small_runs import DATA, recipe
 from torch import nn
 from torch.nn import functional as F
 
-from memfit.data.loading import Loader, loader
+from memfit.data.loading.loader import Loader, loader
 from memfit.errors import DoesNotFit
-from memfit.memory.cpu_budget import CpuBudget
-from memfit.memory.tape import Phase
-from memfit.trainer.evaluation import Evaluation, evaluate
-from memfit.trainer.ingredients import Ingredients, prepare_ingredients
-from memfit.trainer.recover import recover
-from memfit.trainer.resolve import resolved
+from memfit.memory.recording.cpu_budget import CpuBudget
+from memfit.memory.tape.tape import Phase
+from memfit.trainer.recovery.recover import recover
+from memfit.trainer.run.resolve import resolved
+from memfit.trainer.step.evaluation import Evaluation, evaluate
+from memfit.trainer.step.ingredients import Ingredients, prepare_ingredients
 
 Made = tuple[Ingredients, Loader]
 

@@ -20,9 +20,9 @@ from memfit.errors import (
     UsageError,
     WeightsMismatch,
 )
-from memfit.trainer.export import export_weights, without_shared
-from memfit.trainer.run_folder import RunFolder
-from memfit.trainer.weights import apply_weights, load_weights
+from memfit.trainer.run.export import export_weights, without_shared
+from memfit.trainer.run.run_folder import RunFolder
+from memfit.trainer.weights.weights import apply_weights, load_weights
 
 
 class Tied(nn.Module):

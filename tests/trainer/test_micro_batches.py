@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memfit.api import plan
-from memfit.catalogue import gpu
-from memfit.memory.allocator_settings import AllocatorSettings
-from memfit.memory.timeline import fits
-from memfit.trainer import micro_batches
-from memfit.trainer.micro_batches import even_sizes, sizes_that_fit
+from memfit.cards.catalogue import gpu
+from memfit.memory.allocator.settings import AllocatorSettings
+from memfit.memory.allocator.timeline import fits
+from memfit.planner.planning import plan
+from memfit.trainer.step import micro_batches
+from memfit.trainer.step.micro_batches import even_sizes, sizes_that_fit
 
 
 def test_the_examples() -> None:

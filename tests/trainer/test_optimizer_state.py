@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from memfit.errors import DoesNotFit
-from memfit.memory.cpu_budget import CpuBudget
-from memfit.memory.tape import Phase
-from memfit.trainer.optimizer_state import allocate_state
+from memfit.memory.recording.cpu_budget import CpuBudget
+from memfit.memory.tape.tape import Phase
+from memfit.trainer.recovery.optimizer_state import allocate_state
 
 optim = torch.optim
 Make = Callable[[Any], torch.optim.Optimizer]

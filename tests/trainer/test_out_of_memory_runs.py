@@ -36,11 +36,11 @@ from small_runs import (
 )
 
 from memfit.errors import DoesNotFit, ExitCode
-from memfit.memory.cpu_budget import CpuBudget
-from memfit.memory.tape import Phase
-from memfit.trainer.checkpoint import save_checkpoint
-from memfit.trainer.run import train
-from memfit.trainer.run_folder import RunFolder
+from memfit.memory.recording.cpu_budget import CpuBudget
+from memfit.memory.tape.tape import Phase
+from memfit.trainer.run.run import train
+from memfit.trainer.run.run_folder import RunFolder
+from memfit.trainer.weights.checkpoint import save_checkpoint
 
 OPTIONS: dict[str, Any] = {
     "optimizer": "adamw", "ema": True, "clip_grad_norm": 1.0, "augment": ("flip", "mixup"),

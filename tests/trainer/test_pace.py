@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from small_runs import Crash, Watcher, assert_same, crash, recipe, state_of, stop_at
 
-from memfit.catalogue import gpu
-from memfit.memory.cpu_budget import CpuBudget
-from memfit.trainer.devices import RunDevice
-from memfit.trainer.metrics_file import MetricsFile
-from memfit.trainer.pace import Pace
-from memfit.trainer.run import train
-from memfit.trainer.run_folder import RunFolder
+from memfit.cards.catalogue import gpu
+from memfit.files.metrics_file import MetricsFile
+from memfit.memory.recording.cpu_budget import CpuBudget
+from memfit.trainer.run.pace import Pace
+from memfit.trainer.run.run import train
+from memfit.trainer.run.run_folder import RunFolder
+from memfit.trainer.step.devices import RunDevice
 
 MIB = 1 << 20
 

@@ -19,14 +19,14 @@ from torch import Tensor, nn
 import memfit
 from memfit.cli import main
 from memfit.errors import UsageError
-from memfit.trainer.checkpoint import load_checkpoint
-from memfit.trainer.devices import choose_device
-from memfit.trainer.gradients import GradientBuckets
-from memfit.trainer.metrics_file import MetricsFile
-from memfit.trainer.ranks import Ranks
-from memfit.trainer.run import train as train_recipe
-from memfit.trainer.shard import blocks_of, check_shardable, plan_of_shards
-from memfit.trainer.trained import open_trained
+from memfit.files.metrics_file import MetricsFile
+from memfit.trainer.ranks.gradients import GradientBuckets
+from memfit.trainer.ranks.ranks import Ranks
+from memfit.trainer.ranks.shard import blocks_of, check_shardable, plan_of_shards
+from memfit.trainer.run.run import train as train_recipe
+from memfit.trainer.run.trained import open_trained
+from memfit.trainer.step.devices import choose_device
+from memfit.trainer.weights.checkpoint import load_checkpoint
 
 TWO = (
     "adamw", "adamw/shard", "sgd", "sgd/shard", "plain-sgd/shard", "bf16", "norm", "norm/shard",

@@ -16,11 +16,11 @@ from torch import nn
 
 import memfit
 from memfit.errors import UsageError
-from memfit.recipe import EXAMPLE, Recipe, example_recipe
-from memfit.trainer.backends import backends_of
-from memfit.trainer.run import train
-from memfit.trainer.run_folder import RunFolder
-from memfit.trainer.transaction import fit_micro_batch
+from memfit.recipe.recipe import EXAMPLE, Recipe, example_recipe
+from memfit.trainer.recovery.transaction import fit_micro_batch
+from memfit.trainer.run.run import train
+from memfit.trainer.run.run_folder import RunFolder
+from memfit.trainer.step.backends import backends_of
 
 CPU = torch.device("cpu")
 
@@ -244,7 +244,7 @@ def test_a_gradient_that_is_no_number_spoils_no_checkpoint(tmp_path: Path) -> No
                 scores = scores + (scores * 0).sqrt()  # infinite slope at zero
             return scores
 
-    from memfit.trainer.training import NonFiniteLoss
+    from memfit.trainer.step.training import NonFiniteLoss
 
     given = recipe(Root(), checkpoint_every=1)
     with pytest.raises(NonFiniteLoss, match="last checkpoint is sound"):
@@ -258,7 +258,7 @@ def test_tensorboard_has_the_curves(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from memfit.trainer.tensorboard import TensorBoardWriter
+    from memfit.trainer.run.tensorboard import TensorBoardWriter
 
     result = train(recipe(data=DATA), runs=tmp_path, name="run", listener=TensorBoardWriter())
     events = EventAccumulator(str(result.path / "tensorboard"))

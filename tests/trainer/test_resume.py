@@ -30,11 +30,11 @@ from small_runs import (
 from torch import nn
 
 from memfit.errors import CheckpointError, OtherVersion, RunError, UsageError, WeightsMismatch
-from memfit.recipe import Recipe
-from memfit.trainer.evaluation import Evaluation
-from memfit.trainer.run import train
-from memfit.trainer.run_folder import RunFolder
-from memfit.trainer.toml import recipe_to_toml
+from memfit.files.toml import recipe_to_toml
+from memfit.recipe.recipe import Recipe
+from memfit.trainer.run.run import train
+from memfit.trainer.run.run_folder import RunFolder
+from memfit.trainer.step.evaluation import Evaluation
 
 EVERYTHING: dict[str, Any] = {
     "optimizer": {"name": "adamw", "weight_decay": 0.05},

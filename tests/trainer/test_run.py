@@ -34,10 +34,10 @@ from memfit.errors import (
     UsageError,
     WeightsMismatch,
 )
-from memfit.recipe import load_recipe
-from memfit.trainer.run import train
-from memfit.trainer.run_folder import RunFolder
-from memfit.trainer.training import NonFiniteLoss
+from memfit.recipe.recipe import load_recipe
+from memfit.trainer.run.run import train
+from memfit.trainer.run.run_folder import RunFolder
+from memfit.trainer.step.training import NonFiniteLoss
 
 EXPLODES: dict[str, Any] = {
     "optimizer": {"name": "sgd", "momentum": 0.9}, "lr": 1e25, "schedule": "constant",
@@ -274,7 +274,7 @@ sys.path[:0] = sys.argv[2:]
 from pathlib import Path
 from small_runs import recipe
 from memfit.errors import RunError
-from memfit.trainer.run import train
+from memfit.trainer.run.run import train
 if os.getuid() == 0:
     os.setgid(65534); os.setuid(65534)
 for given in ({"runs": sys.argv[1], "name": "new"}, {"resume": sys.argv[1] + "/run"}):

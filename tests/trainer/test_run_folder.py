@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 
 import memfit
 from memfit.errors import CheckpointError, OtherVersion, RunError, RunInUse, UsageError
-from memfit.recipe import Recipe, load_recipe
-from memfit.trainer.metrics_file import MetricsFile
-from memfit.trainer.run_folder import RunFolder
-from memfit.trainer.toml import recipe_to_toml
+from memfit.files.metrics_file import MetricsFile
+from memfit.files.toml import recipe_to_toml
+from memfit.recipe.recipe import Recipe, load_recipe
+from memfit.trainer.run.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ AS_NOBODY = """
 import os, sys
 from pathlib import Path
 from memfit.errors import RunError
-from memfit.trainer.run_folder import RunFolder
+from memfit.trainer.run.run_folder import RunFolder
 if os.getuid() == 0:
     os.setgid(65534); os.setuid(65534)
 path = Path(sys.argv[1])
@@ -229,7 +229,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_writer_only(root: Pat
 HOLDS = """
 import os, sys, time
 from pathlib import Path
-from memfit.trainer.run_folder import RunFolder
+from memfit.trainer.run.run_folder import RunFolder
 run = RunFolder.resume(Path(sys.argv[1]))
 ready, says_ready = os.pipe()
 worker = os.fork()  # as a data loader's, which outlives its killed parent

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
-from memfit.recipe import Recipe
-from memfit.trainer import schedule
-from memfit.trainer.schedule import peak_learning_rate, rate_at
+from memfit.recipe.recipe import Recipe
+from memfit.trainer.step import schedule
+from memfit.trainer.step.schedule import peak_learning_rate, rate_at
 
 STEPS = 40
 

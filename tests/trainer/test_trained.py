@@ -13,8 +13,8 @@ from small_runs import CONV, recipe
 
 from memfit.errors import BadImage, DataError, RunError, UnknownName, UsageError
 from memfit.models.user_code import import_object
-from memfit.trainer.run import RunResult, train
-from memfit.trainer.trained import open_trained
+from memfit.trainer.run.run import RunResult, train
+from memfit.trainer.run.trained import open_trained
 
 
 @pytest.fixture(scope="module")

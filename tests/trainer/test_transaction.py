@@ -19,10 +19,10 @@ from torch.nn import functional as F
 
 import memfit
 from memfit.errors import DoesNotFit, StepError, UsageError
-from memfit.memory.cpu_budget import CpuBudget
-from memfit.memory.tape import Phase
-from memfit.trainer import out_of_memory, recover, sizes, transaction
-from memfit.trainer.transaction import (
+from memfit.memory.recording.cpu_budget import CpuBudget
+from memfit.memory.tape.tape import Phase
+from memfit.trainer.recovery import out_of_memory, recover, sizes, transaction
+from memfit.trainer.recovery.transaction import (
     MicroBatchEvent,
     batch_dependent_layers,
     even_slices,

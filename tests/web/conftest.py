@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from live_server import FAKE_WORKER, Server, running
 
-from memfit.web.security import Limits
-from memfit.web.workers import WorkerPool
+from memfit.web.asking.security import Limits
+from memfit.web.workers.workers import WorkerPool
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from memfit.errors import UsageError
-from memfit.web.worker import Progress, work
+from memfit.web.workers.worker import Progress, work
 
 LISTENS, HANGS, DIES, FAILS, REFUSES, SLOW = 1, 2, 3, 4, 5, 6
 

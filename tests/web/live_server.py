@@ -17,9 +17,9 @@ import httpx
 import uvicorn
 
 from memfit.web.app import Site, make_app
+from memfit.web.asking.security import Limits
 from memfit.web.launch import bind, server_config
-from memfit.web.security import Limits
-from memfit.web.workers import WorkerPool
+from memfit.web.workers.workers import WorkerPool
 
 TOKEN = "the-token"
 FAKE_WORKER = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from memfit.errors import OtherVersion, RunError
-from memfit.trainer.run_folder import RunFolder
-from memfit.web.run_document import run_document, run_names
-from memfit.web.study_document import study_document, study_names
+from memfit.page.documents.run import run_document, run_names
+from memfit.page.documents.study import study_document, study_names
+from memfit.trainer.run.run_folder import RunFolder
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -86,7 +86,7 @@ def test_reading_changes_nothing_and_lets_the_writer_write(running: RunFolder) -
 def test_a_run_whose_process_is_gone_was_killed(tmp_path: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path; "
-        "from memfit.trainer.run_folder import RunFolder; "
+        "from memfit.trainer.run.run_folder import RunFolder; "
         "RunFolder.create(Path(sys.argv[1]), 'gone'); os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
@@ -163,8 +163,8 @@ def test_a_study_is_what_it_measured(study: Path) -> None:
 
 
 def test_fitted_curves_are_the_fits(study: Path) -> None:
-    from memfit.study.rate_rule import RateRule
-    from memfit.study.tradeoff import CriticalBatch, TradeOff
+    from memfit.study.science.rate_rule import RateRule
+    from memfit.study.science.tradeoff import CriticalBatch, TradeOff
 
     found = study_document(study)
     fit, rule = found["tradeoff"], found["rate_rule"]

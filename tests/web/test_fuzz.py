@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from live_server import Server
 
-from memfit.web.openapi import OPENAPI
+from memfit.web.asking.openapi import OPENAPI
 
 OPERATIONS = [(method, path) for path, methods in OPENAPI["paths"].items() for method in methods]
 TEXT = st.text(st.characters(codec=None), max_size=12)

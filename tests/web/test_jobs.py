@@ -197,7 +197,7 @@ def test_html_in_names_stays_text(start: Start) -> None:
 def test_the_workers_end_with_the_server() -> None:
     from live_server import running
 
-    from memfit.web.workers import WorkerPool
+    from memfit.web.workers.workers import WorkerPool
 
     with running({}, WorkerPool(FAKE_WORKER, size=1), None) as server:
         process = server.plan()["document"]["process"]

@@ -15,12 +15,12 @@ import psutil
 import pytest
 from live_server import Server, running, until
 
-from memfit.api import plan
-from memfit.report.page.document import plan_document, ruled_sizes_at
-from memfit.trainer.run_folder import RunFolder
-from memfit.web.planning import PlanningDesk, short_ladder
-from memfit.web.worker import Cancelled, Progress
-from memfit.web.workers import PLANNING_WORKER, WorkerPool
+from memfit.page.documents.plan import plan_document, ruled_sizes_at
+from memfit.planner.planning import plan
+from memfit.trainer.run.run_folder import RunFolder
+from memfit.web.workers.planning import PlanningDesk, short_ladder
+from memfit.web.workers.worker import Cancelled, Progress
+from memfit.web.workers.workers import PLANNING_WORKER, WorkerPool
 
 MODEL = """
 import torch
@@ -137,7 +137,7 @@ def test_a_plan_is_made_again_when_its_worker_is_gone(live: Server) -> None:
 def workers_here() -> list[int]:
     def is_worker(process: psutil.Process) -> bool:
         try:
-            return "memfit.web.planning" in process.cmdline()
+            return "memfit.web.workers.planning" in process.cmdline()
         except psutil.Error:
             return False
 

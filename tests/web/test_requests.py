@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from memfit.recipe import Recipe
-from memfit.web.names import KnownNames
-from memfit.web.refusals import Refusal
-from memfit.web.requests import RECIPE_FIELDS, read_batch, read_plan_request
+from memfit.recipe.recipe import Recipe
+from memfit.web.asking.names import KnownNames
+from memfit.web.asking.refusals import Refusal
+from memfit.web.asking.requests import RECIPE_FIELDS, read_batch, read_plan_request
 
 NAMES = KnownNames(
     {"named": ["my.py:build"], "builtin": ["mlp"], "torchvision": ["torchvision:resnet50"]},

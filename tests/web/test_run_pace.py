@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memfit.trainer.metrics_file import MetricsFile
-from memfit.web.run_pace import pace_of
+from memfit.files.metrics_file import MetricsFile
+from memfit.page.documents.run_pace import pace_of
 
 Line = dict[str, Any]
 

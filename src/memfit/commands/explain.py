@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from memfit.commands.flags import JsonFlag, Whole
 from memfit.commands.output import counting, show, show_json, working
 from memfit.errors import ExitCode
-from memfit.flags import JsonFlag, Whole
 
 if TYPE_CHECKING:
     from memfit.explain.explained import Explained
@@ -42,7 +42,7 @@ def explain(
         Print what was found as JSON and nothing else.
     """
     from memfit.explain.explained import explain_snapshot
-    from memfit.report.output_path import check_output_path
+    from memfit.report.console.output_path import check_output_path
 
     if html is not None:
         check_output_path(html, what="page", suffixes=(".html", ".htm"), force=force)
@@ -59,8 +59,8 @@ def explain(
 
 
 def _write_page(explained: Explained, path: Path) -> None:
-    from memfit.report.output_path import shown, write_output
-    from memfit.report.page.report import explain_page
+    from memfit.page.single_file import explain_page
+    from memfit.report.console.output_path import shown, write_output
 
     write_output(path, explain_page(explained).encode())
     print(f"page: {shown(path)}", file=sys.stderr)

@@ -9,9 +9,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from memfit.commands.flags import JsonFlag, Whole
 from memfit.commands.output import counting, show, show_json
 from memfit.errors import ExitCode, UsageError
-from memfit.flags import JsonFlag, Whole
 
 __all__ = ["data"]
 
@@ -57,9 +57,9 @@ def data(
     as_json:
         Print everything as JSON and nothing else.
     """
-    from memfit.data.decode import MAX_PIXELS
-    from memfit.data.inspection import inspect_dataset
-    from memfit.data.opening import open_dataset
+    from memfit.data.facts.inspection import inspect_dataset
+    from memfit.data.images.decode import MAX_PIXELS
+    from memfit.data.sets.opening import open_dataset
 
     for name, number in (("--batch-size", batch_size), ("--max-pixels", max_pixels)):
         if number is not None and number < 1:
@@ -81,8 +81,8 @@ def data(
     if as_json:
         show_json(found.to_dict(size))
     else:
-        from memfit.report.data import render_inspection
-        from memfit.report.preview import preview as preview_of
+        from memfit.report.data.inspection import render_inspection
+        from memfit.report.data.preview import preview as preview_of
 
         show(
             lambda console: render_inspection(

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from memfit.commands.flags import JsonFlag, MemoryFlags, recipe_of
 from memfit.commands.output import show, show_json, working
 from memfit.errors import ExitCode, UsageError
-from memfit.flags import JsonFlag, MemoryFlags, recipe_of
 
 if TYPE_CHECKING:
     from memfit.measure.session import Outcome, Session, Tally
@@ -115,8 +115,8 @@ def _one(
 
 def _entry(session: Session, model: str | None, given: dict[str, Any]) -> Entry:
     """The recipe under a name of its own; without a micro-batch the one that a plan recommends."""
-    from memfit.api import plan_recipe
     from memfit.measure.suite import entry_of
+    from memfit.planner.planning import plan_recipe
 
     recipe = recipe_of(model, given)
     batch_size = recipe.batch_size

@@ -68,7 +68,7 @@ def show(render: Callable[[Console], RenderableType]) -> None:
     """Print what is drawn for the width and the characters of stdout."""
     from rich.console import Console
 
-    from memfit.report.terminal import as_text
+    from memfit.report.console.terminal import as_text
 
     columns = os.environ.get("COLUMNS", "")
     piped_width = None if sys.stdout.isatty() or columns.isdigit() else 100

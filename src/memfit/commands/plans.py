@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from memfit.commands.flags import JsonFlag, MemoryFlags, Whole, recipe_of
 from memfit.commands.output import show, show_json, working
 from memfit.errors import ExitCode, UsageError
-from memfit.flags import JsonFlag, MemoryFlags, Whole, recipe_of
 
 if TYPE_CHECKING:
-    from memfit.catalogue import GPU
+    from memfit.cards.catalogue import GPU
     from memfit.planner.options import Option
     from memfit.planner.plan import Plan
 
@@ -57,9 +57,9 @@ def plan(
     as_json:
         Print the plan as JSON and nothing else.
     """
-    from memfit.api import plan as make_plan
     from memfit.planner.options import ways_to_fit_more
-    from memfit.report.output_path import check_output_path
+    from memfit.planner.planning import plan as make_plan
+    from memfit.report.console.output_path import check_output_path
 
     if html is not None:
         check_output_path(html, what="page", suffixes=(".html", ".htm"), force=force)
@@ -80,7 +80,7 @@ def plan(
 
         show_json(made.to_dict() | {"options": [asdict(option) for option in options or ()]})
     else:
-        from memfit.report.text import render_plan
+        from memfit.report.plan.text import render_plan
 
         show(lambda console: render_plan(made, options, console))
     if made.fits is False:
@@ -90,8 +90,8 @@ def plan(
 
 def _card_with_free(gpu: str | None, free: str) -> GPU:
     """The card that was named, else the local one, of which only so much is free."""
-    from memfit.catalogue import gpu as find_gpu
-    from memfit.catalogue import local_gpu
+    from memfit.cards.catalogue import gpu as find_gpu
+    from memfit.cards.catalogue import local_gpu
     from memfit.units import format_bytes, parse_bytes
 
     free_bytes = parse_bytes(free)
@@ -110,16 +110,16 @@ def _card_with_free(gpu: str | None, free: str) -> GPU:
 
 def _write_page(plan: Plan, options: list[Option] | None, path: Path) -> None:
     from memfit.measure.points import measured_of_plan
-    from memfit.report.output_path import shown, write_output
-    from memfit.report.page.report import plan_page
+    from memfit.page.single_file import plan_page
+    from memfit.report.console.output_path import shown, write_output
 
     write_output(path, plan_page(plan, options, measured_of_plan(plan)).encode())
     print(f"page: {shown(path)}", file=sys.stderr)
 
 
 def _write_snapshot(plan: Plan, path: Path) -> None:
-    from memfit.explain.export import plan_snapshot
-    from memfit.report.output_path import shown, write_output
+    from memfit.planner.snapshot import plan_snapshot
+    from memfit.report.console.output_path import shown, write_output
 
     write_output(path, plan_snapshot(plan))
     print(f"snapshot: {shown(path)}", file=sys.stderr)
@@ -160,8 +160,8 @@ def model(
     as_json:
         Print the table as JSON and nothing else.
     """
-    from memfit.api import plan_recipe
     from memfit.planner.layers import summarise_layers
+    from memfit.planner.planning import plan_recipe
 
     if depth < 0:
         raise UsageError(f"--depth is {depth}; it must be 0 or more.")
@@ -179,7 +179,7 @@ def model(
     if as_json:
         show_json(table.to_dict())
     else:
-        from memfit.report.layers import render_layers
+        from memfit.report.plan.layers import render_layers
 
         show(lambda console: render_layers(table, console))
     return ExitCode.OK
@@ -193,14 +193,14 @@ def gpus(*, as_json: JsonFlag = False) -> int:
     as_json:
         Print the catalogue as JSON and nothing else.
     """
-    from memfit.catalogue import gpus as catalogue
+    from memfit.cards.catalogue import gpus as catalogue
 
     if as_json:
         from dataclasses import asdict
 
         show_json({"schema_version": 1, "gpus": [asdict(card) for card in catalogue().values()]})
     else:
-        from memfit.report.cards import render_gpus
+        from memfit.report.plan.cards import render_gpus
 
         show(lambda console: render_gpus(catalogue().values(), console))
     return ExitCode.OK

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from memfit.commands.flags import JsonFlag, MemoryFlags, TrainingFlags, training_recipe
 from memfit.commands.output import has_terminal, show, show_json, working, write
 from memfit.errors import ExitCode, UsageError
-from memfit.flags import JsonFlag, MemoryFlags, TrainingFlags, training_recipe
 from memfit.units import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
-    from memfit.trainer.listener import Listener
+    from memfit.trainer.run.listener import Listener
 
 __all__ = ["evaluate", "export", "predict", "train"]
 
@@ -59,7 +59,7 @@ def train(
     as_json:
         Print JSON lines and nothing else.
     """
-    from memfit.trainer.run import train as train_recipe
+    from memfit.trainer.run.run import train as train_recipe
 
     changes = {
         **(memory_flags or MemoryFlags()).given(), **(training_flags or TrainingFlags()).given()
@@ -73,8 +73,8 @@ def train(
     recipe = None if resume is not None else training_recipe(model, changes)
     reporter = reporter_of(as_json)
     if tensorboard:
-        from memfit.trainer.listener import Listeners
-        from memfit.trainer.tensorboard import TensorBoardWriter
+        from memfit.trainer.run.listener import Listeners
+        from memfit.trainer.run.tensorboard import TensorBoardWriter
 
         reporter = Listeners([reporter, TensorBoardWriter()])
     try:
@@ -95,12 +95,12 @@ def train(
     if int(os.environ.get("RANK", "0")) != 0:
         return ExitCode.OK
     if as_json:
-        from memfit.trainer.metrics_file import to_json
+        from memfit.files.metrics_file import to_json
 
         ended = {"event": "ended", "status": result.status, "run": str(result.path)}
         write(to_json(ended | {"summary": result.summary}) + "\n")
     else:
-        from memfit.report.run import render_run
+        from memfit.report.training.run import render_run
 
         show(lambda console: render_run(result, console))
     return ExitCode.OK
@@ -131,7 +131,7 @@ def predict(
         Print JSON and nothing else.
     """
     from memfit.errors import BadImage
-    from memfit.trainer.trained import open_trained
+    from memfit.trainer.run.trained import open_trained
 
     found, unreadable = [], []
     trained = working("loading", lambda: open_trained(run, device=device))
@@ -147,7 +147,7 @@ def predict(
         ]
         show_json({"schema_version": 1, "predictions": rows})
     elif found:
-        from memfit.report.run import render_predictions
+        from memfit.report.training.run import render_predictions
 
         show(lambda console: render_predictions(found, console))
     for bad in unreadable:
@@ -181,7 +181,7 @@ def evaluate(
     as_json:
         Print JSON and nothing else.
     """
-    from memfit.trainer.trained import open_trained
+    from memfit.trainer.run.trained import open_trained
 
     if figure is not None:
         from memfit.report.figures import check_figure_path
@@ -189,13 +189,13 @@ def evaluate(
         check_figure_path(figure, force=force)
     found = working("evaluating", lambda: open_trained(run, device=device).evaluate(split))
     if figure is not None:
-        from memfit.report.confusion import confusion_figure
+        from memfit.report.training.confusion import confusion_figure
 
         confusion_figure(found, figure, force=force)
     if as_json:
         show_json(found.to_dict())
     else:
-        from memfit.report.run import render_evaluation
+        from memfit.report.training.run import render_evaluation
 
         show(lambda console: render_evaluation(found, str(run), console))
     return ExitCode.OK
@@ -225,8 +225,8 @@ def export(
     force:
         Overwrite.
     """
-    from memfit.trainer.export import export_weights
-    from memfit.trainer.run_folder import RunFolder
+    from memfit.trainer.run.export import export_weights
+    from memfit.trainer.run.run_folder import RunFolder
 
     done = export_weights(RunFolder.open(run), target, force, which=which, average=average)
     kind = "averaged weights" if done.averaged else "weights"
@@ -235,7 +235,7 @@ def export(
 
 
 def reporter_of(as_json: bool) -> Listener:
-    from memfit.report.progress import BarReporter, JsonReporter, LineReporter
+    from memfit.report.training.progress import BarReporter, JsonReporter, LineReporter
 
     if as_json:
         return JsonReporter()

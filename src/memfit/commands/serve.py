@@ -7,8 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from memfit.commands.flags import Whole
 from memfit.errors import ExitCode, UsageError
-from memfit.flags import Whole
 
 __all__ = ["serve"]
 
@@ -53,7 +53,7 @@ def serve(
         Open the page.
     """
     from memfit.web.app import Site
-    from memfit.web.cards import card_of, local_card
+    from memfit.web.asking.cards import card_of, local_card
     from memfit.web.launch import bind, new_token, run_server
 
     _check(models, port, workers, timeout)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from memfit.commands.flags import JsonFlag, MemoryFlags, TrainingFlags, Whole, training_recipe
 from memfit.commands.output import counting, has_terminal, show, show_json, write
 from memfit.errors import ExitCode
-from memfit.flags import JsonFlag, MemoryFlags, TrainingFlags, Whole, training_recipe
 
 if TYPE_CHECKING:
-    from memfit.study.listener import StudyListener
+    from memfit.study.trials.listener import StudyListener
 
 __all__ = ["noise", "study"]
 
@@ -60,7 +60,7 @@ def noise(
     as_json:
         Print JSON and nothing else.
     """
-    from memfit.study.noise import measure_noise, micro_batches_of
+    from memfit.study.measuring.noise import measure_noise, micro_batches_of
 
     if figure is not None:
         from memfit.report.figures import check_figure_path
@@ -81,14 +81,14 @@ def noise(
         return ExitCode.OK
     content = measured.to_dict()
     if figure is not None:
-        from memfit.report.noise import noise_figure
+        from memfit.report.study.noise import noise_figure
 
         noise_figure(content, figure, force=force)
         print(f"wrote {figure}", file=sys.stderr)
     if as_json:
         show_json(content)
     else:
-        from memfit.report.noise import render_noise
+        from memfit.report.study.noise import render_noise
 
         show(lambda console: render_noise(content, console))
     return ExitCode.OK
@@ -143,7 +143,7 @@ def study(
     as_json:
         Print the study as JSON and nothing else.
     """
-    from memfit.study.command import study_asked, study_folder, write_reports
+    from memfit.commands.study_words import study_asked, study_folder, write_reports
     from memfit.study.study import run_study
 
     changes = {
@@ -172,18 +172,18 @@ def study(
     finally:
         listener.ended()
     if as_json:
-        from memfit.trainer.metrics_file import to_json
+        from memfit.files.metrics_file import to_json
 
         write(to_json(found.to_dict(), indent=2) + "\n")
     else:
-        from memfit.study.reports.text import render_study
+        from memfit.report.study.text import render_study
 
         show(lambda console: render_study(found, console))
     return ExitCode.OK
 
 
 def study_listener() -> StudyListener:
-    from memfit.study.reports.progress import StudyBar, StudyLines
+    from memfit.report.study.progress import StudyBar, StudyLines
 
     if has_terminal():
         from rich.console import Console

@@ -11,12 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memfit.commands.flags import JsonFlag, MemoryFlags, Whole, recipe_of
 from memfit.commands.output import working, write
 from memfit.errors import ExitCode, UsageError
-from memfit.flags import JsonFlag, MemoryFlags, Whole, recipe_of
 
 if TYPE_CHECKING:
-    from memfit.gpu_readings import GPUReading
+    from memfit.cards.readings import GPUReading
     from memfit.report.watch import WatchGoal
 
 __all__ = ["watch"]
@@ -49,7 +49,7 @@ def watch(
     as_json:
         One JSON object a line for each look, and nothing else.
     """
-    from memfit.gpu_readings import read_gpus
+    from memfit.cards.readings import read_gpus
 
     if not 0 < interval < 1e6:
         raise UsageError(f"--interval is {interval}; it is a number of seconds above 0.")
@@ -72,7 +72,7 @@ def watch(
 
 
 def _looks(device: int | None, interval: float, count: int | None) -> Iterator[list[GPUReading]]:
-    from memfit.gpu_readings import read_gpus
+    from memfit.cards.readings import read_gpus
 
     looked = 0
     while count is None or looked < count:
@@ -117,7 +117,7 @@ def _as_dict(readings: list[GPUReading], goal: WatchGoal) -> dict[str, Any]:
 
 
 def _goal(plan: str | None, flags: MemoryFlags, device: int | None) -> WatchGoal:
-    from memfit.recipe import Recipe
+    from memfit.recipe.recipe import Recipe
     from memfit.report.watch import WatchGoal
 
     given = flags.given()
@@ -130,8 +130,8 @@ def _goal(plan: str | None, flags: MemoryFlags, device: int | None) -> WatchGoal
         path /= "plan.json"
     if path.suffix == ".json":
         return _read_goal(path)
-    from memfit.api import plan as make_plan
-    from memfit.catalogue import local_gpu
+    from memfit.cards.catalogue import local_gpu
+    from memfit.planner.planning import plan as make_plan
 
     found = local_gpu(device or 0)  # CUDA's count; the card as it is when nothing else runs on it
     card = found[0] if found else None

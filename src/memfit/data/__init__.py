@@ -9,7 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from memfit.data.conversions import (
+    from memfit.data.facts.inspection import Inspection
+    from memfit.data.facts.inspection import inspect_source as inspect
+    from memfit.data.images.conversions import (
         chw_to_hwc,
         cmyk_to_rgb,
         denormalise,
@@ -25,11 +27,9 @@ if TYPE_CHECKING:
         to_rgb,
         ycbcr_to_rgb,
     )
-    from memfit.data.dataset import Dataset, Split
-    from memfit.data.inspection import Inspection
-    from memfit.data.inspection import inspect_source as inspect
-    from memfit.data.loading import Batch, Loader, loader
-    from memfit.data.opening import open_dataset as open
+    from memfit.data.loading.loader import Batch, Loader, loader
+    from memfit.data.sets.dataset import Dataset, Split
+    from memfit.data.sets.opening import open_dataset as open
 
 __all__ = [
     "Batch",
@@ -57,21 +57,21 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Batch": ("loading", "Batch"),
-    "Dataset": ("dataset", "Dataset"),
-    "Inspection": ("inspection", "Inspection"),
-    "Loader": ("loading", "Loader"),
-    "Split": ("dataset", "Split"),
-    "inspect": ("inspection", "inspect_source"),
-    "loader": ("loading", "loader"),
-    "open": ("opening", "open_dataset"),
+    "Batch": ("loading.loader", "Batch"),
+    "Dataset": ("sets.dataset", "Dataset"),
+    "Inspection": ("facts.inspection", "Inspection"),
+    "Loader": ("loading.loader", "Loader"),
+    "Split": ("sets.dataset", "Split"),
+    "inspect": ("facts.inspection", "inspect_source"),
+    "loader": ("loading.loader", "loader"),
+    "open": ("sets.opening", "open_dataset"),
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'memfit.data' has no attribute {name!r}")
-    module, attribute = _HOMES.get(name, ("conversions", name))
+    module, attribute = _HOMES.get(name, ("images.conversions", name))
     return getattr(import_module(f"memfit.data.{module}"), attribute)
 
 

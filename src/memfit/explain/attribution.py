@@ -13,8 +13,8 @@ from functools import cache
 from memfit.explain.history import History
 from memfit.explain.part_rules import PART_RULES, Life, Sure
 from memfit.explain.places import Place, StackFacts, facts_of
-from memfit.memory.snapshot import NO_STACK, Note, SnapshotContent
-from memfit.memory.tape import Mark, Part, Phase
+from memfit.memory.snapshot.snapshot import NO_STACK, Note, SnapshotContent
+from memfit.memory.tape.tape import Mark, Part, Phase
 
 __all__ = ["PARTS", "UNKNOWN", "Attribution", "Label", "attribute"]
 

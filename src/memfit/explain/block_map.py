@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from memfit.memory.blocks import MIN_BLOCK_BYTES, SMALL_BYTES, UNLIMITED, round_up
+from memfit.memory.allocator.blocks import MIN_BLOCK_BYTES, SMALL_BYTES, UNLIMITED, round_up
 
 __all__ = ["BlockMap", "FreeMemory", "SplitRule", "cut_out"]
 

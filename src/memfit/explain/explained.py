@@ -13,9 +13,9 @@ from memfit.explain.block_map import FreeMemory
 from memfit.explain.history import Failure, History, devices_of, rebuild
 from memfit.explain.out_of_memory import OutOfMemory, explain_failure
 from memfit.explain.part_rules import Sure
-from memfit.memory.snapshot import SnapshotContent, Stack
-from memfit.memory.snapshot_reader import open_snapshot
-from memfit.memory.tape import Phase
+from memfit.memory.snapshot.reader import open_snapshot
+from memfit.memory.snapshot.snapshot import SnapshotContent, Stack
+from memfit.memory.tape.tape import Phase
 
 __all__ = ["Biggest", "Explained", "explain_content", "explain_snapshot"]
 

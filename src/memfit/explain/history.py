@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from memfit.explain.block_map import BlockMap, FreeMemory, SplitRule, cut_out
-from memfit.memory.blocks import UNLIMITED
-from memfit.memory.snapshot import NO_NOTE, NO_STACK, Action, SnapshotContent, Trace
+from memfit.memory.allocator.blocks import UNLIMITED
+from memfit.memory.snapshot.snapshot import NO_NOTE, NO_STACK, Action, SnapshotContent, Trace
 
 __all__ = ["Failure", "History", "devices_of", "rebuild"]
 
@@ -59,7 +59,7 @@ class History:
         freed_stacks: who freed it, by allocation; the empty stack where nobody did.
         born: position of the event that made it, by allocation.
         freed: position of the event that freed it, by allocation; -1 where none did.
-        events: ``i`` allocates, ``~i`` frees, as on a :class:`~memfit.memory.tape.Tape`.
+        events: ``i`` allocates, ``~i`` frees, as on a :class:`~memfit.memory.tape.tape.Tape`.
         times_us: by event; 0 where it was not recorded.
         allocated_bytes: after each event, whole blocks.
         reserved_bytes: after each event.

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from memfit.explain.history import Failure
-from memfit.memory.allocator_settings import AllocatorSettings
-from memfit.memory.blocks import (
+from memfit.memory.allocator.blocks import (
     MIN_LARGE_BYTES,
     ROUND_LARGE_BYTES,
     SMALL_BYTES,
     SMALL_SEGMENT_BYTES,
     round_up,
 )
-from memfit.memory.tape import Part, Phase
+from memfit.memory.allocator.settings import AllocatorSettings
+from memfit.memory.tape.tape import Part, Phase
 from memfit.units import MIB, format_bytes
 
 __all__ = ["Cause", "OutOfMemory", "explain_failure"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum, auto
 
 from memfit.explain.places import Place
-from memfit.memory.tape import Part, Phase
+from memfit.memory.tape.tape import Part, Phase
 
 __all__ = ["PART_RULES", "Life", "PartRule", "Sure"]
 

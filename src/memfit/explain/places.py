@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from memfit.memory.snapshot import Frame, Stack
-from memfit.memory.tape import Phase
+from memfit.memory.snapshot.snapshot import Frame, Stack
+from memfit.memory.tape.tape import Phase
 
 __all__ = ["FRAME_RULES", "FrameRule", "Place", "StackFacts", "facts_of"]
 

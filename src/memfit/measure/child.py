@@ -22,7 +22,7 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
         job: as :class:`memfit.measure.job.Job` writes it.
     """
     from memfit.errors import MemfitError
-    from memfit.trainer.out_of_memory import is_out_of_memory
+    from memfit.trainer.recovery.out_of_memory import is_out_of_memory
 
     try:
         return {"status": "ok", **_measure(job)}
@@ -40,7 +40,7 @@ def _measure(job: dict[str, Any]) -> dict[str, Any]:
     from memfit.measure.device import open_device
     from memfit.measure.steps import Subject, measure_plain, measure_recorded
     from memfit.measure.target import Target
-    from memfit.recipe import Recipe
+    from memfit.recipe.recipe import Recipe
 
     target = Target.of(job["target"])
     recipe = Recipe(**job["recipe"])

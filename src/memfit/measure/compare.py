@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from memfit.measure.records import Measurement, Record, recipe_of
-from memfit.memory.allocator import AllocatorSettings
-from memfit.memory.tape import Part, Tape
-from memfit.memory.timeline import Timeline, replay
+from memfit.memory.allocator.allocator import AllocatorSettings
+from memfit.memory.allocator.timeline import Timeline, replay
+from memfit.memory.tape.tape import Part, Tape
 from memfit.planner.plan import BatchPlan, Plan
 
 __all__ = ["Comparison", "Difference", "Figure", "compare", "differences", "plan_of"]
@@ -102,7 +102,7 @@ def plan_of(record: Record) -> Plan:
     Raises:
         MemfitError: the recipe cannot be planned.
     """
-    from memfit.api import plan_recipe
+    from memfit.planner.planning import plan_recipe
 
     return plan_recipe(recipe_of(record), record.card, verify=False)
 

@@ -21,11 +21,11 @@ from memfit.errors import StepError
 from memfit.measure.history import HistoryRecorder, joined_tape
 from memfit.measure.readings import Reading, Use, read_use
 from memfit.measure.target import Target
-from memfit.memory.allocator import AllocatorSettings
-from memfit.memory.cpu_budget import CpuBudget
-from memfit.memory.recorder import Recorder
-from memfit.memory.tape import Part, Phase, Tape
-from memfit.planner.loop import Watcher
+from memfit.memory.allocator.allocator import AllocatorSettings
+from memfit.memory.recording.cpu_budget import CpuBudget
+from memfit.memory.recording.recorder import Recorder
+from memfit.memory.tape.tape import Part, Phase, Tape
+from memfit.step.loop import Watcher
 
 __all__ = ["CpuDevice", "CudaDevice", "Device", "Peaks", "open_device"]
 

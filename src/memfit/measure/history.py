@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from memfit.memory.recorder import Recorder, in_backward
-from memfit.memory.tape import Allocation, Part, Phase, Tape
+from memfit.memory.recording.recorder import Recorder, in_backward
+from memfit.memory.tape.tape import Allocation, Part, Phase, Tape
 
 __all__ = ["HistoryRecorder", "Workspace", "joined_tape", "workspaces_of"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from memfit.errors import UsageError
 from memfit.measure.target import Target
-from memfit.recipe import Recipe
+from memfit.recipe.recipe import Recipe
 
 __all__ = ["Job", "recipe_facts", "run_job"]
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from memfit.gpu_readings import GPUReading, NoGPU, ProcessReading, read_gpus
+from memfit.cards.readings import GPUReading, NoGPU, ProcessReading, read_gpus
 
 __all__ = ["Reading", "Use", "read_use"]
 

@@ -12,13 +12,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-import memfit
-from memfit.catalogue import GPU, gpus
+from memfit.cards.catalogue import GPU, gpus
 from memfit.errors import MemfitError, OtherVersion, RunError, UsageError
+from memfit.files.durable import why_not_written, write_whole
 from memfit.measure.job import recipe_facts
 from memfit.measure.target import Target, card_from_facts
-from memfit.recipe import Recipe
-from memfit.trainer.durable import why_not_written, write_whole
+from memfit.recipe.recipe import Recipe
+from memfit.version import __version__
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -192,7 +192,7 @@ def versions_here() -> dict[str, str | None]:
 
     names = ["torch", "torchvision", *(n for n in ("timm", "transformers") if is_installed(n))]
     return {
-        "memfit": memfit.__version__,
+        "memfit": __version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         **{name: metadata.version(name) for name in names},
@@ -202,7 +202,7 @@ def versions_here() -> dict[str, str | None]:
 
 def default_folder() -> Path:
     """``bench/truth/records`` of the checkout that memfit runs from, else ``records`` here."""
-    checkout = Path(memfit.__file__).resolve().parents[2] / "bench" / "truth"
+    checkout = Path(__file__).resolve().parents[3] / "bench" / "truth"
     return checkout / "records" if checkout.is_dir() else Path("records")
 
 

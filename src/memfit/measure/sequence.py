@@ -8,7 +8,7 @@ import zlib
 from typing import Any
 
 from memfit.errors import UsageError
-from memfit.memory.tape import Allocation, Part, Phase, Tape
+from memfit.memory.tape.tape import Allocation, Part, Phase, Tape
 
 __all__ = ["pack_tape", "unpack_tape"]
 

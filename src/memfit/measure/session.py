@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from memfit.api import plan_recipe
 from memfit.errors import MemfitError
 from memfit.measure.compare import Comparison, compare
 from memfit.measure.job import Job, recipe_facts, run_job
@@ -25,8 +24,9 @@ from memfit.measure.records import (
 from memfit.measure.sequence import unpack_tape
 from memfit.measure.suite import Entry, Work, in_order
 from memfit.measure.target import Target
-from memfit.memory.tape import Tape
+from memfit.memory.tape.tape import Tape
 from memfit.planner.plan import Plan
+from memfit.planner.planning import plan_recipe
 
 __all__ = ["Outcome", "Session", "Tally"]
 

@@ -11,21 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from memfit.catalogue import GPU
-from memfit.data.loading import with_data
+from memfit.cards.catalogue import GPU
+from memfit.data.loading.loader import with_data
 from memfit.measure.device import Device, GradScaler, Peaks
 from memfit.measure.history import workspaces_of
 from memfit.measure.sequence import pack_tape
-from memfit.memory.allocator import AllocatorSettings
-from memfit.memory.follower import Follower
-from memfit.memory.tape import Part
-from memfit.memory.timeline import replay
+from memfit.memory.allocator.allocator import AllocatorSettings
+from memfit.memory.allocator.timeline import replay
+from memfit.memory.recording.follower import Follower
+from memfit.memory.tape.tape import Part
 from memfit.models import BuiltModel, build, build_for_training
-from memfit.planner.batch import BatchSpec
-from memfit.planner.loop import Place, Watcher, no_collection, training_loop
-from memfit.planner.step import TrainingStep, prepare_model
-from memfit.recipe import Recipe
-from memfit.trainer.backends import backends_of
+from memfit.planner.tracing import TrainingStep
+from memfit.recipe.recipe import Recipe
+from memfit.step.batch import BatchSpec
+from memfit.step.loop import Place, Watcher, no_collection, training_loop
+from memfit.step.prepare import prepare_model
+from memfit.trainer.step.backends import backends_of
 
 __all__ = ["PLAIN_STEPS", "RECORDED_STEPS", "Subject", "measure_plain", "measure_recorded"]
 

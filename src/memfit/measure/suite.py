@@ -11,11 +11,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import memfit
 from memfit.errors import UnknownName, UsageError
 from memfit.measure.job import recipe_facts
 from memfit.measure.records import resolved_model
-from memfit.recipe import Recipe, parse_optimizer
+from memfit.recipe.recipe import Recipe, parse_optimizer
 
 __all__ = ["Entry", "Work", "default_suite", "entry_of", "in_order", "load_suite"]
 
@@ -109,7 +108,7 @@ def default_suite() -> Path:
         UsageError: there is none.
     """
     below = Path("bench") / "truth" / "suite.toml"
-    for folder in (Path(memfit.__file__).resolve().parents[2], Path.cwd()):
+    for folder in (Path(__file__).resolve().parents[3], Path.cwd()):
         if (folder / below).is_file():
             return folder / below
     raise UsageError("There is no suite here.", hint="memfit measure --suite path/to/suite.toml")

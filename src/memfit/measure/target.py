@@ -10,8 +10,8 @@ import sys
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from memfit.catalogue import GPU, context_bytes, gpus, local_gpu
-from memfit.catalogue import gpu as find_gpu
+from memfit.cards.catalogue import GPU, context_bytes, gpus, local_gpu
+from memfit.cards.catalogue import gpu as find_gpu
 from memfit.errors import MemfitError, UsageError
 from memfit.units import parse_bytes
 

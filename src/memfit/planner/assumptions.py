@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from memfit.cards.catalogue import GPU
+from memfit.planner.tracing import TrainingStep
 from memfit.units import format_bytes
-
-if TYPE_CHECKING:
-    from memfit.planner.plan import Plan
 
 __all__ = ["Assumption", "assumptions_of"]
 
@@ -45,15 +43,22 @@ class Assumption:
         return _SENTENCES[self.key].format(**self.values)
 
 
-def assumptions_of(plan: Plan, traced_batches: tuple[int, int]) -> Iterator[Assumption]:
+def assumptions_of(
+    step: TrainingStep,
+    gpu: GPU | None,
+    traced_batches: tuple[int, int],
+    not_affine_because: str,
+) -> Iterator[Assumption]:
     """Everything the figures of a plan rest on.
 
     Args:
-        plan: of a recipe.
+        step: what was traced.
+        gpu: the plan's card, if it has one.
         traced_batches: the two micro-batches that were traced.
+        not_affine_because: why they do not answer every batch; empty when they do.
     """
-    card, recipe, step = plan.card, plan.recipe, plan.step
-    if plan.gpu is None:
+    card, recipe = gpu or step.gpu, step.recipe
+    if gpu is None:
         yield Assumption("no_card", {"card": card.name})
     context = format_bytes(card.context_bytes)
     yield Assumption("context", {"context": context, "source": card.context_source})
@@ -66,11 +71,11 @@ def assumptions_of(plan: Plan, traced_batches: tuple[int, int]) -> Iterator[Assu
         yield Assumption("cross_entropy")
     if step.checkpointed_blocks:
         yield Assumption("checkpointed", {"blocks": str(step.checkpointed_blocks)})
-    if plan.is_affine:
+    if not not_affine_because:
         small, large = traced_batches
         yield Assumption("arithmetic", {"small": str(small), "large": str(large)})
     else:
-        yield Assumption("direct", {"because": plan.not_affine_because})
+        yield Assumption("direct", {"because": not_affine_because})
     if step.unknown_temporaries:
         names = ", ".join(sorted(step.unknown_temporaries))
         yield Assumption("no_temporaries", {"operators": names})

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from memfit.memory.tape import Part, Phase, Tape
-from memfit.memory.virtual_gpu import VirtualGPU
-from memfit.planner.batch import call_model
+from memfit.memory.recording.virtual_gpu import VirtualGPU
+from memfit.memory.tape.tape import Part, Phase, Tape
 from memfit.planner.plan import Plan
-from memfit.planner.step import explain
+from memfit.step.batch import call_model
+from memfit.step.failures import explain
 
 __all__ = ["Layer", "LayerTable", "summarise_layers"]
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from memfit.errors import MemfitError
 from memfit.models import build
-from memfit.planner.optimizers import optimizer_name
 from memfit.planner.plan import Plan
-from memfit.planner.step import TrainingStep
-from memfit.recipe import Recipe
+from memfit.planner.tracing import TrainingStep
+from memfit.recipe.recipe import Recipe
+from memfit.step.optimizers import optimizer_name
 
 __all__ = ["Option", "ways_to_fit_more"]
 

@@ -8,18 +8,18 @@ from functools import cached_property
 from html import escape
 from typing import Any
 
-from memfit.catalogue import GPU
-from memfit.catalogue import gpu as find_gpu
+from memfit.cards.catalogue import GPU
+from memfit.cards.catalogue import gpu as find_gpu
 from memfit.errors import StepError, UsageError
-from memfit.memory.allocator import AllocatorSettings
-from memfit.memory.tape import AffineTape, NotAffine, Part, Phase, Tape, max_live_bytes
-from memfit.memory.timeline import Timeline, fits, replay
+from memfit.memory.allocator.allocator import AllocatorSettings
+from memfit.memory.allocator.timeline import Timeline, fits, replay
+from memfit.memory.tape.tape import AffineTape, NotAffine, Part, Phase, Tape, max_live_bytes
 from memfit.planner.assumptions import Assumption, assumptions_of
 from memfit.planner.learning_rate import LearningRate, scale_learning_rate
-from memfit.planner.optimizers import is_adaptive
 from memfit.planner.search import largest_batch
-from memfit.planner.step import TrainingStep
-from memfit.recipe import MAX_BATCH, Recipe
+from memfit.planner.tracing import TrainingStep
+from memfit.recipe.recipe import MAX_BATCH, Recipe
+from memfit.step.optimizers import is_adaptive
 from memfit.units import format_bytes
 
 __all__ = ["BatchPlan", "Peak", "Plan"]
@@ -391,7 +391,7 @@ class Plan:
     @property
     def stated_assumptions(self) -> list[Assumption]:
         """The same, each with a name."""
-        return list(assumptions_of(self, TRACED_BATCHES))
+        return list(assumptions_of(self.step, self.gpu, TRACED_BATCHES, self.not_affine_because))
 
     @property
     def peak(self) -> BatchPlan:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from memfit.catalogue import GPU, gpus
+from memfit.cards.catalogue import GPU, gpus
 from memfit.planner.options import Option
 from memfit.planner.plan import Plan
 

@@ -11,9 +11,9 @@ from rich.text import Text
 
 from memfit.explain.explained import Explained
 from memfit.explain.out_of_memory import Cause, OutOfMemory
-from memfit.report.names import clean
-from memfit.report.numbers import largest_remainders
-from memfit.report.terminal import Marks, heading, marks_of, shorten
+from memfit.report.console.names import clean
+from memfit.report.console.numbers import largest_remainders
+from memfit.report.console.terminal import Marks, heading, marks_of, shorten
 from memfit.units import MIB, format_bytes
 
 __all__ = ["render_explained"]

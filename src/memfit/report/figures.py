@@ -15,19 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from memfit.data.dataset import Dataset, Split
-from memfit.data.decode import MAX_PIXELS, Pixels, pixels_of, printable, reading_images
+from memfit.data.images.decode import MAX_PIXELS, Pixels, pixels_of, printable, reading_images
+from memfit.data.sets.dataset import Dataset, Split
 from memfit.errors import BadImage, DataError
-from memfit.report.names import clean
-from memfit.report.output_path import check_output_path
-from memfit.report.terminal import UNICODE, shorten
+from memfit.report.console.names import clean
+from memfit.report.console.output_path import check_output_path
+from memfit.report.console.terminal import UNICODE, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from memfit.data.inspection import Inspection
-    from memfit.data.statistics import PixelStatistics
+    from memfit.data.facts.inspection import Inspection
+    from memfit.data.facts.statistics import PixelStatistics
 
 __all__ = ["SUFFIXES", "check_figure_path", "samples_figure", "write_figure"]
 

@@ -13,8 +13,8 @@ from memfit.measure.compare import Comparison, Difference, Figure
 from memfit.measure.records import Limit, Measurement
 from memfit.measure.session import Outcome, Tally
 from memfit.measure.target import Target
-from memfit.report.names import clean
-from memfit.report.terminal import Marks, heading, marks_of, shorten
+from memfit.report.console.names import clean
+from memfit.report.console.terminal import Marks, heading, marks_of, shorten
 from memfit.units import format_bytes
 
 __all__ = ["outcome_line", "render_outcomes", "render_tally"]

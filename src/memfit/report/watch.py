@@ -10,9 +10,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from memfit.gpu_readings import GPUReading, ProcessReading
-from memfit.report.names import clean
-from memfit.report.terminal import Marks, marks_of, shorten
+from memfit.cards.readings import GPUReading, ProcessReading
+from memfit.report.console.names import clean
+from memfit.report.console.terminal import Marks, marks_of, shorten
 from memfit.units import format_bytes
 
 __all__ = ["UsedSoFar", "WatchGoal", "reading_line", "render_readings"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from memfit.study.memory import BatchMemory
-from memfit.study.recommendation import Candidate, Recommendation, recommend
+from memfit.study.measuring.memory import BatchMemory
 from memfit.study.results import SizeResult
-from memfit.study.tradeoff import TradeOff
+from memfit.study.science.recommendation import Candidate, Recommendation, recommend
+from memfit.study.science.tradeoff import TradeOff
 
 if TYPE_CHECKING:
-    from memfit.study.noise import NoisePoint
-    from memfit.study.throughput import Throughput
+    from memfit.study.measuring.noise import NoisePoint
+    from memfit.study.measuring.throughput import Throughput
 
 __all__ = ["advice", "critical_batch"]
 

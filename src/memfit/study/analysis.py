@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from memfit.study.goal import Evaluated, Goal, at_step, crossing
-from memfit.study.rate_rule import TunedRate
 from memfit.study.results import GoalReached, Measured, RateTried, SizeResult, StudySettings
+from memfit.study.science.goal import Evaluated, Goal, at_step, crossing
+from memfit.study.science.rate_rule import TunedRate
 from memfit.study.search import SizeRecords
-from memfit.study.trial import TrialRecord
-from memfit.study.tuning import early_loss, tuned_rate
+from memfit.study.trials.trial import TrialRecord
+from memfit.study.trials.tuning import early_loss, tuned_rate
 
 __all__ = ["size_result"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from memfit.recipe import Recipe
+from memfit.recipe.recipe import Recipe
 
 __all__ = ["DEMO_BATCH_SIZES", "DEMO_GOAL", "build", "demo_recipe"]
 

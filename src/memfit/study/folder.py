@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from memfit.errors import RunError, UsageError
-from memfit.recipe import Recipe
+from memfit.files.durable import why_not_written, write_whole
+from memfit.files.metrics_file import to_json
+from memfit.files.run_lock import RunLock
+from memfit.recipe.recipe import Recipe
 from memfit.study.results import StudySettings, plain
-from memfit.trainer.durable import why_not_written, write_whole
-from memfit.trainer.metrics_file import to_json
-from memfit.trainer.resolve import absolute
-from memfit.trainer.run_lock import RunLock
+from memfit.trainer.run.resolve import absolute
 
 __all__ = ["StudyFolder"]
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from memfit.recipe import Recipe
+from memfit.recipe.recipe import Recipe
 from memfit.study.folder import StudyFolder
-from memfit.study.listener import Pace
+from memfit.study.trials.listener import Pace
 
 if TYPE_CHECKING:
-    from memfit.study.noise import NoisePoint
-    from memfit.study.throughput import Throughput
+    from memfit.study.measuring.noise import NoisePoint
+    from memfit.study.measuring.throughput import Throughput
 
 __all__ = ["measured_noise", "measured_speed"]
 
@@ -39,7 +39,7 @@ def measured_speed(
         device: as for :func:`memfit.train`.
         pace: of the whole study.
     """
-    from memfit.study.throughput import Throughput, measure_throughput
+    from memfit.study.measuring.throughput import Throughput, measure_throughput
 
     known = folder.read("throughput.json")
     if known is not None:
@@ -93,7 +93,7 @@ def measured_noise(
         by_layer: groups of layers, too.
         pace: of the whole study.
     """
-    from memfit.study.noise import NoisePoint, NoiseScale, measure_noise
+    from memfit.study.measuring.noise import NoisePoint, NoiseScale, measure_noise
 
     made = {"batch": batch, "steps": steps, "lr": recipe.lr, "by_layer": by_layer}
     known = folder.read("noise.json")

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memfit.errors import MemfitError, UsageError
-from memfit.recipe import Recipe
-from memfit.study.trial import TrialRecord, read_trial, run_trial
-from memfit.trainer.devices import choose_device
-from memfit.trainer.resolve import absolute
+from memfit.recipe.recipe import Recipe
+from memfit.study.trials.trial import TrialRecord, read_trial, run_trial
+from memfit.trainer.run.resolve import absolute
+from memfit.trainer.step.devices import choose_device
 
 if TYPE_CHECKING:
     from memfit.study.search import Job

@@ -8,15 +8,15 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from memfit.study.goal import Goal
-from memfit.study.memory import BatchMemory
-from memfit.study.rate_rule import RateRule, TunedRate
-from memfit.study.recommendation import Recommendation
-from memfit.study.tradeoff import TradeOff
+from memfit.study.measuring.memory import BatchMemory
+from memfit.study.science.goal import Goal
+from memfit.study.science.rate_rule import RateRule, TunedRate
+from memfit.study.science.recommendation import Recommendation
+from memfit.study.science.tradeoff import TradeOff
 
 if TYPE_CHECKING:
-    from memfit.study.noise import NoisePoint
-    from memfit.study.throughput import Throughput
+    from memfit.study.measuring.noise import NoisePoint
+    from memfit.study.measuring.throughput import Throughput
 
 __all__ = ["GoalReached", "Measured", "RateTried", "SizeResult", "Study", "StudySettings", "plain"]
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from memfit.recipe import Recipe
-from memfit.study.goal import Goal
-from memfit.study.listener import Pace, StudyListener
+from memfit.recipe.recipe import Recipe
 from memfit.study.results import StudySettings
-from memfit.study.trial import (
+from memfit.study.science.goal import Goal
+from memfit.study.trials.listener import Pace, StudyListener
+from memfit.study.trials.trial import (
     Trial,
     TrialRecord,
     forget_checkpoints,
@@ -19,7 +19,7 @@ from memfit.study.trial import (
     read_trial,
     run_trial,
 )
-from memfit.study.tuning import first_rates, further_rates, most_promising, winner
+from memfit.study.trials.tuning import first_rates, further_rates, most_promising, winner
 
 __all__ = ["Job", "LocalRunner", "Runner", "Search", "SizeRecords", "goal_of"]
 

@@ -7,34 +7,34 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memfit.api import plan_recipe
-from memfit.catalogue import GPU
-from memfit.catalogue import gpu as find_gpu
-from memfit.data.loading import DEFAULT_BATCH, with_data
+from memfit.cards.catalogue import GPU
+from memfit.cards.catalogue import gpu as find_gpu
+from memfit.data.loading.loader import DEFAULT_BATCH, with_data
 from memfit.errors import DataError, UsageError
+from memfit.files.toml import recipe_to_toml
 from memfit.planner.plan import Plan
-from memfit.recipe import Recipe
+from memfit.planner.planning import plan_recipe
+from memfit.recipe.recipe import Recipe
 from memfit.study.advice import advice
 from memfit.study.analysis import size_result
 from memfit.study.folder import StudyFolder
-from memfit.study.goal import Goal, parse_goal
-from memfit.study.gradients import accumulation_difference
-from memfit.study.listener import Pace, StudyListener
 from memfit.study.measured import measured_noise, measured_speed
-from memfit.study.memory import batch_memory
-from memfit.study.rate_rule import fit_rate_rule
-from memfit.study.recommendation import Recommendation
+from memfit.study.measuring.gradients import accumulation_difference
+from memfit.study.measuring.memory import batch_memory
 from memfit.study.results import SizeResult, Study, StudySettings
+from memfit.study.science.goal import Goal, parse_goal
+from memfit.study.science.rate_rule import fit_rate_rule
+from memfit.study.science.recommendation import Recommendation
+from memfit.study.science.tradeoff import fit_tradeoff
 from memfit.study.search import LocalRunner, Runner, Search, SizeRecords, goal_of, study_seconds
-from memfit.study.tradeoff import fit_tradeoff
-from memfit.trainer.devices import choose_device
-from memfit.trainer.schedule import peak_learning_rate
-from memfit.trainer.toml import recipe_to_toml
-from memfit.trainer.transaction import batch_dependent_layers
+from memfit.study.trials.listener import Pace, StudyListener
+from memfit.trainer.recovery.transaction import batch_dependent_layers
+from memfit.trainer.step.devices import choose_device
+from memfit.trainer.step.schedule import peak_learning_rate
 
 if TYPE_CHECKING:
-    from memfit.study.noise import NoisePoint
-    from memfit.study.throughput import Throughput
+    from memfit.study.measuring.noise import NoisePoint
+    from memfit.study.measuring.throughput import Throughput
 
 __all__ = ["run_study"]
 
@@ -256,7 +256,7 @@ class _Work:
         noise_batch: int | None,
         noise: tuple[NoisePoint, ...],
     ) -> Study:
-        from memfit.study.throughput import knee
+        from memfit.study.measuring.throughput import knee
 
         best = knee(speed).batch_size if speed else None
         memory = batch_memory(self.plan, self.sizes, _measured_bytes(found))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any, get_args
 
-from memfit import __version__
-from memfit.recipe import Attention, Checkpointing, MemoryFormat, Precision, Recipe, ZeroGrad
-from memfit.report.page.card import card_document
-from memfit.web.cards import offered_cards
-from memfit.web.names import KnownNames
-from memfit.web.requests import RECIPE_FIELDS
+from memfit.page.documents.card import card_document
+from memfit.recipe.recipe import Attention, Checkpointing, MemoryFormat, Precision, Recipe, ZeroGrad
+from memfit.version import __version__
+from memfit.web.asking.cards import offered_cards
+from memfit.web.asking.names import KnownNames
+from memfit.web.asking.requests import RECIPE_FIELDS
 
 __all__ = ["about_document"]
 

@@ -21,14 +21,14 @@ from starlette.types import ASGIApp, Receive, Send
 
 from memfit.errors import UnknownName
 from memfit.web.about import about_document
+from memfit.web.asking.names import KnownNames, listed
+from memfit.web.asking.openapi import OPENAPI
+from memfit.web.asking.refusals import Refusal
+from memfit.web.asking.requests import read_batch, read_number, read_plan_request
+from memfit.web.asking.security import Guard, Limits
 from memfit.web.assets import Asset, PageAssets
-from memfit.web.names import KnownNames, listed
-from memfit.web.openapi import OPENAPI
 from memfit.web.plans import Plans
-from memfit.web.refusals import Refusal
-from memfit.web.requests import read_batch, read_number, read_plan_request
-from memfit.web.security import Guard, Limits
-from memfit.web.workers import WorkerPool
+from memfit.web.workers.workers import WorkerPool
 
 __all__ = ["Site", "make_app"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import PurePosixPath
 
-from memfit.report.page.html import assets, served_page
+from memfit.page.html import assets, served_page
 
 __all__ = ["Asset", "PageAssets"]
 

@@ -16,7 +16,7 @@ import uvicorn
 
 from memfit.errors import MemfitError, UsageError
 from memfit.web.app import Site, make_app
-from memfit.web.workers import PLANNING_WORKER, WorkerPool
+from memfit.web.workers.workers import PLANNING_WORKER, WorkerPool
 
 __all__ = ["DEFAULT_PORT", "bind", "new_token", "run_server", "server_config", "site_hosts"]
 

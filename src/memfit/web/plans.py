@@ -14,10 +14,10 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from memfit.web.refusals import Refusal
-from memfit.web.requests import PlanRequest
-from memfit.web.worker_process import ProgressListener, WorkerProcess
-from memfit.web.workers import WorkerPool
+from memfit.web.asking.refusals import Refusal
+from memfit.web.asking.requests import PlanRequest
+from memfit.web.workers.worker_process import ProgressListener, WorkerProcess
+from memfit.web.workers.workers import WorkerPool
 
 __all__ = ["Plans"]
 

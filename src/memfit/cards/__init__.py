@@ -1,0 +1,1 @@
+"""GPUs: the catalogue, and what a driver says of those that are here."""

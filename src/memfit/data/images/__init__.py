@@ -1,0 +1,1 @@
+"""One image: decoded, converted, as a tensor."""

@@ -1,0 +1,495 @@
+"""The loader: batches of bytes on the host, made into what the model gets on the device.
+
+>>> from memfit.data import loader
+>>> train = loader("shapes,train=256,test=64,size=16", batch_size=64)
+>>> for images, labels in train.epoch(0):
+...     pass
+>>> images.shape, labels.shape
+(torch.Size([64, 3, 16, 16]), torch.Size([64]))
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from memfit.data.loading.augment import crop_and_flip, parse_augmentation
+from memfit.data.loading.mixing import Mixing, draw_mixing, mix_images, mix_labels
+from memfit.data.loading.pixel_memory import PixelMemory
+from memfit.data.loading.randomness import epoch_order
+from memfit.data.loading.reading import (
+    Request,
+    SampleReader,
+    Samples,
+    Shaping,
+    read_ahead,
+    unreadable_error,
+)
+from memfit.data.loading.survey import Survey, survey
+from memfit.data.sets.dataset import ArraySplit, Dataset, Problem, Split
+from memfit.data.sets.opening import open_dataset
+from memfit.errors import DataError, UnknownName, UsageError
+from memfit.models.user_code import import_object
+from memfit.recipe.precision import weights_dtype
+from memfit.recipe.recipe import Recipe
+
+__all__ = ["Batch", "Loader", "loader", "normalised", "with_data"]
+
+DEFAULT_BATCH = 64
+#: Models that take any size, and so have none of their own.
+_WITHOUT_SIZE = ("mlp", "cnn")
+_CHANNELS = {"grey": 1, "rgb": 3}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples on the host, as bytes; :meth:`Loader.prepare` makes the model's input of them.
+
+    Args:
+        pixels: ``(N, C, H, W)`` uint8; float if a transform of the user's made it so.
+        labels: ``(N,)`` int64.
+        indices: ``(N,)`` int64, sample numbers in the split.
+        epoch: from 0.
+        position: where in the order of the epoch its global batch starts.
+        neighbours: what each sample is mixed with; None without mixing.
+        mixing: how; None without mixing.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    indices: NDArray[np.int64]
+    epoch: int
+    position: int
+    neighbours: Batch | None = None
+    mixing: Mixing | None = None
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, part: slice) -> Batch:
+        """Some of the samples; a view of the same memory."""
+        return replace(
+            self,
+            pixels=self.pixels[part],
+            labels=self.labels[part],
+            indices=self.indices[part],
+            neighbours=None if self.neighbours is None else self.neighbours[part],
+        )
+
+    def split(self, micro_batch: int) -> Iterator[Batch]:
+        """Micro-batches of at most this many samples; views of the same memory."""
+        return (self[start : start + micro_batch] for start in range(0, len(self), micro_batch))
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Keep torch's CPU threads asleep during work of microseconds.
+
+    Once awake they spin for a while after each operator, on the cores that decode images: with two
+    workers on two cores that halved the rate of CIFAR-10. Changing the number takes 0.1 us.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def loader(
+    source: Recipe | Dataset | str,
+    split: str | None = None,
+    *,
+    batch_size: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    **options: Any,
+) -> Loader:
+    """Open what a recipe trains on.
+
+    Args:
+        source: a recipe; or its ``data``, with fields of the recipe as ``options``.
+        split: ``"train"`` when omitted; that one is shuffled and augmented, every other is not.
+        batch_size: the global batch; the recipe's ``global_batch`` or ``batch_size``, else 64.
+        rank: which share of every global batch this process gets...
+        world_size: ...of how many.
+        **options: fields of :class:`~memfit.Recipe`.
+
+    Raises:
+        DataError: the data cannot be opened or has no labels.
+        UsageError: shapes or channels disagree.
+    """
+    known = {field.name for field in fields(Recipe)} - {"model", "data"}
+    for name in options:
+        if name not in known:
+            raise UnknownName("option", name, known)
+    if isinstance(source, Recipe):
+        recipe = source.but(**options)
+    else:
+        recipe = Recipe(model="cnn", data=source, **options)
+    if recipe.data is None:
+        raise UsageError("The recipe names no data.", hint='Add: data = "mnist", or a folder.')
+    dataset = _opened(recipe)
+    chosen = dataset.train if split is None else dataset[split]
+    size = batch_size
+    if size is None:
+        size = recipe.global_batch or recipe.batch_size or DEFAULT_BATCH
+    return Loader(
+        recipe.but(data=dataset), dataset, chosen, batch_size=size, rank=rank, world_size=world_size
+    )
+
+
+class Loader:
+    """Delivers a split in the order that (seed, epoch) decides, from any position.
+
+    Args:
+        recipe: colour, resizing, augmentation, normalisation, workers, seed.
+        dataset: what was opened; normalisation is measured on its training split.
+        split: what is delivered.
+        batch_size: the global batch.
+        rank: which share of every global batch is delivered.
+        world_size: of how many.
+
+    Attributes:
+        shape: ``(C, H, W)`` of one image.
+        mean: of each channel, as used.
+        std: of each channel, as used.
+        unreadable: images that were left out, by sample number.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        dataset: Dataset,
+        split: Split,
+        *,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if split.labels is None:
+            raise DataError(
+                f"{dataset.name} has no labels.",
+                hint="A folder for each class, or a CSV of paths and labels, gives them.",
+            )
+        if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+            raise UsageError(f"batch_size is {batch_size!r}; it must be 1 or more.")
+        if not 0 <= rank < world_size:
+            raise UsageError(f"rank {rank} of {world_size} does not exist.")
+        self.recipe = recipe
+        self.split = split
+        self.classes = _class_names(dataset.classes, recipe.num_classes)
+        self.batch_size = batch_size
+        self.rank, self.world_size = rank, world_size
+        self.is_training = split is dataset.train
+        self.survey = survey(dataset.train, _CHANNELS.get(recipe.colour))
+        self.shape = _shape(recipe, self.survey)
+        self.mean, self.std = _normalisation(recipe, self.survey, self.shape[0])
+        self.unreadable: dict[int, Problem] = {}
+        words = recipe.augment if self.is_training else ()
+        self.augmentation = parse_augmentation(words, self.shape[1:])
+        self._labels = torch.from_numpy(split.labels)
+        self._reader = SampleReader(split, self._shaping(), recipe.seed)
+        self._moments: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self._pins = torch.cuda.is_available()
+
+    def _shaping(self) -> Shaping:
+        transforms = self.augmentation.per_sample
+        if self.recipe.transform is not None:
+            given = self.recipe.transform
+            own = import_object(given) if isinstance(given, str) else given
+            if not callable(own):
+                raise UsageError(f"transform is {own!r}, which cannot be called.")
+            transforms = (*transforms, own)
+        whole = self.augmentation.whole_image
+        return Shaping(self.shape, self.recipe.resize, whole, transforms)
+
+    @cached_property
+    def _memory(self) -> PixelMemory | None:
+        """Made when the first batch is wanted: a plan needs none."""
+        if self._reader.shaping.is_random:
+            return None
+        split, (channels, *size) = self.split, self.shape
+        if isinstance(split, ArraySplit) and split.images.shape[1:3] == tuple(size):
+            return PixelMemory.of_array(split, channels)
+        return PixelMemory.for_files(split, self.shape)
+
+    @property
+    def workers(self) -> int:
+        """Processes that read, none where everything is in memory."""
+        if self._memory is not None and self._memory.is_complete:
+            return 0
+        if self.recipe.workers is not None:
+            return self.recipe.workers
+        return min(8, _cores(), 1 + len(self.split) // 256)
+
+    def __len__(self) -> int:
+        """Global batches in an epoch; the last one may be smaller."""
+        return math.ceil(len(self.split) / self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The first epoch; :meth:`epoch` gives any."""
+        return self.epoch(0)
+
+    # -- what happens on the host ------------------------------------------------------------------
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """Sample numbers in the order of an epoch."""
+        if self.is_training:
+            return epoch_order(self.recipe.seed, epoch, len(self.split))
+        return np.arange(len(self.split), dtype=np.int64)
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """This rank's share of every global batch of an epoch.
+
+        Args:
+            epoch: from 0.
+            start: samples of the epoch that were seen before, by all ranks together.
+
+        Raises:
+            BadImage: a file cannot be read, unless the recipe skips them.
+            DataError: a transform failed.
+            UsageError: there is no such epoch or position.
+        """
+        if not isinstance(epoch, int) or epoch < 0:
+            raise UsageError(f"epoch is {epoch!r}; epochs count from 0.")
+        if not 0 <= start <= len(self.split):
+            raise UsageError(f"start is {start}; the epoch has {len(self.split):,} samples.")
+        wanted = list(self._wanted(epoch, start))
+        missing = [self._missing(indices) for _, indices in wanted]
+        requests = (Request(epoch, indices) for indices in missing if len(indices))
+        answers = read_ahead(self._reader, requests, self.workers, pin_memory=self._pins)
+        for (position, indices), absent in zip(wanted, missing, strict=True):
+            answer = next(answers) if len(absent) else None
+            with single_threaded():
+                batch = self._assemble(epoch, position, indices, answer)
+            if len(batch) or self.world_size > 1:  # ranks take their steps together
+                yield batch
+
+    def epoch(
+        self, epoch: int, start: int = 0, *, device: str | torch.device = "cpu"
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of an epoch as the model gets them, see :meth:`prepare`."""
+        return (self.prepare(batch, device) for batch in self.batches(epoch, start))
+
+    def _wanted(self, epoch: int, start: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Position and samples of every batch; with mixing, first the neighbour of the first."""
+        order = self.order(epoch)
+        for position in range(start, len(order), self.batch_size):
+            whole = order[position : position + self.batch_size]
+            begin, end = (len(whole) * r // self.world_size for r in (self.rank, self.rank + 1))
+            if self.augmentation.mixes and begin < end:
+                yield position, np.concatenate([whole[[begin - 1]], whole[begin:end]])
+            else:
+                yield position, whole[begin:end]
+
+    def _missing(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        indices = self._readable(indices)
+        return indices if self._memory is None else self._memory.missing(indices)
+
+    def _assemble(
+        self, epoch: int, position: int, wanted: NDArray[np.int64], answer: Samples | None
+    ) -> Batch:
+        if answer is not None:
+            self._note(answer)
+        indices = self._readable(wanted)
+        if self.augmentation.mixes and len(indices) and indices[0] != wanted[0]:
+            indices = np.concatenate([indices[-1:], indices])  # the neighbour was unreadable
+        labels = self._labels[torch.from_numpy(indices)]
+        batch = Batch(self._pixels(indices, answer), labels, indices, epoch, position)
+        if not self.augmentation.mixes:
+            return batch
+        seed, size = self.recipe.seed, self.shape[1:]
+        mixing = draw_mixing(self.augmentation, seed, epoch, position, size)
+        return replace(batch[1:], neighbours=batch[:-1], mixing=mixing)
+
+    def _pixels(self, indices: NDArray[np.int64], answer: Samples | None) -> Tensor:
+        if answer is not None and np.array_equal(answer.indices, indices):
+            return answer.pixels
+        if self._memory is not None:
+            return self._memory.gather(indices, pin_memory=self._pins)
+        assert answer is not None, "without memory every sample is read"
+        order = np.argsort(answer.indices, kind="stable")
+        places = order[np.searchsorted(answer.indices, indices, sorter=order)]
+        return answer.pixels[torch.from_numpy(places)]
+
+    def _readable(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        return indices[~np.isin(indices, list(self.unreadable))] if self.unreadable else indices
+
+    def _note(self, answer: Samples) -> None:
+        if answer.unreadable and self.recipe.on_bad_image == "error":
+            raise unreadable_error(answer)
+        for index, name, reason in answer.unreadable:
+            self.unreadable[index] = Problem(name, reason)
+        if self._memory is not None:
+            self._memory.keep(answer)
+
+    def blank(self, count: int, device: str | torch.device) -> Batch:
+        """A batch on the device whose values mean nothing, for a plan."""
+
+        def part() -> Batch:
+            pixels = torch.empty((count, *self.shape), dtype=torch.uint8, device=device)
+            labels = torch.empty((count,), dtype=torch.int64, device=device)
+            return Batch(pixels, labels, np.arange(count, dtype=np.int64), 0, 0)
+
+        mixing = draw_mixing(self.augmentation, self.recipe.seed, 0, 0, self.shape[1:])
+        return replace(part(), neighbours=part(), mixing=mixing) if mixing else part()
+
+    # -- what happens on the device ----------------------------------------------------------------
+
+    def prepare(self, batch: Batch, device: str | torch.device = "cpu") -> tuple[Tensor, Tensor]:
+        """Move a batch to the device, then crop, flip, normalise and mix it there.
+
+        Args:
+            batch: of this loader.
+            device: where the model is.
+
+        Returns:
+            Images ``(N, C, H, W)``, and labels: ``(N,)`` int64, or with mixing the share of each
+            class, ``(N, classes)`` float32.
+        """
+        with single_threaded():
+            return self._prepare(batch, torch.device(device))
+
+    def _prepare(self, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
+        images = self._images(batch, device)
+        labels = batch.labels.to(device, non_blocking=True)
+        if batch.mixing is not None and batch.neighbours is not None:
+            others = batch.neighbours
+            images = mix_images(images, self._images(others, device), batch.mixing)
+            other_labels = others.labels.to(device, non_blocking=True)
+            labels = mix_labels(labels, other_labels, batch.mixing, len(self.classes))
+        if self.recipe.memory_format == "nhwc":
+            images = images.contiguous(memory_format=torch.channels_last)
+        return images.to(weights_dtype(self.recipe.precision)), labels
+
+    def _images(self, batch: Batch, device: torch.device) -> Tensor:
+        pixels = batch.pixels.to(device, non_blocking=True)
+        pixels = crop_and_flip(
+            pixels, self.augmentation, self.recipe.seed, batch.epoch, batch.indices
+        )
+        if device not in self._moments:
+            self._moments[device] = _moments(self.mean, self.std, device)
+        return _normalised(pixels, *self._moments[device])
+
+
+def with_data(recipe: Recipe) -> Recipe:
+    """The recipe with its data opened, and with the shape and the classes that they decide.
+
+    Where the images have different sizes and the recipe names none, the model's own holds.
+    """
+    if recipe.data is None:
+        return recipe
+    dataset = _opened(recipe)
+    changes: dict[str, Any] = {"data": dataset}
+    if recipe.input_shape is None and recipe.input_ids is None:
+        seen = survey(dataset.train, _CHANNELS.get(recipe.colour))
+        if seen.size is not None:
+            changes["input_shape"] = (seen.channels, *seen.size)
+        elif recipe.model in _WITHOUT_SIZE:
+            raise _different_sizes()
+    if recipe.num_classes is None and dataset.classes:
+        changes["num_classes"] = len(dataset.classes)
+    return recipe.but(**changes)
+
+
+def _opened(recipe: Recipe) -> Dataset:
+    return open_dataset(recipe.data, root=None if recipe.root is None else Path(recipe.root))
+
+
+def normalised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """What the model gets of bytes: as ``ToTensor`` and ``Normalize`` do, to the bit.
+
+    Args:
+        pixels: ``(N, C, H, W)``; what is no uint8 keeps its values.
+        mean: of each channel, on the scale 0 to 1.
+        std: of each channel.
+
+    Returns:
+        ``(N, C, H, W)`` float32.
+    """
+    return _normalised(pixels, *_moments(mean, std, pixels.device))
+
+
+def _normalised(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    if pixels.dtype != torch.uint8:
+        return pixels.to(torch.float32)
+    return pixels.to(torch.float32).div_(255).sub_(mean).div_(std)
+
+
+def _moments(
+    mean: Sequence[float], std: Sequence[float], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Of each channel, ``(1, C, 1, 1)`` float32."""
+    centre, spread = (torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (mean, std))
+    return centre, spread
+
+
+def _shape(recipe: Recipe, seen: Survey) -> tuple[int, int, int]:
+    """``(C, H, W)`` that the model gets.
+
+    Raises:
+        UsageError: the images and the recipe disagree, and nothing says how to convert.
+    """
+    asked = recipe.input_shape
+    if asked is not None and (len(asked) != 3 or asked[0] not in (1, 3)):
+        text = "x".join(map(str, asked))
+        raise UsageError(f"input_shape {text} is no image: 1xHxW or 3xHxW is needed.")
+    channels = _CHANNELS.get(recipe.colour, seen.channels)
+    if asked is not None and asked[0] != channels:
+        kinds = {1: "grey", 3: "RGB"}
+        word = "grey" if asked[0] == 1 else "rgb"
+        raise UsageError(
+            f"The model takes {kinds[asked[0]]} images, the data delivers {kinds[channels]}.",
+            hint=f'Convert them: colour="{word}" (--colour {word}).',
+        )
+    size = asked[1:] if asked is not None else seen.size
+    if size is None:
+        raise _different_sizes()
+    return (channels, size[0], size[1])
+
+
+def _class_names(known: tuple[str, ...], count: int | None) -> tuple[str, ...]:
+    """Those of the data; a model with more outputs has some that no image belongs to."""
+    extra = range(len(known), max(count or 0, len(known)))
+    return (*known, *(f"class {number}" for number in extra))
+
+
+def _cores() -> int:
+    """That this process may use; Linux knows, other systems tell how many there are."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def _different_sizes() -> UsageError:
+    return UsageError(
+        "The images have different sizes, so the model's has to be said.",
+        hint="Such as input_shape=(3, 224, 224) (--input-shape 3x224x224).",
+    )
+
+
+def _normalisation(
+    recipe: Recipe, seen: Survey, channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    found = []
+    for name, measured in (("mean", seen.mean), ("std", seen.std)):
+        values = getattr(recipe, name) or measured
+        if len(values) == 1:
+            values = values * channels
+        if len(values) != channels:
+            raise UsageError(
+                f"{name} has {len(values)} values, the images have {channels} channels."
+            )
+        found.append(values)
+    return found[0], found[1]

@@ -1,0 +1,124 @@
+"""What the loader has to know before it starts: channels, size, mean and deviation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memfit.data.images.decode import is_grey, pixels_of, reading_images
+from memfit.data.sets.dataset import ArraySplit, Split
+from memfit.errors import BadImage, DataError
+
+__all__ = ["Survey", "survey"]
+
+#: What was seen before, by split and channels.
+_SEEN: WeakKeyDictionary[Split, dict[int | None, Survey]] = WeakKeyDictionary()
+
+#: Files that are looked at; what ``memfit data`` says comes from all of them.
+_FILES = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """A look at a split.
+
+    Args:
+        channels: 1 if every image is grey, else 3.
+        size: height and width, if all are the same.
+        mean: of each channel, 0 to 1.
+        std: of each channel, 0 to 1.
+        count: images looked at.
+        total: images in the split.
+    """
+
+    channels: int
+    size: tuple[int, int] | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    count: int
+    total: int
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every image was looked at."""
+        return self.count == self.total
+
+
+def survey(split: Split, channels: int | None = None) -> Survey:
+    """Look at all images of an array, or at 2,048 files spread evenly over a split of files.
+
+    Args:
+        split: what to look at.
+        channels: 1 to see the images as grey, 3 as RGB; as they are when omitted.
+
+    Raises:
+        DataError: none of them can be read.
+    """
+    known = _SEEN.setdefault(split, {})
+    if channels not in known:
+        known[channels] = _look(split, channels)
+    return known[channels]
+
+
+def _look(split: Split, channels: int | None) -> Survey:
+    if isinstance(split, ArraySplit) and split.images.dtype == np.uint8:
+        images = split.images.reshape(*split.images.shape[:3], -1)
+        if images.shape[3] == (channels or images.shape[3]) and images.shape[3] in (1, 3):
+            return _of_array(images)
+    picked = np.unique(np.linspace(0, len(split) - 1, min(len(split), _FILES)).round().astype(int))
+    return _of_samples(split, picked, channels)
+
+
+def _of_array(images: NDArray[np.uint8]) -> Survey:
+    counts = np.zeros((images.shape[3], 256), dtype=np.int64)
+    for start in range(0, len(images), 1024):
+        _count(images[start : start + 1024], counts)
+    mean, std = _moments(counts)
+    size = (images.shape[1], images.shape[2])
+    return Survey(images.shape[3], size, mean, std, len(images), len(images))
+
+
+def _of_samples(split: Split, picked: NDArray[np.int64], channels: int | None) -> Survey:
+    counts = {channel: np.zeros((channel, 256), dtype=np.int64) for channel in (1, 3)}
+    sizes: set[tuple[int, int]] = set()
+    colours, read = 0, 0
+    with reading_images():
+        for index in picked.tolist():
+            try:
+                image = split.image(index)
+                colours += not is_grey(image)
+                views = {c: pixels_of(image, c, split.sample_name(index)) for c in counts}
+            except BadImage:
+                continue  # the loader meets it again, and says so
+            read += 1
+            sizes.add(views[1].shape[:2])
+            for channel, pixels in views.items():
+                _count(pixels[None], counts[channel])
+    if not read:
+        raise DataError(
+            f"None of {len(picked):,} images of {split.name} can be read.",
+            hint="memfit data lists them with the reasons.",
+        )
+    channels = channels or (3 if colours else 1)
+    mean, std = _moments(counts[channels])
+    size = sizes.pop() if len(sizes) == 1 else None
+    return Survey(channels, size, mean, std, read, len(split))
+
+
+def _count(images: NDArray[np.uint8], counts: NDArray[np.int64]) -> None:
+    """Add the values of ``(N, H, W, C)`` to a histogram ``(C, 256)``."""
+    for channel in range(len(counts)):
+        counts[channel] += np.bincount(images[..., channel].ravel(), minlength=256)
+
+
+def _moments(counts: NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    values = np.arange(256, dtype=np.int64)
+    number, total, squares = counts.sum(1), counts @ values, counts @ values**2
+    mean = total / number
+    variance = np.maximum(squares / number - mean**2, 0.0)
+    # a channel without any variation is centred and left as it is
+    std = np.where(variance > 0, np.sqrt(variance), 255.0)
+    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())

@@ -1,0 +1,1 @@
+"""Sets of images and labels: every kind of source, opened."""

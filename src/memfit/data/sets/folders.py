@@ -1,0 +1,279 @@
+"""Folders of image files: ``class/*.jpg`` with or without ``train/`` and ``test/``, or flat.
+
+Nothing is decoded here. Files are listed as bytes, as the file system has them, so that names in
+any encoding work and a million of them take little memory.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from memfit.data.images.decode import printable
+from memfit.data.sets.dataset import Dataset, FileSplit, Problem, Split
+from memfit.data.sets.labels import in_order, split_named
+from memfit.data.sets.paths import PathTable
+from memfit.errors import DataError
+
+__all__ = ["IMAGE_EXTENSIONS", "is_image_name", "open_folder", "open_image_file"]
+
+#: Raster formats that Pillow decodes (``Image.registered_extensions()`` has more: vector,
+#: video and icon containers that nobody trains on).
+IMAGE_EXTENSIONS = frozenset({
+    ".apng", ".avif", ".avifs", ".bmp", ".dib", ".gif", ".ico", ".j2c", ".j2k", ".jfif", ".jp2",
+    ".jpc", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".mpo", ".pbm", ".pcx", ".pfm", ".pgm",
+    ".png", ".pnm", ".ppm", ".psd", ".qoi", ".sgi", ".tga", ".tif", ".tiff", ".webp",
+})  # fmt: skip
+#: What operating systems leave behind; names that begin with a dot count as well.
+_LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir"})
+
+_Identity = tuple[int, int]  # device and inode: what a folder really is
+
+
+@dataclass(slots=True)
+class _Listing:
+    """One folder: names in order."""
+
+    images: list[bytes] = field(default_factory=list)
+    folders: list[bytes] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Notes:
+    """What is wrong with the files, collected on the way."""
+
+    problems: list[Problem] = field(default_factory=list)
+    endings: Counter[str] = field(default_factory=Counter)
+    litter: int = 0
+
+    def add(self, path: bytes, reason: str) -> None:
+        self.problems.append(Problem(printable(os.fsdecode(path)) or ".", reason))
+
+    def all(self) -> list[Problem]:
+        """One problem for each ending, after the others."""
+        found = list(self.problems)
+        for ending, count in sorted(self.endings.items()):
+            with_ending = f"with {ending}" if ending else "without an ending"
+            found.append(Problem(f"*{ending}", f"{_files(count)} {with_ending}: no image"))
+        if self.litter:
+            found.append(Problem(".*", f"{_files(self.litter)} hidden: not read"))
+        return found
+
+
+def _files(count: int) -> str:
+    return f"{count:,} file{'s' if count != 1 else ''}"
+
+
+@dataclass(slots=True)
+class _Found:
+    """The files of one split; ``classes`` are folder names, ``labels`` index them."""
+
+    paths: PathTable = field(default_factory=PathTable)
+    labels: array[int] = field(default_factory=lambda: array("q"))
+    classes: list[bytes] = field(default_factory=list)
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file's ending is that of an image."""
+    return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS  # noqa: PTH122
+
+
+def open_image_file(path: Path, name: str) -> Dataset:
+    """A single image: a split ``all`` of one.
+
+    Args:
+        path: of the file.
+        name: of the set.
+    """
+    split = FileSplit("all", path.parent, PathTable([path.name]), None)
+    return Dataset(name, "single image", {"all": split}, bytes_on_disk=path.stat().st_size)
+
+
+def open_folder(root: Path, name: str) -> Dataset:
+    """List an image folder.
+
+    Classes are the folders in the order of their names, the same in all splits. Folders below a
+    class belong to it; links to folders are followed, each real folder once in a class.
+
+    Args:
+        root: holds class folders, or split folders (``train``, ``test``, ``val``, in any case)
+            with class folders, or images only; or one folder in which the splits are.
+        name: of the set.
+
+    Raises:
+        DataError: it cannot be read, or holds no image.
+    """
+    notes = _Notes()
+    top = _scan(root, b"", notes)
+    if top is None:
+        raise DataError(f"{printable(str(root))}: {notes.problems[0].reason}.")
+    split_folders = _split_folders(top, root)
+    if len(top.folders) == 1 and not top.images and not split_folders:
+        inner = root / os.fsdecode(top.folders[0])  # what an archive was extracted to?
+        if "train" in _split_folders(_scan(inner, b"", _Notes()) or _Listing(), inner):
+            return open_folder(inner, name)
+    if split_folders:
+        _note_outside(top, split_folders, notes)
+        found = {split: _read(root, path, notes) for split, path in split_folders.items()}
+    else:
+        found = {"all": _read(root, b"", notes, top)}
+    for split in [split for split, files in found.items() if not len(files.paths)]:
+        del found[split]
+        if split_folders:
+            notes.add(split_folders[split], "no images")
+    if not found:
+        raise _no_images(root, notes)
+    return _dataset(root, name, found, split_folders, notes)
+
+
+def _dataset(
+    root: Path,
+    name: str,
+    found: dict[str, _Found],
+    split_folders: dict[str, bytes],
+    notes: _Notes,
+) -> Dataset:
+    classes = sorted({raw for files in found.values() for raw in files.classes})
+    numbers = {raw: number for number, raw in enumerate(classes)}
+    splits: dict[str, Split] = {}
+    for split, files in found.items():
+        folder = split_folders.get(split, b"")
+        labels = None
+        if files.classes:
+            number = np.array([numbers[raw] for raw in files.classes], np.int64)
+            labels = number[np.frombuffer(files.labels, np.int64)]
+            for raw in sorted(set(classes) - set(files.classes)):
+                notes.add(_join(folder, raw), f"no image of this class in {split}")
+        elif classes:
+            notes.add(folder, "no class folders, so no labels")
+        splits[split] = FileSplit(split, root, files.paths, labels)
+    layout = "class folders" if classes else "flat folder"
+    if split_folders:
+        layout += " in split folders"
+    names = tuple(printable(os.fsdecode(raw)) for raw in classes)
+    return Dataset(name, layout, in_order(splits), names, tuple(notes.all()))
+
+
+def _split_folders(top: _Listing, root: Path) -> dict[str, bytes]:
+    """Folders that are splits: when one means train, or when there are no others."""
+    meanings = {raw: split_named(os.fsdecode(raw)) for raw in top.folders}
+    if "train" not in meanings.values() and (None in meanings.values() or top.images):
+        return {}
+    splits: dict[str, bytes] = {}
+    for raw, split in meanings.items():
+        if split in splits:
+            both = " and ".join(printable(os.fsdecode(n)) for n in (splits[split], raw))
+            raise DataError(f"{printable(str(root))}: {both} are both the split {split}.")
+        if split is not None:
+            splits[split] = raw
+    return splits
+
+
+def _note_outside(top: _Listing, split_folders: dict[str, bytes], notes: _Notes) -> None:
+    for raw in top.folders:
+        if raw not in split_folders.values():
+            notes.add(raw, "beside the split folders: not read")
+    if top.images:
+        notes.add(b"", f"{_images(len(top.images))} beside the split folders: not read")
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'s' if count != 1 else ''}"
+
+
+def _read(root: Path, folder: bytes, notes: _Notes, listing: _Listing | None = None) -> _Found:
+    """One split: class folders, or images only."""
+    listing = listing or _scan(root, folder, notes) or _Listing()
+    found = _Found()
+    above = {_identity(root, b""), _identity(root, folder)}
+    for raw in listing.folders:
+        before = len(found.paths)
+        for path in _walk(root, _join(folder, raw), set(above), notes):
+            found.paths.append(path)
+            found.labels.append(len(found.classes))
+        found.classes.append(raw)
+        if len(found.paths) == before:
+            notes.add(_join(folder, raw), "class without images")
+    if not listing.images:
+        return found
+    if len(found.paths):
+        notes.add(folder, f"{_images(len(listing.images))} outside of the class folders: not read")
+        return found
+    return _Found(PathTable(_join(folder, raw) for raw in listing.images))
+
+
+def _walk(root: Path, folder: bytes, seen: set[_Identity], notes: _Notes) -> Iterator[bytes]:
+    """Images in a folder and those below it, by name; every real folder once."""
+    waiting = [folder]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            identity = _identity(root, folder)
+        except OSError as error:
+            notes.add(folder, error.strerror or "cannot be read")
+            continue
+        if identity in seen:
+            notes.add(folder, "a link to a folder that was already read (a loop?): not followed")
+            continue
+        seen.add(identity)
+        listing = _scan(root, folder, notes) or _Listing()
+        yield from (_join(folder, raw) for raw in listing.images)
+        waiting += [_join(folder, raw) for raw in reversed(listing.folders)]
+
+
+def _identity(root: Path, folder: bytes) -> _Identity:
+    status = os.stat(os.path.join(os.fsencode(root), folder))  # noqa: PTH116, PTH118 (bytes)
+    return status.st_dev, status.st_ino
+
+
+def _join(folder: bytes, name: bytes) -> bytes:
+    return folder + b"/" + name if folder else name
+
+
+def _scan(root: Path, folder: bytes, notes: _Notes) -> _Listing | None:
+    """What is in a folder, sorted; None (and a note) if it cannot be read."""
+    listing = _Listing()
+    try:
+        with os.scandir(os.path.join(os.fsencode(root), folder)) as entries:  # noqa: PTH118
+            for entry in entries:
+                _sort_in(entry, folder, listing, notes)
+    except OSError as error:
+        notes.add(folder, error.strerror or "cannot be read")
+        return None
+    listing.images.sort()
+    listing.folders.sort()
+    return listing
+
+
+def _sort_in(entry: os.DirEntry[bytes], folder: bytes, listing: _Listing, notes: _Notes) -> None:
+    name = os.fsdecode(entry.name)
+    if name.startswith(".") or name.lower() in _LITTER:
+        notes.litter += 1
+        return
+    try:
+        if entry.is_dir():
+            listing.folders.append(entry.name)
+        elif not is_image_name(name):
+            notes.endings[printable(os.path.splitext(name)[1].lower())] += 1  # noqa: PTH122
+        elif entry.is_file():
+            listing.images.append(entry.name)
+        else:
+            notes.add(_join(folder, entry.name), "a broken link, or no regular file")
+    except OSError as error:  # a link to itself
+        notes.add(_join(folder, entry.name), error.strerror or "cannot be read")
+
+
+def _no_images(root: Path, notes: _Notes) -> DataError:
+    reasons = [f"{problem.name}: {problem.reason}" for problem in notes.all()]
+    more = f" and {len(reasons) - 5} more" if len(reasons) > 5 else ""
+    return DataError(
+        f"No images in {printable(str(root))}"
+        + (f" ({'; '.join(reasons[:5])}{more})." if reasons else ": it is empty."),
+        hint="Expected: class/*.jpg, train/class/*.jpg, images, IDX files, or CIFAR's pickles.",
+    )

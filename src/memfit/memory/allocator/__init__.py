@@ -1,0 +1,1 @@
+"""PyTorch's caching allocator, and a tape replayed through it. Integers only."""

@@ -1,0 +1,1 @@
+"""CUDA's choices on tensors without memory: kernels, attention, autocast."""

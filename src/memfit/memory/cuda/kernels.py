@@ -1,0 +1,151 @@
+"""Outputs of operators as their CUDA kernels allocate them, where meta kernels differ.
+
+These run below autograd, in place of the meta kernel. Two reasons: PyTorch's meta kernels give
+``convolution`` a contiguous output where CUDA keeps channels-last, and its normalisations are
+Python decompositions that take most of the time of a trace to return the same empty tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from memfit.memory.kernels.convolution_temporaries import output_is_channels_last
+from memfit.memory.kernels.facts import TensorFacts
+
+__all__ = ["CUDA_KERNELS"]
+
+aten = torch.ops.aten
+
+
+def _convolution(*args: Any) -> Tensor:
+    """Channels-last when input or weight is (``Convolution.cpp``, ``ConvShared.cpp``; 2.15)."""
+    output: Tensor = aten.convolution.default(*args)
+    return _laid_out(output, args[0], args[1], transposed=args[6], groups=args[8])
+
+
+def _convolution_backward(*args: Any) -> tuple[Tensor | None, ...]:
+    gradients = aten.convolution_backward.default(*args)
+    return tuple(
+        None
+        if gradient is None
+        else _laid_out(gradient, args[1], args[2], transposed=args[7], groups=args[9])
+        for gradient in gradients
+    )
+
+
+def _laid_out(
+    output: Tensor, input: Tensor, weight: Tensor, *, transposed: bool, groups: int
+) -> Tensor:
+    if output.dim() not in (4, 5):
+        return output
+    if output_is_channels_last(_facts(input), _facts(weight), groups, transposed):
+        last = torch.channels_last if output.dim() == 4 else torch.channels_last_3d
+        return torch.empty_like(output, memory_format=last)
+    return torch.empty_like(output, memory_format=torch.contiguous_format)
+
+
+def _facts(tensor: Tensor) -> TensorFacts:
+    return TensorFacts(
+        tuple(tensor.shape), tensor.stride(), tensor.element_size(), str(tensor.dtype)[6:]
+    )
+
+
+def _statistics_dtype(input: Tensor) -> torch.dtype:
+    return torch.float64 if input.dtype == torch.float64 else torch.float32
+
+
+def _batch_norm(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Output like the input ``(N, C, …)``; mean and inverse deviation ``(C,)`` in float32.
+
+    Source: ``batch_norm_cuda`` in ``native/cuda/Normalization.cu`` and ``cudnn_batch_norm`` in
+    ``native/cudnn/BatchNorm.cpp`` (2.15).
+    """
+    size = input.shape[1] if training else 0
+    mean = input.new_empty(size, dtype=_statistics_dtype(input))
+    return torch.empty_like(input), mean, torch.empty_like(mean)
+
+
+def _batch_norm_backward(
+    grad_output: Tensor,
+    input: Tensor,
+    weight: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    save_mean: Tensor | None,
+    save_invstd: Tensor | None,
+    train: bool,
+    eps: float,
+    output_mask: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    dtype = weight.dtype if weight is not None else _statistics_dtype(input)
+    parameter = input.new_empty(input.shape[1], dtype=dtype)
+    made = (torch.empty_like(input), parameter, torch.empty_like(parameter))
+    return tuple(t if wanted else None for t, wanted in zip(made, output_mask, strict=True))
+
+
+def _layer_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Output contiguous; mean and rstd ``(…, 1)`` in float32.
+
+    Source: ``layer_norm_cuda`` in ``native/cuda/layer_norm_kernel.cu`` (2.15).
+    """
+    rank = len(normalized_shape)
+    shape = (*input.shape[: input.dim() - rank], *(1 for _ in range(rank)))
+    mean = input.new_empty(shape, dtype=_statistics_dtype(input))
+    output = torch.empty_like(input, memory_format=torch.contiguous_format)
+    return output, mean, torch.empty_like(mean)
+
+
+def _layer_norm_backward(
+    grad_out: Tensor,
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    mean: Tensor,
+    rstd: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    output_mask: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    return (
+        torch.empty_like(input, memory_format=torch.contiguous_format) if output_mask[0] else None,
+        torch.empty_like(weight) if weight is not None and output_mask[1] else None,
+        torch.empty_like(bias) if bias is not None and output_mask[2] else None,
+    )
+
+
+def _col2im(input: Tensor, *sizes: Any) -> Tensor:
+    """Made like the input, then resized, which never gives memory back (``Col2Im.cu``, 2.15)."""
+    output: Tensor = aten.col2im.default(input, *sizes)
+    if output.numel() >= input.numel():
+        return output
+    return input.new_empty(input.numel()).as_strided(output.shape, output.stride())
+
+
+#: By overload; each takes the operator's arguments and returns what CUDA would.
+CUDA_KERNELS: dict[Any, Callable[..., Any]] = {
+    aten.col2im.default: _col2im,
+    aten.convolution.default: _convolution,
+    aten.convolution_backward.default: _convolution_backward,
+    aten.native_batch_norm.default: _batch_norm,
+    aten.native_batch_norm_backward.default: _batch_norm_backward,
+    aten.native_layer_norm.default: _layer_norm,
+    aten.native_layer_norm_backward.default: _layer_norm_backward,
+}

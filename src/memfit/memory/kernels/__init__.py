@@ -1,0 +1,1 @@
+"""What CUDA kernels, cuBLAS and cuDNN allocate beside their outputs."""

@@ -1,0 +1,225 @@
+"""What a convolution allocates inside: layout copies and the workspace of cuDNN.
+
+The choice of backend is ``_select_conv_backend`` and ``ConvParams`` of
+``aten/src/ATen/native/Convolution.cpp``; the copies are those of ``ConvShared.cpp`` and of
+``convolution_backward`` (torch 2.11 to 2.15).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from memfit.memory.kernels.cudnn_plans import ConvolutionKind, ConvolutionProblem
+from memfit.memory.kernels.facts import DeviceFacts, TensorFacts
+from memfit.memory.kernels.workspaces import convolution_workspace_bytes
+
+__all__ = ["convolution_backward_temporaries", "convolution_temporaries", "output_is_channels_last"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Convolution:
+    """The arguments that ``convolution`` and ``convolution_backward`` share."""
+
+    input: TensorFacts
+    weight: TensorFacts
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    transposed: bool
+    groups: int
+
+    @property
+    def depthwise(self) -> bool:
+        """``ConvParams::is_depthwise``."""
+        channels = self.input.shape[1]
+        return (
+            not self.transposed
+            and len(self.input.shape) in (4, 5)
+            and channels == self.groups > 1
+            and self.weight.shape[0] % channels == 0
+        )
+
+    @property
+    def channels_last(self) -> bool:
+        """``cudnn_conv_suggest_memory_format``: either tensor asks for it, float64 never does."""
+        if "float64" in (self.input.dtype, self.weight.dtype):
+            return False
+        return self.input.channels_last or self.weight.channels_last
+
+    @property
+    def uses_cudnn(self) -> bool:
+        """False for the depthwise kernels that PyTorch brings itself, which need no workspace."""
+        return not self.depthwise or self.channels_last or self._cudnn_depthwise_half()
+
+    def _cudnn_depthwise_half(self) -> bool:
+        """``use_cudnn_depthwise`` for contiguous tensors, with cuDNN 8.2 or later."""
+        plain = set(self.dilation) == {1} and len(self.input.shape) == 4
+        if self.input.dtype != "float16" or not plain or self.input.shape[1] < 32:
+            return False
+        square = self.stride[0] == self.stride[1] or self.input.shape[2] == 1
+        return square and self._depthwise_workload()
+
+    def _depthwise_workload(self) -> bool:
+        """``check_cudnn_depthwise_workload_with_filter``."""
+        batch, channels, height, width = self.input.shape
+        kernel, stride = self.weight.shape[3], self.stride[1]
+        if height == 1 and stride == 1:
+            return True
+        if self.weight.shape[2] != kernel or kernel not in (1, 3, 5) or width < 7:
+            return False
+        if stride != 2:
+            return stride == 1
+        if batch == 1:
+            return kernel > 1 or width <= 28
+        if kernel == 1:
+            return batch <= 16 and channels >= 128 and width <= 7
+        return channels >= 512 or (channels >= 256 and width >= 28)
+
+
+def _sizes(value: object, rank: int) -> tuple[int, ...]:
+    """A list argument, with one value standing for all dimensions (``expand_param_if_needed``)."""
+    sizes = tuple(value) if isinstance(value, Sequence) else (int(str(value)),)
+    return sizes * rank if len(sizes) == 1 else sizes
+
+
+def _convolution(arguments: tuple[object, ...]) -> _Convolution:
+    """From (input, weight, stride, padding, dilation, transposed, output_padding, groups)."""
+    image, weight, stride, padding, dilation, transposed, _, groups = arguments
+    assert isinstance(image, TensorFacts)
+    assert isinstance(weight, TensorFacts)
+    rank = len(weight.shape) - 2
+    return _Convolution(
+        image,
+        weight,
+        _sizes(stride, rank),
+        _sizes(padding, rank),
+        _sizes(dilation, rank),
+        bool(transposed),
+        int(str(groups)),
+    )
+
+
+def _flat(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """1d convolutions run as 2d with height 1 (``view1d_as_2d``)."""
+    return (*shape[:2], 1, shape[2]) if len(shape) == 3 else shape
+
+
+def _workspace(
+    call: _Convolution, kind: ConvolutionKind, output: tuple[int, ...], device: DeviceFacts
+) -> int:
+    flat = len(call.weight.shape) == 3
+    problem = ConvolutionProblem(
+        kind,
+        _flat(call.input.shape),
+        _flat(call.weight.shape),
+        _flat(output),
+        (0, *call.padding) if flat else call.padding,
+        (1, *call.stride) if flat else call.stride,
+        (1, *call.dilation) if flat else call.dilation,
+        call.input.dtype,
+        call.channels_last,
+    )
+    if call.transposed:
+        problem = _as_forward(problem)
+    return convolution_workspace_bytes(
+        problem, device.compute_capability, allow_tf32=device.allow_tf32
+    )
+
+
+# A transposed convolution runs as the gradient of a convolution and the other way round
+# (``cudnn_convolution_transpose`` in ConvShared.cpp).
+_TRANSPOSED: dict[ConvolutionKind, ConvolutionKind] = {
+    "forward": "backward_data",
+    "backward_data": "forward",
+    "backward_filter": "backward_filter",
+}
+
+
+def _as_forward(problem: ConvolutionProblem) -> ConvolutionProblem:
+    return ConvolutionProblem(
+        _TRANSPOSED[problem.kind],
+        problem.output_shape,
+        problem.weight_shape,
+        problem.input_shape,
+        problem.padding,
+        problem.stride,
+        problem.dilation,
+        problem.dtype,
+        problem.channels_last,
+    )
+
+
+def _present(sizes: Sequence[int]) -> tuple[int, ...]:
+    return tuple(size for size in sizes if size > 0)
+
+
+def convolution_temporaries(
+    arguments: tuple[object, ...], outputs: tuple[TensorFacts, ...], device: DeviceFacts
+) -> tuple[int, ...]:
+    """Of ``aten.convolution``: copies of input and weight in the kernel's layout, workspace.
+
+    Args:
+        arguments: input, weight, bias, stride, padding, dilation, transposed, output_padding,
+            groups.
+        outputs: the result.
+        device: the GPU.
+
+    Returns:
+        Bytes of each block that is alive at the call's own peak.
+    """
+    call = _convolution(arguments[:2] + arguments[3:])
+    last = call.channels_last
+    copies = [tensor.copy_bytes(channels_last=last) for tensor in (call.input, call.weight)]
+    workspace = _workspace(call, "forward", outputs[0].shape, device) if call.uses_cudnn else 0
+    return _present([*copies, workspace])
+
+
+def convolution_backward_temporaries(
+    arguments: tuple[object, ...], _outputs: tuple[TensorFacts, ...], device: DeviceFacts
+) -> tuple[int, ...]:
+    """Of ``aten.convolution_backward``: layout copies, and the larger of two workspaces.
+
+    The gradients of input and weight are computed one after the other, each with its workspace.
+
+    Args:
+        arguments: grad_output, input, weight, bias_sizes, stride, padding, dilation, transposed,
+            output_padding, groups, output_mask.
+        device: the GPU.
+
+    Returns:
+        Bytes of each block that is alive at the call's own peak.
+    """
+    gradient, mask = arguments[0], arguments[10]
+    assert isinstance(gradient, TensorFacts)
+    assert isinstance(mask, Sequence)
+    call = _convolution(arguments[1:3] + arguments[4:10])
+    last = call.channels_last
+    copies = [
+        gradient.copy_bytes(channels_last=last),
+        call.input.copy_bytes(channels_last=last) if mask[1] else 0,
+        call.weight.copy_bytes(channels_last=last) if mask[0] else 0,
+    ]
+    kinds: tuple[ConvolutionKind, ...] = ("backward_data", "backward_filter")
+    workspaces = [
+        _workspace(call, kind, gradient.shape, device)
+        for kind, wanted in zip(kinds, mask, strict=False)
+        if wanted and call.uses_cudnn
+    ]
+    return _present([*copies, max(workspaces, default=0)])
+
+
+def output_is_channels_last(
+    input: TensorFacts, weight: TensorFacts, groups: int, transposed: bool
+) -> bool:
+    """Whether the kernel writes its output channels-last.
+
+    Args:
+        input: of the forward convolution.
+        weight: of the forward convolution.
+        groups: number of groups.
+        transposed: whether it is a transposed convolution.
+    """
+    ones = (1,) * (len(input.shape) - 2)
+    call = _Convolution(input, weight, ones, ones, ones, transposed, groups)
+    return call.channels_last and call.uses_cudnn

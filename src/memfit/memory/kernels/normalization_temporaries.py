@@ -1,0 +1,101 @@
+"""What normalisation kernels allocate inside: copies, staging buffers, partial sums."""
+
+from __future__ import annotations
+
+from memfit.memory.kernels.facts import DeviceFacts
+from memfit.memory.kernels.rules import (
+    Arguments,
+    Outputs,
+    Rule,
+    Sizes,
+    copies_contiguous,
+    copies_in_format_of,
+    integer_argument,
+    integers_in,
+    present,
+    tensor_argument,
+    tensors_in,
+)
+
+__all__ = ["NORMALIZATION_RULES"]
+
+
+def _channels_last_batch_norm(per_channel: int, reference: int, *copied: int) -> Rule:
+    """Copies, and the staging buffer of the channels-last kernels.
+
+    Normalization.cuh: ``flexible_launch_configs``, and ``staging_data`` of per_channel float32
+    for each channel and block. The kernels of cuDNN, which PyTorch prefers, ask for a workspace
+    of the same order; its size is not published.
+    """
+    copies = copies_in_format_of(reference, *copied)
+
+    def rule(arguments: Arguments, outputs: Outputs, device: DeviceFacts) -> Sizes:
+        image = tensor_argument(arguments, reference)
+        sizes = copies(arguments, outputs, device)
+        if not image.channels_last:
+            return sizes
+        blocks = _batch_norm_blocks(image.numel // image.shape[1], image.shape[1])
+        return (*sizes, per_channel * 4 * image.shape[1] * blocks) if blocks > 1 else sizes
+
+    return rule
+
+
+def _batch_norm_blocks(reduction: int, channels: int) -> int:
+    """``grid.y``: tiles at most 32 wide, 16 elements a thread, 512 threads, 128 blocks."""
+    width = min(1 << (channels.bit_length() - 1), 32)
+    height = min(1 << (max(1, -(-reduction // 16)).bit_length() - 1), 512 // width)
+    blocks = min(-(-reduction // (height * 16)), 128)
+    return blocks if blocks >= 8 else 1
+
+
+def _layer_norm_backward(arguments: Arguments, _outputs: Outputs, device: DeviceFacts) -> Sizes:
+    """layer_norm_kernel.cu: copies; for very many short rows, partial sums of 32 rows each."""
+    gradient, image = tensor_argument(arguments, 0), tensor_argument(arguments, 1)
+    copies = (gradient.copy_bytes(), image.copy_bytes())
+    width = 1
+    for size in integers_in(arguments[2]):
+        width *= size
+    rows = image.numel // max(1, width)
+    if not (rows > 64 * 1024 and width // 32 < device.multiprocessors // 2):
+        return present(*copies)
+    blocks = min(64 * 1024 // 2 // -(-width // 32), -(-rows // 32))
+    wanted = integers_in(arguments[7])[1:]
+    return present(*copies, *(blocks * width * image.dtype_bytes for yes in wanted if yes))
+
+
+def _group_norm(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Sizes:
+    """group_norm_kernel.cu: scale a and shift b for each sample and channel, when affine."""
+    image = tensor_argument(arguments, 0)
+    per_channel = (
+        integer_argument(arguments, 3) * integer_argument(arguments, 4) * image.accumulate_bytes
+    )
+    affine = bool(tensors_in(arguments[1:3]))
+    return present(image.copy_bytes(), *((per_channel, per_channel) if affine else ()))
+
+
+def _group_norm_backward(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Sizes:
+    """group_norm_kernel.cu: ds, db and c1 for each channel; c2 and c3 for each group."""
+    gradient, image = tensor_argument(arguments, 0), tensor_argument(arguments, 1)
+    batch, channels, groups = (integer_argument(arguments, index) for index in (5, 6, 8))
+    per_channel = batch * channels * image.accumulate_bytes
+    per_group = batch * groups * image.accumulate_bytes
+    copies = (gradient.copy_bytes(), image.copy_bytes())
+    return present(*copies, *[per_channel] * 3, *[per_group] * 2)
+
+
+NORMALIZATION_RULES: dict[str, Rule] = {
+    # Normalization.cu, Normalization.cuh, cudnn/BatchNorm.cpp
+    "aten.native_batch_norm.default": _channels_last_batch_norm(4, 0, 0),
+    "aten._native_batch_norm_legit.default": _channels_last_batch_norm(4, 0, 0),
+    "aten._native_batch_norm_legit.no_stats": _channels_last_batch_norm(4, 0, 0),
+    "aten._batch_norm_with_update.default": _channels_last_batch_norm(4, 0, 0),
+    "aten.cudnn_batch_norm.default": _channels_last_batch_norm(4, 0, 0),
+    "aten.native_batch_norm_backward.default": _channels_last_batch_norm(2, 1, 0, 1),
+    "aten.batch_norm_backward.default": _channels_last_batch_norm(2, 1, 0, 1),
+    "aten.cudnn_batch_norm_backward.default": _channels_last_batch_norm(2, 0, 0, 1),
+    "aten.native_layer_norm.default": copies_contiguous(0, 2, 3),
+    "aten.native_layer_norm_backward.default": _layer_norm_backward,
+    "aten.native_group_norm.default": _group_norm,
+    "aten.native_group_norm_backward.default": _group_norm_backward,
+}
+"""Overload name to rule."""

@@ -1,0 +1,80 @@
+"""How a rule about a kernel reads its arguments, and the copies that many kernels make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from memfit.memory.kernels.facts import DeviceFacts, TensorFacts
+
+__all__ = [
+    "Arguments",
+    "Outputs",
+    "Rule",
+    "Sizes",
+    "argument",
+    "copies_contiguous",
+    "copies_in_format_of",
+    "integer_argument",
+    "integers_in",
+    "present",
+    "tensor_argument",
+    "tensors_in",
+]
+
+Arguments = tuple[object, ...]
+Outputs = tuple[TensorFacts, ...]
+Sizes = tuple[int, ...]
+Rule = Callable[[Arguments, Outputs, DeviceFacts], Sizes]
+
+
+def tensors_in(values: Sequence[object]) -> list[TensorFacts]:
+    """The tensors among the values, in order."""
+    return [value for value in values if isinstance(value, TensorFacts)]
+
+
+def tensor_argument(arguments: Arguments, index: int) -> TensorFacts:
+    """An argument that must be a tensor."""
+    value = arguments[index]
+    assert isinstance(value, TensorFacts), f"argument {index} is no tensor"
+    return value
+
+
+def argument(arguments: Arguments, index: int, default: object) -> object:
+    """An argument, or the default where the call left it out."""
+    return arguments[index] if index < len(arguments) else default
+
+
+def integer_argument(arguments: Arguments, index: int) -> int:
+    """An argument that must be an integer."""
+    return int(str(arguments[index]))
+
+
+def present(*sizes: int) -> Sizes:
+    """The sizes that are not 0."""
+    return tuple(size for size in sizes if size > 0)
+
+
+def copies_contiguous(*indices: int) -> Rule:
+    """The kernel calls ``contiguous()`` on these arguments."""
+
+    def rule(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Sizes:
+        given = tensors_in([argument(arguments, index, None) for index in indices])
+        return present(*(tensor.copy_bytes() for tensor in given))
+
+    return rule
+
+
+def copies_in_format_of(reference: int, *indices: int) -> Rule:
+    """The kernel calls ``contiguous(reference.suggest_memory_format())`` on these arguments."""
+
+    def rule(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Sizes:
+        last = tensor_argument(arguments, reference).channels_last
+        given = tensors_in([arguments[index] for index in indices])
+        return present(*(tensor.copy_bytes(channels_last=last) for tensor in given))
+
+    return rule
+
+
+def integers_in(value: object) -> list[int]:
+    """The integers (or truth values) of a list argument; none for anything else."""
+    return [int(item) for item in value] if isinstance(value, Sequence) else []

@@ -1,0 +1,288 @@
+"""What CUDA kernels allocate inside an operator and free before it returns.
+
+On meta tensors these allocations are invisible, so they are written down here, operator by
+operator, from ``aten/src/ATen/native/cuda`` (torch 2.11 to 2.15; the file is named at each rule).
+The sizes are those that are alive together at the operator's own peak. An operator that is in
+neither table is unknown, which is not the same as needing nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from memfit.memory.kernels.attention_temporaries import ATTENTION_RULES
+from memfit.memory.kernels.convolution_temporaries import (
+    convolution_backward_temporaries,
+    convolution_temporaries,
+)
+from memfit.memory.kernels.facts import DeviceFacts, TensorFacts
+from memfit.memory.kernels.no_temporaries import NO_TEMPORARIES
+from memfit.memory.kernels.normalization_temporaries import NORMALIZATION_RULES
+from memfit.memory.kernels.reduction_temporaries import reduction_buffers
+from memfit.memory.kernels.rules import (
+    Arguments,
+    Outputs,
+    Rule,
+    Sizes,
+    argument,
+    copies_contiguous,
+    copies_in_format_of,
+    integer_argument,
+    integers_in,
+    present,
+    tensor_argument,
+    tensors_in,
+)
+from memfit.memory.kernels.workspaces import (
+    GemmLibrary,
+    held_blas_workspaces,
+    operation_blas_workspace_bytes,
+)
+
+__all__ = ["RULES", "held_workspaces", "temporaries"]
+
+
+# -- matrix products -----------------------------------------------------------------------------
+
+
+def _blas_copy_bytes(matrix: TensorFacts) -> int:
+    """``prepare_matrix_for_cublas`` (cuBlasCommonArgs.h) on the last two dimensions."""
+    (rows, columns), (by_row, by_column) = matrix.shape[-2:], matrix.strides[-2:]
+    column_major = by_row == 1 and by_column >= max(1, rows)
+    row_major = by_column == 1 and by_row >= max(1, columns)
+    if column_major or row_major or matrix.is_contiguous():
+        return 0
+    return matrix.size_bytes
+
+
+# The position of the first factor. Blas.cpp (``addmm_out_cuda_impl``, ``bmm_out_cuda_impl``).
+_FIRST_FACTOR = {
+    "aten.mm.default": 0,
+    "aten.bmm.default": 0,
+    "aten.addmm.default": 1,
+    "aten.baddbmm.default": 1,
+    "aten._addmm_activation.default": 1,
+}
+
+
+def _gemm_library(op: str, arguments: Arguments) -> GemmLibrary | None:
+    """A one-dimensional bias is added by the epilogue of cuBLASLt; the rest is cuBLAS."""
+    if op not in _FIRST_FACTOR:
+        return None
+    bias = arguments[0]
+    with_bias = op in ("aten.addmm.default", "aten._addmm_activation.default")
+    fused = isinstance(bias, TensorFacts) and len(bias.shape) == 1 and bias.is_contiguous()
+    return "cublaslt" if with_bias and fused else "cublas"
+
+
+def _gemm(op: str) -> Rule:
+    first = _FIRST_FACTOR[op]
+
+    def rule(arguments: Arguments, _outputs: Outputs, device: DeviceFacts) -> Sizes:
+        library = _gemm_library(op, arguments)
+        assert library is not None
+        workspace = operation_blas_workspace_bytes(
+            library, device.compute_capability, device.torch_version
+        )
+        factors = (tensor_argument(arguments, first), tensor_argument(arguments, first + 1))
+        return present(*map(_blas_copy_bytes, factors), workspace)
+
+    return rule
+
+
+# -- sums ----------------------------------------------------------------------------------------
+
+
+def _reduction(partial_elements: int, dimensions_index: int | None) -> Rule:
+    """gpu_reduce_kernel with partial results of so many accumulators."""
+
+    def rule(arguments: Arguments, _outputs: Outputs, device: DeviceFacts) -> Sizes:
+        tensor = tensor_argument(arguments, 0)
+        given = None if dimensions_index is None else argument(arguments, dimensions_index, None)
+        rank = len(tensor.shape)
+        listed = [given] if isinstance(given, int) else integers_in(given)
+        dimensions = {index % rank for index in listed} if rank and listed else set(range(rank))
+        partial = partial_elements * tensor.accumulate_bytes
+        return reduction_buffers(tensor, dimensions, partial, device)
+
+    return rule
+
+
+def _foreach_norm(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Sizes:
+    """ForeachReduceOp.cu: one partial norm for each 65,536 elements of the largest tensor."""
+    listed = arguments[0]
+    tensors = tensors_in(listed) if isinstance(listed, Sequence) else []
+    if not tensors:
+        return ()
+    chunks = max(-(-tensor.numel // 65536) for tensor in tensors)
+    return present(len(tensors) * chunks * tensors[0].accumulate_bytes)
+
+
+def _loss(copies: int, reduction_index: int) -> Rule:
+    """A loss that is computed for each element before it is averaged or summed.
+
+    BinaryOps / Loss.cpp / Loss.cu: mse_loss, smooth_l1_loss, huber_loss and binary_cross_entropy
+    keep one such tensor, binary_cross_entropy_with_logits two.
+    """
+
+    def rule(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Sizes:
+        mean = 1
+        reduction = argument(arguments, reduction_index, mean)
+        size = tensor_argument(arguments, 0).size_bytes
+        return present(*[size] * (copies if reduction else copies - 1))
+
+    return rule
+
+
+# -- indexing ------------------------------------------------------------------------------------
+
+
+def _embedding_backward(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Sizes:
+    """Embedding.cu, EmbeddingBackwardKernel.cu: sort the indices, sum rows by segments.
+
+    Up to 3,072 indices nothing is allocated. Beyond, a segment is at most 10 rows (NROWS_PER_
+    THREAD), and there are at most min(indices, rows of the table) of them: the one size here
+    that is not affine in the batch.
+    """
+    gradient, indices = tensor_argument(arguments, 0), tensor_argument(arguments, 1)
+    table_rows, by_frequency = integer_argument(arguments, 2), bool(arguments[4])
+    copies = (gradient.copy_bytes(), indices.copy_bytes())
+    if indices.numel <= 3072 and not by_frequency:
+        return present(*copies)
+    segments = min(indices.numel, table_rows)
+    partial_segments = indices.numel // 10 + segments
+    index_bytes, width = indices.dtype_bytes, gradient.shape[-1]
+    sorted_bytes = indices.numel * index_bytes
+    return present(
+        *copies,
+        *[sorted_bytes] * (4 if by_frequency else 3),  # sorted, original, segment offsets, count
+        *[segments * index_bytes] * 2,
+        partial_segments * index_bytes,
+        partial_segments * width * gradient.accumulate_bytes,
+    )
+
+
+def _index_put(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Sizes:
+    """Indexing.cu ``index_put_with_sort_kernel``: linear, sorted and original indices, range."""
+    listed, accumulate = arguments[1], bool(argument(arguments, 3, False))
+    if not accumulate or not isinstance(listed, Sequence):
+        return ()
+    count = max((tensor.numel for tensor in tensors_in(listed)), default=0)
+    return present(*[count * 8] * 4)
+
+
+def _safe_softmax(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Sizes:
+    """SoftMax.cpp: the softmax before rows without a finite value are blanked, and their mask."""
+    scores = tensor_argument(arguments, 0)
+    return present(scores.size_bytes, scores.numel)
+
+
+RULES: dict[str, Rule] = {
+    "aten.convolution.default": convolution_temporaries,
+    "aten.convolution_backward.default": convolution_backward_temporaries,
+    **{op: _gemm(op) for op in _FIRST_FACTOR},
+    **NORMALIZATION_RULES,
+    # Reduce.cuh; a variance keeps (mean, m2, n, nf), an arg-reduction (value, index)
+    "aten.sum.default": _reduction(1, None),
+    "aten.sum.dim_IntList": _reduction(1, 1),
+    "aten.mean.default": _reduction(1, None),
+    "aten.mean.dim": _reduction(1, 1),
+    "aten.amax.default": _reduction(1, 1),
+    "aten.amin.default": _reduction(1, 1),
+    "aten.max.default": _reduction(1, None),
+    "aten.min.default": _reduction(1, None),
+    "aten.max.dim": _reduction(4, 1),
+    "aten.min.dim": _reduction(4, 1),
+    "aten.argmax.default": _reduction(4, 1),
+    "aten.argmin.default": _reduction(4, 1),
+    "aten.linalg_vector_norm.default": _reduction(1, 2),
+    "aten.norm.Scalar": _reduction(1, None),
+    "aten.norm.ScalarOpt_dim": _reduction(1, 2),
+    "aten.var.correction": _reduction(4, 1),
+    "aten.var_mean.correction": _reduction(4, 1),
+    "aten.std.correction": _reduction(4, 1),
+    "aten.any.default": _reduction(1, None),
+    "aten.all.default": _reduction(1, None),
+    "aten._foreach_norm.Scalar": _foreach_norm,
+    "aten.mse_loss.default": _loss(1, 2),
+    "aten.smooth_l1_loss.default": _loss(1, 2),
+    "aten.huber_loss.default": _loss(1, 2),
+    "aten.binary_cross_entropy.default": _loss(1, 3),
+    "aten.binary_cross_entropy_with_logits.default": _loss(2, 4),
+    # SoftMax.cu
+    "aten._softmax.default": copies_contiguous(0),
+    "aten._log_softmax.default": copies_contiguous(0),
+    "aten._softmax_backward_data.default": copies_contiguous(0, 1),
+    "aten._log_softmax_backward_data.default": copies_contiguous(0, 1),
+    # DilatedMaxPool2d.cu, DilatedMaxPool3d.cu, AveragePool2d.cu, AdaptiveAveragePooling.cu
+    "aten.max_pool2d_with_indices.default": copies_in_format_of(0, 0),
+    "aten.max_pool2d_with_indices_backward.default": copies_in_format_of(1, 0, 1, 7),
+    "aten.max_pool3d_with_indices.default": copies_in_format_of(0, 0),
+    "aten.max_pool3d_with_indices_backward.default": copies_in_format_of(1, 0, 1, 7),
+    "aten.avg_pool2d.default": copies_in_format_of(0, 0),
+    "aten.avg_pool2d_backward.default": copies_in_format_of(1, 0, 1),
+    "aten._adaptive_avg_pool2d.default": copies_in_format_of(0, 0),
+    "aten._adaptive_avg_pool2d_backward.default": copies_in_format_of(1, 0, 1),
+    "aten.adaptive_max_pool2d_backward.default": copies_contiguous(0),
+    # UpSample*.cu
+    "aten.upsample_bilinear2d.vec": copies_in_format_of(0, 0),
+    "aten.upsample_bilinear2d.default": copies_in_format_of(0, 0),
+    "aten.upsample_bilinear2d_backward.default": copies_in_format_of(0, 0),
+    "aten.upsample_nearest2d.default": copies_in_format_of(0, 0),
+    "aten.upsample_nearest2d_backward.default": copies_in_format_of(0, 0),
+    "aten.upsample_bicubic2d_backward.default": copies_contiguous(0),
+    # Im2Col.cu, TensorTransformations.cu, ScanKernels.cpp
+    "aten.im2col.default": copies_contiguous(0),
+    "aten.col2im.default": copies_contiguous(0),
+    "aten.roll.default": copies_contiguous(0),
+    "aten.cumsum.default": copies_contiguous(0),
+    "aten.cumprod.default": copies_contiguous(0),
+    # Embedding.cu, Indexing.cu
+    "aten.embedding_dense_backward.default": _embedding_backward,
+    "aten.index_put.default": _index_put,
+    "aten.index_put_.default": _index_put,
+    "aten._index_put_impl_.default": _index_put,
+    "aten._unsafe_index_put.default": _index_put,
+    "aten._safe_softmax.default": _safe_softmax,
+    **ATTENTION_RULES,
+}
+
+
+def temporaries(
+    op: str, args: Arguments, outputs: Outputs, device: DeviceFacts
+) -> tuple[int, ...] | None:
+    """What an operator allocates inside, beside its outputs.
+
+    Args:
+        op: overload name such as "aten.convolution_backward.default".
+        args: positional arguments in schema order, tensors as :class:`TensorFacts`.
+        outputs: the tensors it returned.
+        device: the GPU.
+
+    Returns:
+        Bytes of each block alive at the operator's own peak; ``()`` when it is known to need
+        none; None when it is not in the tables, so unknown.
+    """
+    rule = RULES.get(op)
+    if rule is not None:
+        return rule(args, outputs, device)
+    return () if op.rpartition(".")[0] in NO_TEMPORARIES else None
+
+
+def held_workspaces(
+    op: str, args: Arguments, device: DeviceFacts
+) -> tuple[tuple[GemmLibrary, int], ...]:
+    """What a matrix product allocates at its first call on a thread and keeps until the end.
+
+    Args:
+        op: overload name.
+        args: positional arguments in schema order.
+        device: the GPU.
+
+    Returns:
+        (library, bytes) pairs; count each once for the forward and once for the backward thread.
+    """
+    library = _gemm_library(op, args)
+    if library is None:
+        return ()
+    return held_blas_workspaces(library, device.compute_capability, device.torch_version)

@@ -1,0 +1,22 @@
+"""A card as the page needs it; without torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from memfit.cards.catalogue import GPU
+
+__all__ = ["card_document"]
+
+
+def card_document(card: GPU) -> dict[str, Any]:
+    """A card as plain values for JSON; sizes in bytes."""
+    return {
+        "key": card.key,
+        "name": card.name,
+        "architecture": card.architecture,
+        "compute_capability": list(card.compute_capability),
+        "total_bytes": card.total_bytes,
+        "usable_bytes": card.usable_bytes,
+        "context_bytes": card.context_bytes,
+    }

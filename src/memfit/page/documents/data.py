@@ -1,0 +1,304 @@
+"""A source of images as plain data for the page: facts, pictures, what the loader delivers.
+
+Pictures are small PNGs inside the document; the pixels of one sample are numbers.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Container, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from memfit.data.facts.inspection import RESIZED, Inspection, inspect_dataset
+from memfit.data.facts.split_facts import SplitFacts
+from memfit.data.images.decode import Pixels, pixels_of, reading_images
+from memfit.data.loading.loader import Loader, loader
+from memfit.data.sets.dataset import Dataset, Split
+from memfit.data.sets.opening import open_dataset
+from memfit.errors import BadImage, MemfitError
+from memfit.report.data.preview import spread_samples
+
+__all__ = ["data_document"]
+
+_SCHEMA_VERSION = 1
+_SAMPLES, _DELIVERED, _BATCH = 24, 8, 64
+#: Longest sides in pixels: of a picture in a grid, and of the sample whose pixels are given.
+_THUMBNAIL, _VIEW = 48, 40
+#: Longer lists are cut; their whole length is given beside.
+_CLASSES, _LISTED = 200, 20
+#: Samples tried for each picture, should some be unreadable.
+_TRIES = 8
+_AUGMENT = ("crop=4", "flip")
+
+
+def data_document(name_or_path: str, root: str | Path | None = None) -> dict[str, Any]:
+    """Everything that the Data tab shows, as plain values for JSON.
+
+    Every image is read once.
+
+    Args:
+        name_or_path: a named set such as ``"mnist"``, or a path.
+        root: where named sets are; ``./data`` when omitted.
+
+    Raises:
+        DataError: the source cannot be found or read.
+        UsageError: options that do not exist.
+        UnknownName: neither a name nor a path.
+    """
+    dataset = open_dataset(name_or_path, root=root)
+    found = inspect_dataset(dataset)
+    channels = found.delivered.channels if found.delivered is not None else 3
+    with reading_images():
+        pictures = _pictures(dataset, channels)
+        return {
+            "schema_version": _SCHEMA_VERSION,
+            "kind": "data",
+            "name": found.name,
+            "layout": found.layout,
+            "images": found.overall.images,
+            "readable": found.overall.readable,
+            "bytes_on_disk": found.bytes_on_disk,
+            "channels": channels,
+            "shape": None if found.delivered is None else list(found.delivered.shape),
+            "splits": [_split(split) for split in found.splits],
+            "classes": _classes(found),
+            "facts": _facts(found.overall),
+            "warnings": _warnings(found),
+            "statistics": _statistics(found),
+            "samples": [_thumbnail(dataset, *picture) for picture in pictures],
+            "sample": _sample(dataset, pictures),
+            "delivered": _delivered(dataset, found),
+        }
+
+
+# -- facts -----------------------------------------------------------------------------------------
+
+
+def _split(split: SplitFacts) -> dict[str, Any]:
+    return {"name": split.name, "images": split.images, "readable": split.readable}
+
+
+def _classes(found: Inspection) -> dict[str, Any]:
+    """Samples of each class in each split; the first ones of very many."""
+    return {
+        "count": len(found.classes),
+        "names": list(found.classes[:_CLASSES]),
+        "counts": [
+            {"split": split.name, "counts": list(split.class_counts[:_CLASSES])}
+            for split in found.splits
+            if split.class_counts is not None
+        ],
+        "unlabelled": found.overall.unlabelled,
+    }
+
+
+def _facts(overall: SplitFacts) -> dict[str, Any]:
+    sizes = overall.sizes
+    return {
+        "modes": dict(overall.modes),
+        "formats": dict(overall.formats),
+        "channels": {str(count): images for count, images in overall.channels.items()},
+        "sizes": None
+        if sizes is None
+        else {
+            "smallest": list(sizes.smallest),
+            "median": list(sizes.median),
+            "largest": list(sizes.largest),
+            "vary": sizes.vary,
+        },
+    }
+
+
+def _warnings(found: Inspection) -> dict[str, Any]:
+    """Hazards, what cannot be read, what is there twice; each list with its whole length."""
+    unreadable = found.overall.unreadable
+    twice = found.duplicates
+    return {
+        "hazards": [
+            {"kind": h.kind, "key": _key(h.kind), "count": h.count, "example": h.example,
+             "usually": h.usually, "here": h.here}
+            for h in found.hazards
+        ],
+        "problems": [{"name": p.name, "reason": p.reason} for p in found.problems[:_LISTED]],
+        "problem_count": len(found.problems),
+        "unreadable": [{"name": u.name, "reason": u.reason} for u in unreadable[:_LISTED]],
+        "unreadable_count": len(unreadable),
+        "copies": dict(twice.copies),
+        "leaks": [
+            {"split": leak.split, "known_from": leak.known_from, "count": leak.count}
+            for leak in twice.leaks
+        ],
+        "mislabelled_groups": twice.mislabelled_groups,
+    }  # fmt: skip
+
+
+def _key(kind: str) -> str:
+    """A hazard's kind as the page looks up its words: small letters and figures, else ``-``."""
+    return re.sub(r"[^a-z0-9]+", "-", kind.lower())
+
+
+def _statistics(found: Inspection) -> dict[str, Any] | None:
+    known = found.statistics
+    if known is None:
+        return None
+    return {
+        "of": found.statistics_of,
+        "mean": list(known.mean),
+        "std": list(known.std),
+        "pixels": known.pixels,
+        "lowest": known.lowest,
+        "highest": known.highest,
+        "histograms": [list(histogram) for histogram in known.histograms],
+    }
+
+
+# -- pictures --------------------------------------------------------------------------------------
+
+
+def _pictures(dataset: Dataset, channels: int) -> list[tuple[int, Pixels]]:
+    """A few training images with their rows, spread over the classes, none of them twice."""
+    if not dataset.splits:
+        return []
+    split = dataset.train
+    pictures: dict[int, Pixels] = {}
+    for row in spread_samples(split, _SAMPLES):
+        pictures |= _readable(split, row, channels, pictures)
+    return list(pictures.items())
+
+
+def _readable(split: Split, row: int, channels: int, taken: Container[int]) -> dict[int, Pixels]:
+    """The image of a row; where that cannot be read, the next one that can and is not taken."""
+    for other in range(row, min(row + _TRIES, len(split))):
+        if other in taken:
+            continue
+        try:
+            return {other: pixels_of(split.image(other), channels, split.sample_name(other))}
+        except BadImage:
+            continue
+    return {}
+
+
+def _thumbnail(dataset: Dataset, row: int, pixels: Pixels) -> dict[str, Any]:
+    return _named(dataset, row, pixels) | {"png": _png(_reduced(pixels, _THUMBNAIL))}
+
+
+def _sample(dataset: Dataset, pictures: Sequence[tuple[int, Pixels]]) -> dict[str, Any] | None:
+    """One image as numbers: the one whose values differ most, channel by channel."""
+    if not pictures:
+        return None
+    row, pixels = max(pictures, key=lambda picture: _telling(picture[1]))
+    view = _reduced(pixels, _VIEW)
+    return _named(dataset, row, pixels) | {
+        "view": {
+            "height": view.shape[0],
+            "width": view.shape[1],
+            "channels": [plane.ravel().tolist() for plane in view.transpose(2, 0, 1)],
+        },
+    }
+
+
+def _named(dataset: Dataset, row: int, pixels: Pixels) -> dict[str, Any]:
+    split = dataset.train
+    return {
+        "name": split.sample_name(row),
+        "label": _class_name(dataset, split.label(row)),
+        "height": pixels.shape[0],
+        "width": pixels.shape[1],
+    }
+
+
+def _telling(pixels: Pixels) -> float:
+    """How much there is to see: contrast, and in colour how far the channels differ."""
+    values = pixels.astype(np.float32)
+    return float(values.std() + 3 * np.ptp(values, axis=2).mean())
+
+
+def _class_name(dataset: Dataset, number: int) -> str | None:
+    return dataset.classes[number] if 0 <= number < len(dataset.classes) else None
+
+
+def _reduced(pixels: Pixels, side: int) -> Pixels:
+    """Not longer than ``side``; small images keep their own pixels: ``(H, W, C)``."""
+    height, width = pixels.shape[:2]
+    scale = side / max(height, width)
+    if scale >= 1:
+        return pixels
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = np.asarray(_image(pixels).resize(size, Image.Resampling.LANCZOS))
+    return small.reshape(*small.shape[:2], -1)
+
+
+def _image(pixels: Pixels) -> Image.Image:
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+
+
+def _png(pixels: Pixels) -> str:
+    buffer = io.BytesIO()
+    _image(pixels).save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+# -- what the loader delivers ----------------------------------------------------------------------
+
+
+def _delivered(dataset: Dataset, found: Inspection) -> dict[str, Any]:
+    """The first batch as it is, and augmented; or why there is none."""
+    if found.delivered is None:
+        return _problem("unreadable", "No image can be read.")
+    channels = found.delivered.channels
+    size = RESIZED if found.delivered.height is None else found.delivered.shape[1:]
+    options: dict[str, Any] = {
+        "input_shape": (channels, *size),
+        "colour": "grey" if channels == 1 else "rgb",
+        "on_bad_image": "skip",
+        "workers": 0,
+    }
+    try:
+        plain = loader(dataset, batch_size=_BATCH, **options)
+        augmented = loader(dataset, batch_size=_BATCH, augment=_AUGMENT, **options)
+        batches = [_batch(plain), _batch(augmented)]
+    except MemfitError as error:
+        is_unlabelled = dataset.train.labels is None
+        return _problem("unlabelled" if is_unlabelled else "other", error.message)
+    words: list[list[str]] = [[], list(_AUGMENT)]
+    return {
+        "problem": None,
+        "is_resized": found.delivered.height is None,
+        "batches": [
+            {"augment": names, **batch} for names, batch in zip(words, batches, strict=True)
+        ],
+    }
+
+
+def _problem(key: str, text: str) -> dict[str, Any]:
+    """Why there is no batch: ``key`` for the page's own words, ``text`` in English."""
+    return {"problem": {"key": key, "text": text}}
+
+
+def _batch(batches: Loader) -> dict[str, Any]:
+    from memfit.data.images.conversions import denormalise
+
+    images, labels = next(islice(batches.epoch(0), 1))
+    shown = denormalise(images[:_DELIVERED], batches.mean, batches.std, to_uint8=True)
+    pictures = shown.permute(0, 2, 3, 1).numpy()
+    return {
+        "shape": list(images.shape),
+        "dtype": str(images.dtype).removeprefix("torch."),
+        "min": float(images.min()),
+        "max": float(images.max()),
+        "mean": float(images.mean()),
+        "std": float(images.std()),
+        "bytes": images.nbytes,
+        "label_shape": list(labels.shape),
+        "label_dtype": str(labels.dtype).removeprefix("torch."),
+        "label_bytes": labels.nbytes,
+        "normalised_with": {"mean": list(batches.mean), "std": list(batches.std)},
+        "pngs": [_png(_reduced(picture, _THUMBNAIL)) for picture in pictures],
+    }

@@ -1,0 +1,197 @@
+"""A plan as plain data from which the page works out every batch size and every card.
+
+The page replays the tape itself. What it cannot work out is asked here once: sizes that follow
+a library's choice (cuDNN's workspaces) are tabled at a ladder of batches.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import asdict
+from operator import attrgetter
+from typing import Any, TypeVar
+
+from memfit.cards.catalogue import gpus
+from memfit.memory.allocator.allocator import AllocatorSettings
+from memfit.memory.tape.tape import Allocation, Line, Part, Phase, Tape
+from memfit.page.documents.card import card_document
+from memfit.page.documents.command import plan_words
+from memfit.planner.options import Option
+from memfit.planner.plan import Plan
+
+__all__ = ["PAGE_SCHEMA_VERSION", "batch_ladder", "plan_document", "ruled_sizes_at"]
+
+#: Of the documents that the page reads.
+PAGE_SCHEMA_VERSION = 1
+
+#: Ladder stops beyond the densest part grow by this share.
+_GROWTH = 1.25
+_DENSE_STOPS = 40
+
+Measured = dict[str, Any]
+
+_Value = TypeVar("_Value", bound=Hashable)
+
+
+def plan_document(
+    plan: Plan,
+    *,
+    options: Sequence[Option] | None = None,
+    measured: Sequence[Measured] = (),
+    ladder: Sequence[int] | None = None,
+) -> dict[str, Any]:
+    """Everything that the page shows of a plan, as plain values for JSON.
+
+    Args:
+        plan: of a recipe, with or without a card.
+        options: ways to fit more, when they were planned.
+        measured: recorded points: dicts with ``batch_size``, ``peak_allocated_bytes``,
+            ``peak_reserved_bytes`` or None, ``total_bytes`` or None, and ``source``.
+        ladder: batches at which sizes that follow a library's choice are tabled;
+            :func:`batch_ladder` when omitted.
+
+    Returns:
+        The document; ``docs/page.md`` describes its keys.
+    """
+    from memfit.version import __version__
+
+    at = plan.at(None)
+    rate = plan.learning_rate
+    steps = batch_ladder(plan) if ladder is None else ladder
+    return {
+        "schema_version": PAGE_SCHEMA_VERSION,
+        "kind": "plan",
+        "memfit_version": __version__,
+        "torch_version": _torch_version(),
+        "python_version": platform.python_version(),
+        "model": {"name": plan.model_name, "parameters": plan.parameter_count},
+        "recipe": plan.recipe.to_dict(),
+        "input_shape": list(plan.step.batch.inputs.shape),
+        "command": plan_words(plan.recipe),
+        "gpu": None if plan.gpu is None else card_document(plan.gpu),
+        "card": card_document(plan.card),
+        "cards": [card_document(card) for card in gpus().values()],
+        "batch_size": at.batch_size,
+        "accumulation": plan.accumulation,
+        "safety": plan.recipe.safety,
+        "fits": plan.fits,
+        "max_batch_size": plan.max_batch_size,
+        "recommended_batch_size": plan.recommended_batch_size,
+        "learning_rate": None if rate is None else asdict(rate),
+        "assumptions": [asdict(a) | {"text": a.text} for a in plan.stated_assumptions],
+        "unsupported": plan.unsupported,
+        "allocator": _allocator(AllocatorSettings.parse(plan.recipe.allocator)),
+        "is_affine": plan.is_affine,
+        "tape": _affine_tape(plan, steps),
+        "traced": {str(n): _whole_tape(tape) for n, tape in sorted(plan.traced_tapes.items())},
+        "options": None if options is None else [asdict(option) for option in options],
+        "measured": list(measured),
+    }
+
+
+def batch_ladder(plan: Plan) -> list[int]:
+    """Batches worth asking a library about: dense up to what fits, then ever wider apart.
+
+    Up to 8 each one, then multiples of 8 and more; the planned, the largest and the recommended
+    batch are among them.
+    """
+    named = {plan.at(None).batch_size, plan.max_batch_size or 1, plan.recommended_batch_size or 1}
+    dense_to = max(256, *(2 * batch for batch in named))
+    apart = max(8, -(-dense_to // _DENSE_STOPS // 8) * 8)
+    ladder = {*range(1, 9), *range(16, dense_to + 1, apart), *named}
+    last = max(ladder)
+    while last < 16 * dense_to:
+        last = int(last * _GROWTH) // 8 * 8
+        ladder.add(last)
+    return sorted(ladder - {0})
+
+
+def ruled_sizes_at(plan: Plan, batch_size: int) -> list[int]:
+    """What a library would take at a batch: bytes for each entry of ``tape["ruled"]``.
+
+    Args:
+        plan: that the document is of.
+        batch_size: any micro-batch.
+    """
+    affine = plan.affine_tape
+    ruled = () if affine is None else affine.ruled
+    return [rule.size_bytes(line.at(batch_size)) for rule, line, _ in ruled]
+
+
+def _affine_tape(plan: Plan, ladder: Sequence[int]) -> dict[str, Any] | None:
+    affine = plan.affine_tape
+    if affine is None:
+        return None
+    columns = [ruled_sizes_at(plan, batch) for batch in ladder]
+    ruled = [
+        {"allocations": list(numbers), "bytes": [column[index] for column in columns]}
+        for index, (_, _, numbers) in enumerate(affine.ruled)
+    ]
+    return _tape(affine.tape, affine.sizes, affine.shapes) | {
+        "ruled": {"batches": list(ladder), "entries": ruled}
+    }
+
+
+def _whole_tape(tape: Tape) -> dict[str, Any]:
+    sizes = Line(tuple(tape.sizes_bytes), (0,) * len(tape.allocations))
+    shapes = [Line(a.shape, (0,) * len(a.shape)) for a in tape.allocations]
+    return _tape(tape, sizes, shapes) | {"ruled": {"batches": [], "entries": []}}
+
+
+def _tape(tape: Tape, sizes: Line, shapes: Iterable[Line]) -> dict[str, Any]:
+    """Columns of a tape; ``operator``, ``module`` and ``dtype`` count into ``strings``."""
+    strings, string_columns = _interned(
+        [column(allocation) for allocation in tape.allocations]
+        for column in (_operator, attrgetter("module"), attrgetter("dtype"))
+    )
+    shape_table, (shape_column,) = _interned([[_pairs(line) for line in shapes]])
+    return {
+        "parts": [str(part) for part in _PARTS],
+        "phases": [str(phase) for phase in _PHASES],
+        "strings": strings,
+        "shapes": [[list(pair) for pair in shape] for shape in shape_table],
+        "part": [_PARTS.index(a.part) for a in tape.allocations],
+        "phase": [_PHASES.index(a.phase) for a in tape.allocations],
+        "step": [a.step for a in tape.allocations],
+        "operator": string_columns[0],
+        "module": string_columns[1],
+        "dtype": string_columns[2],
+        "shape": shape_column,
+        "constant": list(sizes.constants),
+        "slope": list(sizes.slopes),
+        "events": list(tape.events),
+        "marks": [[m.position, m.step, _PHASES.index(m.phase)] for m in tape.marks],
+    }
+
+
+def _interned(columns: Iterable[Sequence[_Value]]) -> tuple[list[_Value], list[list[int]]]:
+    numbers: dict[_Value, int] = {}
+    counted = [[numbers.setdefault(value, len(numbers)) for value in c] for c in columns]
+    return list(numbers), counted
+
+
+def _operator(allocation: Allocation) -> str:
+    return allocation.operator.removesuffix(".default")
+
+
+def _pairs(line: Line) -> tuple[tuple[int, int], ...]:
+    return tuple(zip(line.constants, line.slopes, strict=True))
+
+
+def _allocator(settings: AllocatorSettings) -> dict[str, Any]:
+    """The settings as the page's allocator takes them."""
+    divisions = settings.divisions_by_interval()
+    return asdict(settings) | {
+        "roundup_power2_divisions": None if divisions is None else list(divisions)
+    }
+
+
+def _torch_version() -> str:
+    import torch
+
+    return str(torch.__version__)
+
+
+_PARTS: tuple[Part, ...] = tuple(p for p in Part if p not in (Part.CACHE, Part.CONTEXT))
+_PHASES: tuple[Phase, ...] = tuple(Phase)

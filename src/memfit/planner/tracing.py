@@ -1,0 +1,190 @@
+"""A usual training loop on the virtual GPU: with the lifetimes that its variables really have."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from memfit.cards.catalogue import GPU
+from memfit.data.loading.loader import loader
+from memfit.errors import MemfitError, UsageError
+from memfit.memory.allocator.allocator import AllocatorSettings
+from memfit.memory.recording.recorder import Recorder
+from memfit.memory.recording.virtual_gpu import VirtualGPU
+from memfit.memory.tape.tape import Tape
+from memfit.models import BuiltModel
+from memfit.recipe.precision import weights_dtype
+from memfit.recipe.recipe import Recipe
+from memfit.step.batch import (
+    BatchSpec,
+    TensorSpec,
+    call_model,
+    input_spec,
+    loaded_batch,
+    logits_of,
+    target_of,
+)
+from memfit.step.failures import explain
+from memfit.step.loop import (
+    MetaScaler,
+    Place,
+    autocast_of,
+    no_collection,
+    training_loop,
+)
+from memfit.step.prepare import prepare_model
+
+__all__ = ["TrainingStep"]
+
+_META = torch.device("meta")
+
+
+class TrainingStep:
+    """The training step of a recipe, ready to be traced at any micro-batch.
+
+    Args:
+        recipe: what decides memory.
+        built: the model on the meta device; it is prepared in place (precision, memory format,
+            frozen parameters, checkpointing).
+        gpu: the card to play.
+        target: the labels of one sample, where they are known; else the model is run once to see.
+        watch: told of every trace that begins: its micro-batch, and the recorder at work.
+
+    Attributes:
+        is_tokens: the model reads token numbers.
+
+    Raises:
+        StepError: the model does not run on the input.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        built: BuiltModel,
+        gpu: GPU,
+        target: TensorSpec | None = None,
+        *,
+        watch: Callable[[int, Recorder], None] | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.gpu = gpu
+        self.model = built.module
+        self.unsupported: dict[str, str] = {}
+        self.unknown_temporaries: set[str] = set()
+        self._watch = watch
+        self.is_tokens = recipe.input_ids is not None or built.kind == "token"
+        self.checkpointed_blocks = prepare_model(self.model, recipe)
+        self.batch = self._batch_spec(built, target)
+
+    # -- preparation ---------------------------------------------------------------------------
+
+    def _batch_spec(self, built: BuiltModel, target: TensorSpec | None) -> BatchSpec:
+        recipe = self.recipe
+        shape = recipe.input_shape or built.default_input_shape
+        dtype = weights_dtype(recipe.precision)
+        length = recipe.input_ids
+        if self.is_tokens and length is None:
+            if shape is None or len(shape) != 1:
+                raise UsageError("This model reads tokens.", hint="Pass input_ids=LENGTH.")
+            length = shape[0]
+        inputs = input_spec(None if length else shape, length, dtype)
+        if recipe.data is not None:
+            return self._loaded_batch(recipe.but(input_shape=shape))
+        spec = BatchSpec(
+            inputs,
+            target or TensorSpec((), torch.int64),
+            is_tokens=self.is_tokens,
+            channels_last=recipe.memory_format == "nhwc",
+        )
+        if target or recipe.loss is not None or recipe.step is not None:
+            return spec
+        return BatchSpec(spec.inputs, self._probe_target(spec), spec.is_tokens, spec.channels_last)
+
+    def _loaded_batch(self, recipe: Recipe) -> BatchSpec:
+        """The loader's batch; shares of classes are as many as the model has outputs."""
+        self.batch = loaded_batch(made := loader(recipe))
+        if made.augmentation.mixes and (self.output_classes() or 0) > len(made.classes):
+            return loaded_batch(loader(recipe.but(num_classes=self.output_classes())))
+        return self.batch
+
+    def _probe_target(self, spec: BatchSpec) -> TensorSpec:
+        """Run forward once, unrecorded, to see what the labels must look like."""
+        gpu = VirtualGPU(self.gpu, attention=self.recipe.attention)
+        with gpu, torch.no_grad(), self._named_errors(gpu):
+            gpu.adopt(self.model)
+            inputs, _ = spec.make(2, _META)
+            with autocast_of(self.recipe, "cuda"):
+                return target_of(call_model(self.model, inputs, is_tokens=self.is_tokens))
+
+    def accumulating(self) -> TrainingStep:
+        """The same step of the same model with two micro-batches; a third is like the second."""
+        other = copy.copy(self)
+        other.recipe = self.recipe.but(accumulation=2, global_batch=None)
+        return other
+
+    def output_classes(self) -> int | None:
+        """How many scores the model gives for a sample; None where it is not known.
+
+        Raises:
+            StepError: the model does not run on the input.
+        """
+        if self.recipe.loss is not None or self.recipe.step is not None:
+            return None
+        gpu = VirtualGPU(self.gpu, attention=self.recipe.attention)
+        with gpu, torch.no_grad(), self._named_errors(gpu):
+            gpu.adopt(self.model)
+            inputs = self.batch.inputs.make(2, _META)
+            with autocast_of(self.recipe, "cuda"):
+                output = call_model(self.model, inputs, is_tokens=self.is_tokens)
+                return logits_of(output).shape[1]
+
+    # -- the trace -----------------------------------------------------------------------------
+
+    def trace(self, micro_batch: int, steps: int = 2) -> Tape:
+        """The tape of some optimizer steps at a micro-batch.
+
+        Raises:
+            InputShapeError: a module does not accept what it is given.
+            NotTraceable: a value that only a real run knows was asked for.
+            StepError: the step raised.
+        """
+        recipe = self.recipe
+        settings = AllocatorSettings.parse(recipe.allocator)
+        gpu = VirtualGPU(
+            self.gpu,
+            attention=recipe.attention,
+            cudnn_benchmark=recipe.cudnn_benchmark,
+            settings=settings,
+        )
+        try:
+            if self._watch is not None:
+                self._watch(micro_batch, gpu.recorder)
+            with no_collection(), gpu, self._named_errors(gpu):
+                gpu.adopt(self.model)
+                self._loop(gpu, micro_batch, steps)
+                tape = gpu.tape
+        finally:
+            self.model.zero_grad(set_to_none=True)
+        self.unsupported |= gpu.unsupported
+        self.unknown_temporaries |= gpu.unknown_temporaries
+        return tape
+
+    def _loop(self, gpu: VirtualGPU, micro_batch: int, steps: int) -> None:
+        place = Place(_META, "cuda", gpu.recorder, self.batch.make, MetaScaler)
+        for _ in training_loop(
+            self.recipe, self.model, place, micro_batch, steps, is_tokens=self.is_tokens
+        ):
+            pass
+
+    @contextmanager
+    def _named_errors(self, gpu: VirtualGPU) -> Iterator[None]:
+        """Say which module and operator an error of torch belongs to."""
+        try:
+            yield
+        except MemfitError:
+            raise
+        except Exception as error:  # whatever the model's own code raises
+            raise explain(error, gpu) from error

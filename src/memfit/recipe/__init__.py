@@ -1,0 +1,1 @@
+"""The recipe: everything that decides what a training step needs."""

@@ -1,0 +1,70 @@
+"""Cards as tables: what they are, and what fits them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.table import Table
+
+from memfit.cards.catalogue import GPU
+from memfit.planner.verdict import CardFit
+from memfit.report.console.terminal import marks_of, shorten
+from memfit.units import format_bytes
+
+__all__ = ["card_fits_table", "render_gpus"]
+
+
+def card_fits_table(cards: Iterable[CardFit]) -> Table:
+    """One row a card: its memory, the largest and the recommended micro-batch."""
+    table = _plain_table()
+    table.add_column("card", no_wrap=True)
+    for title in ("usable", "largest", "recommended"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for card in cards:
+        table.add_row(
+            card.gpu.key,
+            format_bytes(card.gpu.usable_bytes),
+            f"{card.max_batch_size:,}" if card.max_batch_size else "does not fit",
+            f"{card.recommended_batch_size:,}" if card.recommended_batch_size else "none",
+        )
+    return table
+
+
+def render_gpus(cards: Iterable[GPU], console: Console) -> Table:
+    """The catalogue; narrow terminals get the columns that decide what fits.
+
+    Args:
+        cards: in the order to show.
+        console: where it will be printed: speed and size from 78 columns on, the memory that CUDA
+            reports from 92, names from 112.
+    """
+    width, marks = console.width, marks_of(console)
+    fast, total, named = width >= 78, width >= 92, width >= 112
+    table = _plain_table()
+    table.add_column("key", no_wrap=True)
+    if named:
+        table.add_column("name", no_wrap=True)
+    table.add_column("architecture", no_wrap=True)
+    titles = [*(["memory"] if total else []), "usable", "context"]
+    for title in (*titles, *(("SMs", "bandwidth") if fast else ())):
+        table.add_column(title, justify="right", no_wrap=True)
+    for card in cards:
+        table.add_row(
+            card.key,
+            *([shorten(card.name.removeprefix("NVIDIA "), width - 88, marks)] if named else []),
+            card.architecture,
+            *([format_bytes(card.total_bytes)] if total else []),
+            format_bytes(card.usable_bytes),
+            format_bytes(card.context_bytes),
+            *([f"{card.multiprocessors}", _bandwidth(card)] if fast else []),
+        )
+    return table
+
+
+def _bandwidth(card: GPU) -> str:
+    return f"{card.bandwidth_gb_per_s:,.0f} GB/s"
+
+
+def _plain_table() -> Table:
+    return Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")

@@ -1,0 +1,1 @@
+"""A run in words, while it goes on and when it is done."""

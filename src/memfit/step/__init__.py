@@ -1,0 +1,1 @@
+"""The training step: planned, measured and trained alike."""

@@ -1,0 +1,1 @@
+"""What a study measures: gradients, noise, speed, memory."""

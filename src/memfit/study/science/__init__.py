@@ -1,0 +1,1 @@
+"""The arithmetic of batch sizes: noise scale, trade-off, rules, intervals."""

@@ -1,0 +1,1 @@
+"""One training run of a study after the other."""

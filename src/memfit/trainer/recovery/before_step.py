@@ -1,0 +1,147 @@
+"""What a step changes before the optimizer's turn, kept so that it can be as if it never began."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Buffers", "Gradients", "RandomState"]
+
+
+class RandomState:
+    """PyTorch's random state on the CPU and on CUDA devices; Python's and NumPy's are not touched.
+
+    Args:
+        devices: those whose generator a step draws from; only CUDA devices have one to keep here.
+    """
+
+    def __init__(self, devices: Iterable[torch.device]) -> None:
+        self._cpu = torch.get_rng_state()
+        cuda = {device for device in devices if device.type == "cuda"}
+        self._cuda = {device: torch.cuda.get_rng_state(device) for device in cuda}
+
+    def restore(self) -> None:
+        """Draw again what was drawn since."""
+        torch.set_rng_state(self._cpu)
+        for device, state in self._cuda.items():
+            torch.cuda.set_rng_state(state, device)
+
+
+@dataclass(slots=True)
+class _Kept:
+    """A gradient that was there before; ``copy`` is None when it was all zeros."""
+
+    gradient: Tensor
+    copy: Tensor | None
+
+
+class Gradients:
+    """The gradients as they were before a step.
+
+    ``None`` (the usual case) and all zeros cost nothing: they are set back to that. Others are
+    copied to the host, so the device needs no room for a second set; that is slow for a large
+    model, and needed only by people who call
+    :meth:`~memfit.trainer.recovery.transaction.Fitting.backward` several times for one step.
+
+    Args:
+        parameters: whose gradients.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor]) -> None:
+        self._kept: list[tuple[Tensor, _Kept | None]] = []
+        parameters = list(parameters)
+        are_zeros = _are_zeros([p.grad for p in parameters if p.grad is not None])
+        for parameter in parameters:
+            gradient = parameter.grad
+            if gradient is None:
+                self._kept.append((parameter, None))
+                continue
+            copy = None if are_zeros else gradient.detach().to("cpu", copy=True)
+            self._kept.append((parameter, _Kept(gradient, copy)))
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put them back: the same tensors with the same values, or None."""
+        for parameter, kept in self._kept:
+            if kept is None:
+                parameter.grad = None
+                continue
+            if kept.copy is None:
+                kept.gradient.zero_()
+            else:
+                kept.gradient.copy_(kept.copy)
+            parameter.grad = kept.gradient
+
+
+@torch.no_grad()
+def _are_zeros(gradients: list[Tensor]) -> bool:
+    """Whether there is nothing but zeros; one synchronisation for a GPU."""
+    if any(gradient.layout is not torch.strided for gradient in gradients):
+        return False
+    filled = [gradient for gradient in gradients if gradient.numel()]
+    try:
+        return not filled or float(nn.utils.get_total_norm(filled, math.inf)) == 0.0
+    except torch.OutOfMemoryError:  # no room for the norms: nothing may be missed
+        return False
+
+
+class Buffers:
+    """A model's buffers (BatchNorm's running statistics) with a shadow of each.
+
+    All buffers are kept, constant ones too: what a kernel writes into is not always to be seen
+    (BatchNorm's do not raise the tensor's version). The shadows are made once, beside the buffers,
+    so restoring allocates nothing.
+
+    Args:
+        model: whose buffers.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._is_known = False
+        self._places: list[tuple[dict[str, Tensor | None], str]] = []
+        self._tensors: list[Tensor] = []
+        self._groups: list[tuple[list[Tensor], list[Tensor]]] = []  # of one dtype and device
+        self._find()
+
+    @torch.no_grad()
+    def save(self) -> None:
+        """Copy the buffers into their shadows."""
+        self._find()
+        for tensors, shadows in self._groups:
+            torch._foreach_copy_(shadows, tensors)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Copy the shadows back into the same tensors, and put these back where they were."""
+        for (home, name), tensor in zip(self._places, self._tensors, strict=True):
+            home[name] = tensor
+        for tensors, shadows in self._groups:
+            torch._foreach_copy_(tensors, shadows)
+
+    def _find(self) -> None:
+        """Look where the buffers are; new shadows when the model was moved or changed."""
+        known = zip(self._places, self._tensors, strict=True)
+        if self._is_known and all(home.get(name) is tensor for (home, name), tensor in known):
+            return
+        self._is_known = True
+        places = [
+            (module._buffers, name, tensor)
+            for module in self._model.modules()
+            for name, tensor in module._buffers.items()
+            if tensor is not None
+        ]
+        tensors = [tensor for _, _, tensor in places]
+        self._places = [(home, name) for home, name, _ in places]
+        self._tensors = tensors
+        groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = defaultdict(list)
+        for tensor in tensors:
+            groups[tensor.device, tensor.dtype].append(tensor)
+        self._groups = [
+            (group, [torch.empty_like(tensor) for tensor in group]) for group in groups.values()
+        ]

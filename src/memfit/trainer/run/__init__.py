@@ -1,0 +1,1 @@
+"""A run: its folder, its beginning, its end, and what it tells."""

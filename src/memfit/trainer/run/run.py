@@ -1,0 +1,432 @@
+"""A run: a recipe trained to its end in a folder of its own, whatever happens on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from memfit.data.loading.loader import Loader, loader
+from memfit.errors import DoesNotFit, MemfitError, UsageError
+from memfit.recipe.recipe import Recipe, example_recipe
+from memfit.trainer.ranks.ranks import Ranks
+from memfit.trainer.ranks.shard import CannotRedo, check_shardable, plan_of_shards
+from memfit.trainer.recovery.optimizer_state import allocate_state
+from memfit.trainer.recovery.out_of_memory import is_out_of_memory, let_go, preparing, release
+from memfit.trainer.recovery.recover import recover
+from memfit.trainer.recovery.transaction import MicroBatchEvent
+from memfit.trainer.run.interruption import Interruption
+from memfit.trainer.run.listener import Beginning, Listener
+from memfit.trainer.run.notes import notes_of
+from memfit.trainer.run.opening import opened_run
+from memfit.trainer.run.pace import Pace
+from memfit.trainer.run.resolve import resolved
+from memfit.trainer.run.run_folder import RunFolder
+from memfit.trainer.run.summary import RunResult, summarise
+from memfit.trainer.step.backends import backends_of
+from memfit.trainer.step.devices import RunDevice, choose_device
+from memfit.trainer.step.evaluation import Evaluation, evaluate
+from memfit.trainer.step.ingredients import Ingredients, prepare_ingredients
+from memfit.trainer.step.micro_batches import even_sizes, sizes_that_fit
+from memfit.trainer.step.training import NonFiniteLoss, StepResult, Training
+
+__all__ = ["RunResult", "train"]
+
+#: About so many lines of training steps are written, however long the run.
+_METRIC_LINES = 5000
+
+
+def train(
+    recipe: Recipe | None = None,
+    *,
+    name: str | None = None,
+    runs: Path | str = "runs",
+    resume: Path | str | None = None,
+    device: str = "auto",
+    memory_bytes: int | None = None,
+    listener: Listener | None = None,
+    command: Sequence[str] = (),
+    **options: Any,
+) -> RunResult:
+    """Train a recipe, with the micro-batch that its plan says fits.
+
+    Args:
+        recipe: what to train; the built-in ``cnn`` on ``shapes`` when omitted. Not needed to
+            resume, unless it holds code of yours.
+        name: of the run's folder; made of date, model and data when omitted.
+        runs: the folder of all runs.
+        resume: a run's folder to go on with.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+        memory_bytes: play a smaller device.
+        listener: is told what happens.
+        command: what was typed, for the run's record.
+        **options: fields of :class:`~memfit.Recipe`.
+
+    Raises:
+        MemfitError: see :mod:`memfit.errors`; nothing that was reached is lost.
+
+    Example:
+        >>> import memfit
+        >>> data = "shapes,train=256,test=64,size=16"
+        >>> result = memfit.train(data=data, epochs=1)  # doctest: +SKIP
+        >>> result.evaluation.accuracy  # doctest: +SKIP
+    """
+    listener = listener or Listener()
+    if recipe is None and resume is None:
+        recipe = example_recipe(**options)
+    elif recipe is not None:
+        recipe = recipe.but(**options)
+    elif options.keys() - {"shard"}:
+        raise UsageError(f"A run is resumed as it began; {', '.join(options)} cannot change.")
+    place = choose_device(device, memory_bytes)
+    with Ranks.join(place.device) as ranks:
+        told = listener if ranks.is_first else Listener()
+        with place.limits(), opened_run(
+            recipe,
+            name=name,
+            runs=Path(runs),
+            resume=None if resume is None else Path(resume),
+            command=command,
+            ranks=ranks,
+            on_damaged=lambda path, reason: told.note(f"{path.name} is not used: {reason}."),
+            shard=options.get("shard"),
+        ) as opened, backends_of(opened[1], place.device):  # fmt: skip
+            with preparing():
+                run = _Run(*opened, place, ranks, told)
+            return run.go()
+
+
+class _Run:
+    """One process of a run."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        recipe: Recipe,
+        state: dict[str, Any] | None,
+        place: RunDevice,
+        ranks: Ranks,
+        listener: Listener,
+    ) -> None:
+        self.folder, self.place, self.ranks = folder, place, ranks
+        self.listener = listener
+        self.plan, self.recipe = resolved(
+            recipe, place.card, keeps_gradients=ranks.are_many and not recipe.shard
+        )
+        self.loader = loader(self.recipe, rank=ranks.rank, world_size=ranks.world_size)
+        self.test = self._test_loader()
+        self.total_steps = self.recipe.steps or self.recipe.epochs * len(self.loader)
+        if recipe.shard and ranks.are_many:
+            check_shardable(recipe, place.memory_bytes, place.device)
+        self.ingredients: Ingredients = prepare_ingredients(self.recipe, place.device, ranks)
+        sizes = self.sizes = self._sizes()
+        step = 0 if state is None else state["step"]
+        ranks.check_same(
+            number_of_images=len(self.loader.split), step=step,
+            mean=self.loader.mean, std=self.loader.std, classes=self.loader.classes,
+        )  # fmt: skip
+        self.training = Training(
+            self.ingredients, self.loader, self.total_steps, sizes,
+            ranks=ranks, on_event=self._changed_micro_batch, release_cache=place.release_cache,
+        )  # fmt: skip
+        self.evaluating = recover(even_sizes(2 * sizes[0]), release_cache=place.release_cache)
+        self.epoch, self.position = 0, 0
+        self.best: float | None = None
+        self.best_step: int | None = None
+        self.without_better = 0
+        self.last: Evaluation | None = None
+        self.pace = Pace(folder.pace, self.plan, place)
+        self._told: set[str] = set()
+        self.skipped: set[tuple[str, str]] = set()
+        self._adopt()
+        self.is_resumed = state is not None
+        if state is not None:
+            self._load(state)
+
+    # -- from start to end -------------------------------------------------------------------------
+
+    def go(self) -> RunResult:
+        """Train to the end, or until a signal says stop."""
+        self._begin()
+        with Interruption() as interruption:
+            try:
+                self._train(interruption)
+            except CannotRedo as error:
+                raise self._smaller_next_time(error) from None
+            except (NonFiniteLoss, DoesNotFit) as error:
+                is_sound = not isinstance(error, NonFiniteLoss) or error.weights_are_finite
+                is_shared = isinstance(error, NonFiniteLoss) or not self.ranks.are_many
+                if is_sound and is_shared:
+                    self._save()  # all is as it was before the step
+                self._set_status("stopped")
+                raise
+        status: Literal["finished", "stopped"] = "finished" if self._is_done else "stopped"
+        if self.last is None and self.test is not None and self._is_done:  # resumed at its end
+            self.last = evaluate(self.ingredients, self.test, self.evaluating, self.ranks)
+        summary = summarise(
+            self.plan, self.training, self.last, self.best, self.place, self.loader,
+            len(self.skipped),
+        )  # fmt: skip
+        if self.ranks.is_first:
+            self.folder.write_json("summary.json", summary | {"status": status})
+        self._set_status(status)
+        self.listener.ended()
+        return RunResult(self.folder.path, status, self.training.step, self.last, summary)
+
+    def _train(self, interruption: Interruption) -> None:
+        while not self._is_done:
+            try:
+                self._train_epoch(interruption)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                let_go(error)
+                message = str(error).partition("\n")[0]
+            else:
+                if self.ranks.any(interruption.is_asked, self.place.device):
+                    return
+                continue
+            self._go_back(message)
+
+    def _train_epoch(self, interruption: Interruption) -> None:
+        left = self.total_steps - self.training.step
+        for batch in islice(self.loader.batches(self.epoch, self.position), left):
+            if (result := self.training.take_step(batch)) is not None:
+                self._note_step(result)
+            self.position = min(batch.position + self.loader.batch_size, len(self.loader.split))
+            if self.ranks.any(interruption.is_asked, self.place.device):
+                interruption.is_asked = True
+                self._save()
+                return
+            every = self.recipe.checkpoint_every
+            if every is not None and self.training.step % every == 0:
+                self._save()
+        self._finish_epoch()
+
+    def _finish_epoch(self) -> None:
+        """Evaluate, then save: an epoch counts as done once its evaluation is in a checkpoint."""
+        found, is_best, epoch = None, False, self.epoch + 1
+        due = epoch % self.recipe.evaluate_every == 0 or self.training.step >= self.total_steps
+        if self.test is not None and due:
+            found = evaluate(self.ingredients, self.test, self.evaluating, self.ranks)
+            is_best = self._note_evaluation(found, epoch)
+        self.listener.finished_epoch(self.training.step, epoch, found, is_best)
+        self.epoch, self.position = epoch, 0
+        self._save(is_best)
+
+    @property
+    def _is_done(self) -> bool:
+        patience = self.recipe.early_stopping
+        stopped_early = patience is not None and self.without_better >= patience
+        # batches of nothing but unreadable images take no step
+        is_over = self.recipe.steps is None and self.epoch >= self.recipe.epochs
+        has_all = self.training.step >= self.total_steps or is_over
+        return self.position == 0 and (has_all or stopped_early)
+
+    def _note_evaluation(self, found: Evaluation, epoch: int) -> bool:
+        """Whether it is the best so far."""
+        is_best = self.best is None or found.accuracy > self.best
+        if is_best:
+            self.best, self.best_step = found.accuracy, self.training.step
+        self.without_better = 0 if is_best else self.without_better + 1
+        self.last = found
+        record = {"loss": found.loss, "accuracy": found.accuracy}
+        self._write({"event": "evaluation", "epoch": epoch, **record})
+        return is_best
+
+    # -- the folder --------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        if self.ranks.is_first:
+            if not self.is_resumed:
+                self.folder.write_recipe(self.recipe.to_dict())
+                self.folder.write_json("plan.json", self.plan.to_dict())
+            self.folder.rewind(self.training.step, evaluated=self.position == 0)
+        self.listener.began(
+            Beginning(
+                run=self.folder.path,
+                plan=self.plan,
+                device=self.place.name,
+                step=self.training.step,
+                total_steps=self.total_steps,
+                steps_per_epoch=len(self.loader),
+                global_batch=min(self.loader.batch_size, len(self.loader.split)),
+                micro_batch=self.training.fitting.size,
+                world_size=self.ranks.world_size,
+                learning_rate=self.training.peak_rate,
+                memory_bytes=self.place.memory_bytes,
+            )
+        )
+        for note in (
+            *self.ingredients.notes,
+            *notes_of(self.loader, self.test, self.ingredients.model, self.ranks),
+        ):
+            self.listener.note(note)
+        if not self.is_resumed:
+            self._save()
+        if self.ranks.is_first:
+            self.pace.start(self.training.step, self.total_steps)
+
+    def _save(self, is_best: bool = False) -> None:
+        if not self.training.is_finite():
+            return  # the next step's loss tells; older checkpoints are sound
+        state = self.training.state_dict()
+        self._note_skipped()
+        if not self.ranks.is_first:
+            self.ranks.wait()
+            return
+        progress = {
+            "epoch": self.epoch,
+            "position": self.position,
+            "best": self.best,
+            "best_step": self.best_step,
+            "without_better": self.without_better,
+        }
+        path = self.folder.save_checkpoint(
+            self.training.step,
+            {
+                **state,
+                "progress": progress,
+                "skipped": sorted(self.skipped),
+                "recipe": self.recipe.to_dict(),
+                "classes": list(self.loader.classes),
+            },
+            is_best,
+        )
+        if self.skipped:
+            self.folder.write_skipped(sorted(self.skipped))
+        self.listener.saved(path)
+        self.ranks.wait()
+
+    def _note_skipped(self) -> None:
+        """Images that were left out, of all ranks and all splits."""
+        if self.recipe.on_bad_image != "skip":
+            return
+        loaders = [self.loader] if self.test is None else [self.loader, self.test]
+        own = {(p.name, p.reason) for each in loaders for p in each.unreadable.values()}
+        self.skipped |= {item for each in self.ranks.gather(own) for item in each}
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self.skipped |= {(name, reason) for name, reason in state["skipped"]}
+        progress = state["progress"]
+        self.training.load_state_dict(state)
+        self.epoch, self.position = progress["epoch"], progress["position"]
+        self.best, self.without_better = progress["best"], progress["without_better"]
+        self.best_step = progress["best_step"]
+        if self.ranks.is_first and self.best_step is not None:
+            self.folder.checkpoints.name_best(self.best_step)  # killed before it was named?
+
+    def _go_back(self, message: str) -> None:
+        """Memory ran out in the optimizer's step, which cannot be undone: to the checkpoint."""
+        failed_at = self.training.step
+        release(self.place.release_cache)
+        path, state = self.folder.checkpoints.newest()
+        self._load(state)
+        if self.ranks.is_first:
+            self.folder.rewind(self.training.step, evaluated=self.position == 0)
+        if self._went_back_at == failed_at:
+            raise DoesNotFit(
+                f"The optimizer's step does not fit: {message}",
+                hint="fused=true needs no temporaries: --optimizer adamw,fused=true.",
+            )
+        self._went_back_at = failed_at
+        self.listener.note(
+            f"Memory ran out in the optimizer's step {failed_at + 1}: back to {path.name}."
+        )
+
+    _went_back_at: int | None = None
+
+    def _smaller_next_time(self, error: CannotRedo) -> MemfitError:
+        """Leave word for the next start of a sharded run: whoever failed writes it."""
+        smaller = next((size for size in self.sizes if size < error.size), None)
+        if smaller is None:
+            return DoesNotFit(f"Memory ran out in {error.where}, with a micro-batch of 1.")
+        word = {"largest": smaller, "world_size": self.ranks.world_size}
+        self.folder.write_json("micro_batch.json", word)
+        hint = (
+            f"Go on with --resume {self.folder.path}; torchrun --max-restarts 10 does it by itself."
+        )
+        return CannotRedo(error.where, error.size, smaller, hint)
+
+    def _set_status(self, status: Literal["finished", "stopped"]) -> None:
+        if self.ranks.is_first:
+            self.folder.set_status(status)
+
+    def _write(self, record: dict[str, Any]) -> None:
+        if self.ranks.is_first:
+            self.folder.metrics.append({"step": self.training.step, **record})
+
+    # -- events ------------------------------------------------------------------------------------
+
+    def _note_step(self, result: StepResult) -> None:
+        for note in (self.training.fitting.note, self.training.note):
+            if note is not None and note not in self._told:
+                self._told.add(note)
+                self.listener.note(note)
+        self.pace.count(result)
+        if result.step % max(1, self.total_steps // _METRIC_LINES) == 0:
+            self._write(
+                {
+                    "event": "step",
+                    "epoch": self.epoch,
+                    "loss": result.loss,
+                    "learning_rate": result.learning_rate,
+                    "micro_batch": result.micro_batch,
+                }
+            )
+            if self.ranks.is_first:
+                self.pace.write(result)
+        self.listener.took_step(result, self.place.reserved_bytes)
+
+    def _changed_micro_batch(self, event: MicroBatchEvent) -> None:
+        predicted = self.plan.at(event.from_size).peak_reserved_bytes
+        self._write(
+            {
+                "event": "micro-batch",
+                "step": self.training.step + 1,  # the one that is under way
+                "phase": event.phase,
+                "from": event.from_size,
+                "to": event.to_size,
+                "message": event.message,
+                "predicted_bytes": predicted,
+                "limit_bytes": self.place.memory_bytes,
+            }
+        )
+        self.listener.changed_micro_batch(event)
+
+    # -- preparation -------------------------------------------------------------------------------
+
+    def _test_loader(self) -> Loader | None:
+        test = self.recipe.data.test
+        if test is None or test.labels is None or not len(test):
+            return None
+        return loader(
+            self.recipe, test.name, rank=self.ranks.rank, world_size=self.ranks.world_size
+        )
+
+    def _sizes(self) -> list[int]:
+        share = -(-min(self.loader.batch_size, len(self.loader.split)) // self.ranks.world_size)
+        model, plan = self.ingredients.model, self.plan
+        if self.ingredients.is_sharded and plan.gpu is not None:
+            plan = plan_of_shards(plan, model, self.ranks.world_size)
+        sizes = sizes_that_fit(plan, share, self.place.memory_bytes)
+        if sizes[0] < share:  # gradients then stay through the next forward
+            self.plan = plan = self.plan.accumulating()
+            sizes = sizes_that_fit(plan, share, self.place.memory_bytes)
+        largest = min(self.ranks.gather(sizes[0]))
+        if self.ingredients.is_sharded and (self.folder.path / "micro_batch.json").exists():
+            word = self.folder.read_json("micro_batch.json")
+            if word["world_size"] == self.ranks.world_size:
+                largest = min(largest, word["largest"])
+        return self.ranks.from_first([size for size in sizes if size <= largest] or [largest])
+
+    def _adopt(self) -> None:
+        """The optimizer's state is made now, so that its step cannot be what runs out of memory."""
+        allocate_state(self.ingredients.optimizer)
+        if (budget := self.place.budget) is None:
+            return
+        budget.adopt(self.ingredients.model)
+        budget.adopt(self.ingredients.optimizer)
+        if self.ingredients.average is not None:
+            budget.adopt(self.ingredients.average)

@@ -1,0 +1,154 @@
+"""What a run has learned, put to use: predictions, and evaluation on any split."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from memfit.data.loading.loader import loader, normalised
+from memfit.data.loading.reading import Request, SampleReader, Shaping
+from memfit.data.sets.dataset import FileSplit
+from memfit.data.sets.paths import PathTable
+from memfit.errors import BadImage, DataError, RunError, UsageError
+from memfit.models.user_code import import_object
+from memfit.recipe.recipe import Recipe, load_recipe
+from memfit.trainer.recovery.recover import recover
+from memfit.trainer.run.run_folder import RunFolder
+from memfit.trainer.step.devices import choose_device
+from memfit.trainer.step.evaluation import Evaluation, evaluate
+from memfit.trainer.step.ingredients import Ingredients, prepare_ingredients
+from memfit.trainer.step.micro_batches import even_sizes
+from memfit.trainer.weights.checkpoint import load_checkpoint
+
+__all__ = ["Prediction", "Trained", "open_trained"]
+
+#: An image's name, and its likeliest classes with their probabilities.
+Prediction = tuple[str, list[tuple[str, float]]]
+
+_EVALUATION_BATCH = 256
+
+
+class Trained:
+    """A trained model with everything that belongs to it.
+
+    Args:
+        path: of the run.
+        recipe: that was trained.
+        classes: names.
+        ingredients: the model with the checkpoint's weights.
+    """
+
+    def __init__(
+        self, path: Path, recipe: Recipe, classes: tuple[str, ...], ingredients: Ingredients
+    ) -> None:
+        self.path = path
+        self.recipe = recipe
+        self.classes = classes
+        self._ingredients = ingredients
+
+    def predict(self, images: Sequence[Path | str], top: int = 3) -> list[Prediction]:
+        """The likeliest classes of image files.
+
+        Args:
+            images: paths.
+            top: classes for each, the likeliest first.
+
+        Raises:
+            BadImage: one cannot be read.
+            DataError: the recipe's transform failed.
+        """
+        if top < 1:
+            raise UsageError(f"top is {top}; it must be 1 or more.")
+        model = self._ingredients
+        model.model.eval()
+        if model.average is not None:
+            model.average.eval()
+        found: list[Prediction] = []
+        for name, inputs in self._inputs(images):
+            shares, numbers = model.predict(inputs)[0].softmax(0).topk(min(top, len(self.classes)))
+            answers = zip(numbers.tolist(), shares.tolist(), strict=True)
+            found.append((name, [(self.classes[n], share) for n, share in answers]))
+        return found
+
+    def evaluate(self, split: str | None = None) -> Evaluation:
+        """Ask for every sample of a split of the run's data.
+
+        Args:
+            split: the test split when omitted.
+
+        Raises:
+            RunError: the data has no test split.
+        """
+        recipe = self.recipe.but(global_batch=_EVALUATION_BATCH, batch_size=None, augment=())
+        made = loader(recipe)
+        dataset = made.recipe.data
+        test = dataset.test if split is None else dataset[split]
+        if test is None:
+            raise RunError(
+                f"{dataset.name} has no test split.",
+                hint=f"Choose one with --split: {', '.join(dataset.splits)}.",
+            )
+        chosen = loader(recipe.but(data=dataset), test.name)
+        chosen.is_training = False  # in order, whatever the split
+        return evaluate(self._ingredients, chosen, recover(even_sizes(_EVALUATION_BATCH)))
+
+    def _inputs(self, images: Sequence[Path | str]) -> Iterator[tuple[str, Tensor]]:
+        """Name and input ``(1, C, H, W)`` of each, made as the loader makes a test sample."""
+        recipe, made = self.recipe, self._ingredients
+        assert recipe.input_shape is not None
+        channels, height, width = recipe.input_shape
+        own = recipe.transform
+        transform = import_object(own) if isinstance(own, str) else own
+        transforms = () if transform is None else (transform,)
+        shaping = Shaping((channels, height, width), recipe.resize, None, transforms)
+        split = FileSplit("images", Path(), PathTable(map(os.fspath, images)), None)
+        reader = SampleReader(split, shaping, recipe.seed)
+        dtype = next(made.model.parameters()).dtype
+        for index in range(len(split)):
+            samples = reader[Request(0, np.array([index]))]
+            if samples.failure is not None:
+                raise DataError(samples.failure)
+            for _, name, reason in samples.unreadable:
+                raise BadImage(name, reason)
+            pixels = samples.pixels.to(made.device)
+            inputs = normalised(pixels, recipe.mean or (0.0,), recipe.std or (1.0,)).to(dtype)
+            if recipe.memory_format == "nhwc":
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
+            yield split.sample_name(index), inputs
+
+
+def open_trained(
+    path: Path | str,
+    *,
+    which: Literal["best", "last"] = "best",
+    device: str = "auto",
+    recipe: Recipe | None = None,
+) -> Trained:
+    """Load what a run has learned.
+
+    Args:
+        path: of the run's folder.
+        which: checkpoint; the last one where no best one is known.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        recipe: of the run, where it holds code of yours.
+
+    Raises:
+        RunError: the folder is no run, or has no checkpoint.
+    """
+    run = RunFolder.open(Path(path))
+    checkpoints = run.checkpoints
+    file = checkpoints.best_path if which == "best" else checkpoints.last_path
+    state = load_checkpoint(file) if file.exists() else checkpoints.newest()[1]
+    recipe = recipe or load_recipe(run.path / "recipe.toml")
+    place = choose_device(device)
+    ingredients = prepare_ingredients(recipe.but(weights=None, compile=False), place.device)
+    ingredients.model.load_state_dict(state["model"])
+    if ingredients.average is not None and state.get("model_average"):
+        ingredients.average.module.load_state_dict(state["model_average"])
+    return Trained(run.path, recipe, tuple(state["classes"]), ingredients)

@@ -1,0 +1,1 @@
+"""The step as it is trained: ingredients, schedule, evaluation."""

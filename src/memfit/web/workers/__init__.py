@@ -1,0 +1,1 @@
+"""Processes that plan for the server."""
