@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import memfit.report.page
 import pytest
 
-ASSETS = Path(memfit.report.page.__file__).parent / "assets"
+from memfit.page.html import assets, modules
+
 ORIGIN = "http://memfit.test"
 
 # Nothing is asked of a network or a GPU; the sandbox needs rights that containers do not give.
@@ -46,7 +46,8 @@ def in_page(request: pytest.FixtureRequest) -> Any:
     """Run JavaScript in an empty page that knows the page's modules: ``in_page(code, value)``.
 
     ``code`` is a function ``async (value, use) => answer`` of plain values, where
-    ``await use("memfit/plan")`` gives a module. What is kept in ``window`` stays for later calls.
+    ``await use("memfit/engine/plan")`` gives a module. What is kept in ``window`` stays for later
+    calls.
     Afterwards nothing may have been written to the console as an error.
     """
     page = shared_browser(request.config).new_page()
@@ -94,8 +95,8 @@ def _answer(route: Any) -> None:
     if address == f"{ORIGIN}/":
         route.fulfill(content_type="text/html", body=_empty_page())
         return
-    path = (ASSETS / address.removeprefix(f"{ORIGIN}/")).resolve()
-    if address.startswith(ORIGIN) and path.is_relative_to(ASSETS) and path.is_file():
+    path = assets().get(address.removeprefix(f"{ORIGIN}/"))
+    if path is not None:
         route.fulfill(content_type=_TYPES[path.suffix], body=path.read_text(encoding="utf-8"))
     elif address == f"{ORIGIN}/favicon.ico":
         route.fulfill(status=204)
@@ -104,10 +105,7 @@ def _answer(route: Any) -> None:
 
 
 def _empty_page() -> str:
-    vendored = {"preact": "preact", "preact/hooks": "preact-hooks", "htm": "htm", "uplot": "uplot"}
-    imports = {name: f"{ORIGIN}/vendor/{file}.js" for name, file in vendored.items()}
-    for module in (ASSETS / "js").glob("*.js"):
-        imports[f"memfit/{module.stem}"] = f"{ORIGIN}/js/{module.name}"
+    imports = {name: f"{ORIGIN}/{path}" for name, path in modules().items()}
     return (
         "<!doctype html><meta charset=utf-8><title>modules</title>"
         f'<script type="importmap">{json.dumps({"imports": imports})}</script>'

@@ -17,7 +17,7 @@ InPage = Callable[..., Any]
 
 OPEN_PLAN = """
 async ({ name, text }, use) => {
-  const { openPlan } = await use("memfit/plan");
+  const { openPlan } = await use("memfit/engine/plan");
   window[name] = openPlan(JSON.parse(text));
   return window[name].stops;
 }

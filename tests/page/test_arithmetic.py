@@ -174,7 +174,7 @@ def test_the_search_takes_the_same_steps(in_page: InPage) -> None:
 
         expected.append([largest_batch(holds, bound, guess), asked])
     code = """async (cases, use) => {
-      const { largestBatch } = await use("memfit/plan-search");
+      const { largestBatch } = await use("memfit/engine/search");
       return cases.map(([limit, bound, guess]) => {
         const asked = [];
         const holds = (batch) => asked.push(batch) && batch <= limit;

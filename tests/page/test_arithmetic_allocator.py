@@ -28,7 +28,7 @@ in_page = js_page.in_page
 
 RUN_ALLOCATOR = """
 async (runs, use) => {
-  const { CachingAllocator, OutOfDeviceMemory } = await use("memfit/allocator");
+  const { CachingAllocator, OutOfDeviceMemory } = await use("memfit/engine/allocator");
   const play = ({ settings, capacity, total, operations }) => {
     const memory = new CachingAllocator(settings, capacity, total);
     const live = new Map();

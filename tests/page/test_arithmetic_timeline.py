@@ -163,7 +163,7 @@ def test_a_replay_against_a_capacity_stops_where_the_command_stops(
         expected = replay(tape, sizes, capacity_bytes=capacity)
         found = in_page(
             """async ({ name, capacity }, use) => {
-              const { replay } = await use("memfit/timeline");
+              const { replay } = await use("memfit/engine/timeline");
               const { tape, settings } = window[name];
               const t = replay(tape, { batch: 256, settings, capacityBytes: capacity });
               const last = t.count - 1;
@@ -205,9 +205,9 @@ def test_what_is_kept_is_read_where_the_last_whole_step_turns_back(in_page: InPa
         "ruled": {"batches": [], "entries": []},
     }
     code = """async (columns, use) => {
-      const { Tape } = await use("memfit/tape");
-      const { replay } = await use("memfit/timeline");
-      const { moduleTree } = await use("memfit/module-tree");
+      const { Tape } = await use("memfit/engine/tape");
+      const { replay } = await use("memfit/engine/timeline");
+      const { moduleTree } = await use("memfit/engine/modules");
       return moduleTree(replay(new Tape(columns), { batch: 5 }), "net");
     }"""
     leaf = {"keptBytes": 60, "totalBytes": 60, "shapes": [[5, 3]], "numbers": [0], "span": [0, 0]}

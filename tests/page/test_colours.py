@@ -12,8 +12,9 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from js_page import ASSETS
 from skimage.color import deltaE_ciede2000, rgb2lab
+
+from memfit.page.html import assets
 
 LEAST = 4.5
 
@@ -44,8 +45,8 @@ def test_the_contrast_is_that_of_the_standard() -> None:
 def colours_of(theme: str) -> dict[str, str]:
     """The style sheets' colours by name, those of every theme first."""
     found: dict[str, str] = {}
-    for path in (ASSETS / "style.css", ASSETS / "style-plan.css"):
-        sheet = path.read_text(encoding="utf-8")
+    for name in ("style.css", "style-plan.css"):
+        sheet = assets()[name].read_text(encoding="utf-8")
         for selector in (r":root", rf':root\[data-theme="{theme}"\]'):
             for block in re.findall(rf"{selector} \{{(.*?)\}}", sheet, re.DOTALL):
                 found |= dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", block))

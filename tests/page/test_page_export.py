@@ -25,8 +25,8 @@ in_page = js_page.in_page
 
 OPEN_PLAN = """
 async (document, use) => {
-  const { openPlan } = await use("memfit/plan");
-  window.files = await use("memfit/export");
+  const { openPlan } = await use("memfit/engine/plan");
+  window.files = await use("memfit/export/plan");
   window.plan = openPlan(document);
 }
 """
@@ -131,8 +131,8 @@ def test_cells_are_text_and_no_formulas(
     assert len(paths) >= len(HOSTILE)
     names = dict(zip(paths, HOSTILE, strict=False))
     code = """async (document, use) => {
-      const { openPlan } = await use("memfit/plan");
-      const { timelineCsv } = await use("memfit/export");
+      const { openPlan } = await use("memfit/engine/plan");
+      const { timelineCsv } = await use("memfit/export/plan");
       return timelineCsv(openPlan(document).at(8).timeline);
     }"""
     rows = rows_of(in_page(code, with_names(document, names)))
@@ -203,9 +203,9 @@ def test_perfetto_takes_the_times_of_a_recorded_tape(
     timed = json.loads(json.dumps(document["tape"]))
     timed["times_us"] = [10 * k + 5 for k in range(len(timed["events"]))]
     code = """async (columns, use) => {
-      const { Tape } = await use("memfit/tape");
-      const { replay } = await use("memfit/timeline");
-      const { perfettoJson } = await use("memfit/export");
+      const { Tape } = await use("memfit/engine/tape");
+      const { replay } = await use("memfit/engine/timeline");
+      const { perfettoJson } = await use("memfit/export/plan");
       return perfettoJson(replay(new Tape(columns), { batch: 8 }));
     }"""
     events = json.loads(in_page(code, timed))["traceEvents"]
@@ -284,9 +284,9 @@ def test_a_timeline_without_events_is_a_picture_and_a_table(
 ) -> None:
     empty = json.loads(json.dumps(document["tape"])) | {"events": [], "marks": []}
     code = """async (columns, use) => {
-      const { Tape } = await use("memfit/tape");
-      const { replay } = await use("memfit/timeline");
-      const files = await use("memfit/export");
+      const { Tape } = await use("memfit/engine/tape");
+      const { replay } = await use("memfit/engine/timeline");
+      const files = await use("memfit/export/plan");
       const timeline = replay(new Tape(columns), { batch: 8 });
       return [files.timelineSvg(timeline), files.timelineCsv(timeline),
         files.liveCsv(timeline, 0), files.perfettoJson(timeline)];

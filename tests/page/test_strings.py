@@ -8,12 +8,13 @@ from typing import Any
 
 import js_page
 import pytest
-from js_page import ASSETS
+
+from memfit.page.html import assets, modules
 
 in_page = js_page.in_page
 
-SCRIPTS = sorted((ASSETS / "js").glob("*.js"))
-TABLES = [script.stem for script in SCRIPTS if script.stem.startswith("strings-")]
+SCRIPTS = [path for name, path in assets().items() if name.startswith("js/")]
+TABLES = [name for name in modules() if name.startswith("memfit/strings/")]
 #: What is written alike in both languages: names of code and of things, units, abbreviations.
 NAMES = re.compile(
     r"memfit|PyTorch|CUDA|cuBLAS|cuDNN|GPU|CPU|SGD|Adam|AdamW|EMA|AMP|fp32|fp16|bf16|float32|ReLU"
@@ -24,10 +25,10 @@ NAMES = re.compile(
 
 @pytest.fixture(scope="module")
 def tables(in_page: Callable[..., Any]) -> dict[str, dict[str, dict[str, str]]]:
-    """The exported ``strings`` of every ``strings-*.js``."""
+    """The exported ``strings`` of every module of ``strings/``."""
     code = """async (names, use) => {
       const found = {};
-      for (const name of names) found[name] = (await use(`memfit/${name}`)).strings;
+      for (const name of names) found[name] = (await use(name)).strings;
       return found;
     }"""
     read: dict[str, dict[str, dict[str, str]]] = in_page(code, TABLES)

@@ -25,5 +25,5 @@ def test_the_last_step_or_everything_when_the_peak_is_elsewhere(
         for phase, start in STEP
     ]
     code = """async (timeline, use) =>
-      (await use("memfit/chart-timeline-scale")).firstView(timeline)"""
+      (await use("memfit/charts/timeline-scale")).firstView(timeline)"""
     assert in_page(code, {"marks": marks, "count": 60, "peakPosition": peak}) == shown

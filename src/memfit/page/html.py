@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["assets", "packed", "served_page", "single_file"]
+__all__ = ["assets", "modules", "packed", "served_page", "single_file"]
 
 _FOLDER = Path(__file__).parent / "assets"
 _VENDOR = {
@@ -29,16 +29,22 @@ _STYLES = ("vendor/uplot.css", "style.css", "style-plan.css", "style-tabs.css")
 @cache
 def assets() -> Mapping[str, Path]:
     """Every file that the page may ask for, by its name such as ``"js/app.js"``."""
-    scripts = sorted(_FOLDER.glob("js/*.js"))
-    names = [*_STYLES, *_VENDOR.values(), *(f"js/{script.name}" for script in scripts)]
-    return {name: _FOLDER / name for name in names}
+    scripts = sorted(_FOLDER.glob("js/**/*.js"))
+    own = [script.relative_to(_FOLDER).as_posix() for script in scripts]
+    return {name: _FOLDER / name for name in (*_STYLES, *_VENDOR.values(), *own)}
+
+
+def modules() -> Mapping[str, str]:
+    """Names that scripts import: ``"memfit/engine/tape"`` is the asset ``"js/engine/tape.js"``."""
+    own = (name for name in assets() if name.startswith("js/"))
+    return _VENDOR | {f"memfit{name.removeprefix('js').removesuffix('.js')}": name for name in own}
 
 
 def served_page() -> str:
     """The page that asks a server for its plans; styles and modules are under ``/assets/``."""
     links = "\n".join(f'<link rel="stylesheet" href="/assets/{name}">' for name in _STYLES)
-    modules = {name: f"/assets/{path}" for name, path in _modules().items()}
-    return _page(links, modules, {"mode": "served"})
+    imports = {name: f"/assets/{path}" for name, path in modules().items()}
+    return _page(links, imports, {"mode": "served"})
 
 
 def single_file(documents: Mapping[str, Any]) -> str:
@@ -49,12 +55,12 @@ def single_file(documents: Mapping[str, Any]) -> str:
             for JSON, or bytes.
     """
     css = "\n".join(_text(name) for name in _STYLES)
-    modules = {
+    imports = {
         name: "data:text/javascript;base64," + base64.b64encode(_bytes(path)).decode()
-        for name, path in _modules().items()
+        for name, path in modules().items()
     }
     bundle = {"mode": "file"} | {name: packed(value) for name, value in documents.items()}
-    return _page(f"<style>\n{css}\n</style>", modules, bundle)
+    return _page(f"<style>\n{css}\n</style>", imports, bundle)
 
 
 def packed(value: Any) -> dict[str, str] | None:
@@ -65,11 +71,11 @@ def packed(value: Any) -> dict[str, str] | None:
     return {"gzip": base64.b64encode(gzip.compress(content, mtime=0)).decode()}
 
 
-def _page(styles: str, modules: Mapping[str, str], bundle: Mapping[str, Any]) -> str:
+def _page(styles: str, imports: Mapping[str, str], bundle: Mapping[str, Any]) -> str:
     return (
         _text("index.html")
         .replace("<!--styles-->", styles)
-        .replace("<!--importmap-->", _script("importmap", {"imports": modules}))
+        .replace("<!--importmap-->", _script("importmap", {"imports": imports}))
         .replace("<!--bundle-->", _script("application/json", bundle, "memfit-bundle"))
     )
 
@@ -82,11 +88,6 @@ def _script(kind: str, value: Any, name: str = "") -> str:
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-
-
-def _modules() -> dict[str, str]:
-    own = {f"memfit/{Path(name).stem}": name for name in assets() if name.startswith("js/")}
-    return _VENDOR | own
 
 
 def _text(name: str) -> str:

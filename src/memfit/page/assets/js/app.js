@@ -1,16 +1,16 @@
 /** The frame of the page: tabs, language, theme. Each tab is a module of its own. */
 
-import { html, render, useEffect, useState } from "memfit/html";
-import { addStrings, LANGUAGES, setLanguage, t, useLanguage } from "memfit/i18n";
-import { strings } from "memfit/strings-shell";
-import { nextTheme, useTheme } from "memfit/theme";
-import { tab as plan } from "memfit/tab-plan";
-import { tab as compare } from "memfit/tab-compare";
-import { tab as data } from "memfit/tab-data";
-import { tab as study } from "memfit/tab-study";
-import { tab as runs } from "memfit/tab-runs";
-import { tab as explain } from "memfit/tab-explain";
-import { tab as learn } from "memfit/tab-learn";
+import { html, render, useEffect, useState } from "memfit/ui/html";
+import { addStrings, LANGUAGES, setLanguage, t, useLanguage } from "memfit/ui/i18n";
+import { strings } from "memfit/strings/shell";
+import { nextTheme, useTheme } from "memfit/ui/theme";
+import { tab as plan } from "memfit/tabs/plan";
+import { tab as compare } from "memfit/tabs/compare";
+import { tab as data } from "memfit/tabs/data";
+import { tab as study } from "memfit/tabs/study";
+import { tab as runs } from "memfit/tabs/runs";
+import { tab as explain } from "memfit/tabs/explain";
+import { tab as learn } from "memfit/tabs/learn";
 
 /**
  * A tab: `isThere` says whether this page has something to show in it.

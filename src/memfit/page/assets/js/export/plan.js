@@ -1,0 +1,57 @@
+/** What a plan and its timeline are saved as. */
+
+export { liveCsv, timelineCsv } from "memfit/export/csv";
+export { svgToPng, timelineSvg } from "memfit/export/svg";
+export { perfettoJson } from "memfit/export/perfetto";
+
+/**
+ * A plan at a batch on a card, with the keys of `memfit plan --json`.
+ * @param {import("memfit/engine/plan").Plan} plan
+ * @param {number} batch
+ * @param {object|null} card of the catalogue; null for none
+ * @returns {string}
+ */
+export function planJson(plan, batch, card) {
+  const { document } = plan;
+  const value = {
+    schema_version: 1, // of Plan.to_dict in memfit's planner/plan.py
+    memfit_version: document.memfit_version,
+    torch_version: document.torch_version,
+    recipe: document.recipe,
+    model: document.model,
+    gpu: card && gpuOf(card),
+    fits: card && plan.fitsOn(card, batch),
+    max_batch_size: card && plan.maxBatchOn(card),
+    recommended_batch_size: card && plan.recommendedBatchOn(card),
+    micro_batch: batch,
+    accumulation: document.accumulation,
+    at: atOf(plan.at(batch, card ?? document.card)),
+    learning_rate: batch === document.batch_size ? rateOf(document.learning_rate) : null,
+    is_affine: document.is_affine,
+    assumptions: document.assumptions.map((assumption) => assumption.text),
+    unsupported: document.unsupported,
+  };
+  return `${JSON.stringify(value, null, 2)}\n`;
+}
+
+function atOf({ batch, exact, peakAllocatedBytes, peakReservedBytes, totalBytes, parts, peak }) {
+  return {
+    batch_size: batch,
+    is_exact: exact,
+    peak_allocated_bytes: peakAllocatedBytes,
+    peak_reserved_bytes: peakReservedBytes,
+    total_bytes: totalBytes,
+    parts,
+    peak: { phase: peak.phase, module: peak.module, operator: peak.operator },
+  };
+}
+
+function rateOf(learningRate) {
+  if (learningRate === null) return null;
+  const { value, rule, warmup } = learningRate;
+  return { value, rule, warmup };
+}
+
+function gpuOf({ name, key, usable_bytes, total_bytes, context_bytes }) {
+  return { name, key, usable_bytes, total_bytes, context_bytes };
+}

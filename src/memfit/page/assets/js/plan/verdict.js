@@ -1,0 +1,184 @@
+/** The answer first: does it fit, what it takes, the batch to use. */
+
+import { html } from "memfit/ui/html";
+import { hasText, t } from "memfit/ui/i18n";
+import { formatBytes, formatCount, formatShape, formatShare, shortOperator } from "memfit/ui/format";
+import { PartsBar } from "memfit/memory/parts";
+import { setBatch } from "memfit/plan/store";
+
+const ICONS = {
+  fits: "M5 13l4.5 4.5L19 7",
+  tight: "M12 6v8M12 17.5v.5",
+  no: "M7 7l10 10M17 7L7 17",
+};
+
+/**
+ * @param {{view: object|null, limits: object|null, document: object, card: object,
+ *   batch: number, isPending: boolean}} properties
+ */
+export function Verdict({ view, limits, document, card, batch, isPending, needsTrace }) {
+  const verdict = view?.verdict ?? "unknown";
+  return html`<section class=${`card verdict ${verdict}`} aria-labelledby="verdict-title">
+    <${Subject} document=${document} card=${card} />
+    <div class="verdict-head">
+      <div class="answer" aria-live="polite">
+        ${view && html`<${Icon} verdict=${verdict} />`}
+        <div>
+          <h2 id="verdict-title" class="words" data-test="verdict" data-verdict=${verdict}>
+            ${t(`verdict.${verdict}`)}</h2>
+          <p class="sentence" data-test="verdict-sentence">
+            ${needsTrace ? t("verdict.needsTrace", { batch: formatCount(batch) })
+              : view && sentence(view, card)}
+          </p>
+        </div>
+      </div>
+      <${Numbers} ...${{ view, limits, batch, document }} />
+    </div>
+    ${view && html`<${PartsBar} parts=${view.parts} totalBytes=${view.totalBytes}
+      limitBytes=${card.usable_bytes} safety=${document.safety} />
+      <${PeakLine} view=${view} isPending=${isPending} />`}
+    <${LearningRate} rate=${document.learning_rate} document=${document} batch=${batch} />
+    <${Unsupported} reasons=${document.unsupported} />
+    <${Assumptions} assumptions=${document.assumptions} />
+  </section>`;
+}
+
+function Subject({ document, card }) {
+  const { model, recipe, input_shape: shape } = document;
+  const facts = [
+    t("verdict.parameters", { count: shortCount(model.parameters) }),
+    recipe.input_ids ? t("verdict.tokens", { count: formatCount(shape[0]) }) : formatShape(shape),
+    recipe.precision, optimizerText(recipe.optimizer),
+    ...(recipe.memory_format === "nhwc" ? [t("verdict.nhwc")] : []),
+    ...(recipe.gradient_checkpointing ? [t("control.checkpointing")] : []),
+    ...(recipe.ema ? [t("control.ema")] : []),
+  ];
+  return html`<div class="subject">
+    <p class="model-name"><b data-test="model-name">${model.name}</b>
+      <span class="muted"> ${t("verdict.on")} </span><span data-test="card-name">${card.name}</span>
+    </p>
+    <p class="muted small">${facts.join(" · ")}</p>
+  </div>`;
+}
+
+function Icon({ verdict }) {
+  return html`<svg class="mark" viewBox="0 0 24 24" aria-hidden="true">
+    <circle cx="12" cy="12" r="11" /><path d=${ICONS[verdict]} />
+  </svg>`;
+}
+
+function sentence(view, card) {
+  const values = {
+    batch: formatCount(view.batch),
+    total: formatBytes(view.totalBytes),
+    card: formatBytes(card.usable_bytes),
+    share: formatShare(view.totalBytes / card.usable_bytes),
+    missing: formatBytes(view.totalBytes - card.usable_bytes),
+  };
+  if (view.verdict === "no" && view.totalBytes <= card.usable_bytes) {
+    return t("verdict.sentence.pieces", values);
+  }
+  return t(`verdict.sentence.${view.verdict}`, values);
+}
+
+function Numbers({ view, limits, batch, document }) {
+  const percent = Math.round(100 * document.safety);
+  return html`<div class="stats">
+    <${Figure} label=${t("verdict.recommended")} note=${t("verdict.within", { percent })}
+      value=${limits?.recommended} current=${batch} test="recommended" />
+    <${Figure} label=${t("verdict.largest")} note=${t("verdict.largestNote")}
+      value=${limits?.largest} current=${batch} test="largest" />
+    <div class="stat still">
+      <span class="muted small">${t("verdict.peak")}</span>
+      <b class="number" data-test="peak-total">${view ? formatBytes(view.totalBytes) : "…"}</b>
+      <span class="muted small" data-test="exact">${view && !view.exact
+        ? t("verdict.inexact") : t("verdict.peakNote")}</span>
+    </div>
+  </div>`;
+}
+
+function Figure({ label, note, value, current, test }) {
+  const isNone = value === 0 || value === null;
+  return html`<button type="button" class="stat" data-test=${test} disabled=${!value}
+    aria-pressed=${value === current} onClick=${() => setBatch(value)}>
+    <span class="muted small">${label}</span>
+    <b class="number">${value === undefined ? "…" : isNone ? t("verdict.none")
+      : formatCount(value)}</b>
+    <span class="muted small">${note}</span>
+  </button>`;
+}
+
+function PeakLine({ view, isPending }) {
+  const { peak } = view;
+  const values = {
+    phase: t(`phase.${peak.phase}`),
+    module: peak.module || t("verdict.noModule"),
+    operator: shortOperator(peak.operator),
+  };
+  return html`<p class=${`peak-line small ${isPending ? "pending" : ""}`}>
+    <span>${t("verdict.peakAt", values)}</span>
+    <span class="muted number">${t("time.allocated")}${" "}
+      <b data-test="peak-allocated" data-bytes=${view.peakAllocatedBytes}>
+        ${formatBytes(view.peakAllocatedBytes)}</b>
+      ${" · "}${t("time.reserved")}${" "}
+      <b data-test="peak-reserved" data-bytes=${view.peakReservedBytes}>
+        ${formatBytes(view.peakReservedBytes)}</b>
+    </span>
+  </p>`;
+}
+
+function LearningRate({ rate, document, batch }) {
+  if (!rate) return null;
+  const { recipe, accumulation, batch_size: planned } = document;
+  const ratio = (batch * accumulation) / recipe.base_batch_size;
+  const isLinear = rate.rule === "linear";
+  const value = recipe.base_lr * (isLinear ? ratio : Math.sqrt(ratio));
+  const values = {
+    rate: Number(value.toPrecision(3)), batch: formatCount(batch * accumulation),
+    base: recipe.base_lr, baseBatch: formatCount(recipe.base_batch_size),
+  };
+  const hasWarmup = isLinear && ratio > 1;
+  return html`<p class="small" data-test="learning-rate" data-planned=${planned}>
+    <b>${t("verdict.rate", values)}</b>${" "}
+    ${t(isLinear ? "verdict.rate.linear" : "verdict.rate.root", values)}
+    ${hasWarmup ? ` ${t("verdict.rate.warmup")}` : ""}</p>`;
+}
+
+function Unsupported({ reasons }) {
+  const names = Object.keys(reasons).sort();
+  if (!names.length) return null;
+  return html`<div class="incomplete" data-test="unsupported">
+    <b>${t("verdict.unsupported")}</b>${" "}<span class="small">${t("word.reasons")}</span>
+    <ul>${names.map((name) => html`<li key=${name}>
+      <code>${name}</code>: <span lang="en">${reasons[name]}</span></li>`)}</ul>
+  </div>`;
+}
+
+function Assumptions({ assumptions }) {
+  if (!assumptions.length) return null;
+  return html`<details class="assumptions small" data-test="assumptions">
+    <summary>${t("verdict.assumptions", { count: assumptions.length })}</summary>
+    <ul>${assumptions.map(({ key, values, text }) => html`
+      <li key=${key} data-test=${`assumption-${key}`}>${assumptionText(key, values, text)}</li>`)}
+    </ul>
+  </details>`;
+}
+
+function assumptionText(key, values, text) {
+  return hasText(`assume.${key}`) ? t(`assume.${key}`, values) : text;
+}
+
+function optimizerText(optimizer) {
+  return typeof optimizer === "string" ? optimizer : optimizer.name;
+}
+
+/** "25.6 M", as memfit plan prints counts. @param {number} number */
+export function shortCount(number) {
+  for (const [factor, letter] of [[1e12, "T"], [1e9, "G"], [1e6, "M"]]) {
+    if (number >= factor) {
+      const digits = Math.max(0, 3 - String(Math.floor(number / factor)).length);
+      return `${(number / factor).toFixed(digits)} ${letter}`;
+    }
+  }
+  return formatCount(number);
+}

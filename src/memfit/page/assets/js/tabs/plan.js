@@ -1,0 +1,155 @@
+/** The Plan tab: does it fit, what takes the memory, when, and what would help. */
+
+import { html, useEffect, useMemo, useRef, useState } from "memfit/ui/html";
+import { addStrings, t } from "memfit/ui/i18n";
+import { hasDocument, isServed, readDocument } from "memfit/source/bundle";
+import { openPlan } from "memfit/engine/plan";
+import { strings } from "memfit/strings/plan";
+import { strings as compareStrings } from "memfit/strings/compare";
+import {
+  cardOf, planState, setBatch, setPlanState, showPlan, usePlanState,
+} from "memfit/plan/store";
+import { useLimits, viewAt } from "memfit/memory/view";
+import { useLater, useSettled } from "memfit/ui/hooks";
+import { useExact, usePlanning, useReplanForCard } from "memfit/plan/served";
+import { FirstScreen } from "memfit/plan/first";
+import { RecipeFacts, RecipeForm } from "memfit/plan/controls";
+import { BatchSlider, lastBatch } from "memfit/plan/batch";
+import { GpuPicker } from "memfit/plan/gpu";
+import { Command } from "memfit/plan/command";
+import { Problem } from "memfit/ui/progress";
+import { measuredOn } from "memfit/plan/measured";
+import { Verdict } from "memfit/plan/verdict";
+import { MemoryExplorer } from "memfit/memory/explorer";
+import { MemoryCurve } from "memfit/charts/curve";
+import { ModuleIcicle } from "memfit/charts/icicle";
+import { Ways } from "memfit/plan/ways";
+import { ExportMenu } from "memfit/plan/export";
+
+addStrings(strings);
+addStrings(compareStrings);
+
+/** A replay that takes longer than this waits so long for the slider to rest. */
+const PAUSE_MS = 120;
+
+export const tab = {
+  id: "plan",
+  title: "tab.plan",
+  isThere: () => isServed || hasDocument("plan"),
+  Tab: PlanTab,
+};
+
+function PlanTab({ theme, language }) {
+  const state = usePlanState();
+  const planning = usePlanning(isServed);
+  const [error, setError] = useState(null);
+  useEffect(() => {
+    if (isServed || planState().plan) return;
+    readDocument("plan").then((document) => showPlan(openPlan(document))).catch(setError);
+  }, []);
+  useReplanForCard(isServed, planning, state.choice);
+  if (error) return html`<p class="error" role="alert">${t("word.error")}: ${error.message}</p>`;
+  const isOld = Boolean(planning.progress);
+  return html`<div class=${`plan-page ${isOld ? "is-old" : ""}`}>
+    ${state.plan ? html`<${PlanView} state=${state} planning=${planning} theme=${theme}
+      language=${language} />` : html`
+      ${isServed ? html`<${FirstScreen} planning=${planning} />`
+        : html`<section class="card waiting">${t("word.loading")}</section>`}
+      ${planning.form && html`<aside class="card controls" aria-label=${t("control.title")}>
+        <${RecipeForm} planning=${planning} /></aside>`}`}
+  </div>`;
+}
+
+/** The batch that is shown: each at once while that is quick, else the last one asked for. */
+function useShown(plan, card, batch, version) {
+  const slow = useRef(0);
+  const settled = useSettled(batch, slow.current > PAUSE_MS ? PAUSE_MS : 0);
+  const wanted = plan.knows(settled) ? settled : null;
+  const last = useRef(null);
+  const view = useMemo(() => {
+    if (wanted === null) return null;
+    const started = performance.now();
+    const made = viewAt(plan, card, wanted);
+    slow.current = performance.now() - started;
+    return made;
+  }, [plan, card.usable_bytes, card.context_bytes, wanted, version]);
+  if (view) last.current = view;
+  return { view, lastView: view ?? last.current, isPending: settled !== batch };
+}
+
+function PlanView({ state, planning, theme, language }) {
+  const { plan, planId, batch, choice, version } = state;
+  const { document } = plan;
+  const card = useMemo(() => cardOf(document, choice), [document, choice]);
+  const limits = useLimits(plan, card, version);
+  const { view, lastView, isPending } = useShown(plan, card, batch, version);
+  const drawn = useSettled(lastView, 0); // the verdict answers first, the charts a frame later
+  const stretch = useRef(0);
+  stretch.current = limits ? lastBatch(limits, batch) : Math.max(stretch.current, 2 * batch);
+  const last = stretch.current;
+  const details = useMemo(() => drawn && html`<${Details} ...${{
+    plan, planId, version, selected: state.selected ?? null, view: drawn, card, limits, last, theme,
+    language,
+  }} />`, [plan, planId, version, state.selected, drawn, card, limits, last, theme, language]);
+  const exact = useExact(state);
+  return html`
+    <${Verdict} ...${{ view, limits, document, card, batch }} isPending=${isPending || exact.isBusy}
+      needsTrace=${!view && !exact.error} />
+    <aside class="card controls" aria-label=${t("control.title")}>
+      <${BatchSlider} ...${{ batch, limits, last }} traced=${plan.isAffine ? null : plan.stops} />
+      <${GpuPicker} ...${{ document, choice, card, isServed }} />
+      <${Command} ...${{ document, batch, choice }} />
+      <div class="toolbar">
+        ${view && html`<${ExportMenu} ...${{ plan, planId, view, card, batch: view.batch }}
+          selected=${state.selected ?? null} />`}
+        <${KeepButton} state=${state} card=${card} />
+      </div>
+      ${exact.error && html`<${Problem} error=${exact.error} />`}
+      ${isServed ? html`<${RecipeForm} planning=${planning} />`
+        : html`<${RecipeFacts} document=${document} />`}
+    </aside>
+    ${details}`;
+}
+
+function KeepButton({ state, card }) {
+  const { plan, batch, pinned } = state;
+  const isKept = pinned?.plan === plan && pinned.batch === batch && pinned.card.key === card.key;
+  const keep = () => setPlanState({ pinned: { plan, batch, card } });
+  return html`<button type="button" class="button" data-test="keep" aria-pressed=${isKept}
+    title=${t("compare.keepNote")} onClick=${keep}>
+    ${t(isKept ? "compare.kept" : "compare.keep")}</button>`;
+}
+
+function Details({ plan, planId, version, selected, view, card, limits, last, theme, language }) {
+  const [focus, setFocus] = useState(null);
+  const select = (position) => setPlanState({ selected: position });
+  const frame = useRef(null);
+  const show = ([from, to]) => {
+    const margin = Math.max(4, (to - from) * 0.2);
+    setFocus({ from: from - margin, to: to + 1 + margin });
+    select(to);
+    frame.current?.scrollIntoView({ block: "start", behavior: "smooth" });
+  };
+  const tree = useLater(() => plan.moduleTree(view.batch), [plan, view.timeline]);
+  const kept = useRef(null);
+  kept.current = tree ?? kept.current;
+  const curves = useMemo(() => [{ label: "", plan, card }], [plan, card.context_bytes]);
+  return html`<div class="details" ref=${frame}>
+    <${MemoryExplorer} timeline=${view.timeline} contextBytes=${card.context_bytes}
+      limitBytes=${card.usable_bytes} selected=${selected} select=${select}
+      focus=${focus} theme=${theme} language=${language} title=${t("time.title")} />
+    <section class="card" aria-labelledby="curve-title">
+      <h2 id="curve-title">${t("curve.title")}</h2>
+      <${MemoryCurve} ...${{ curves, limits, last, theme, language, version }} batch=${view.batch}
+        limitBytes=${card.usable_bytes} measured=${measuredOn(plan.document, card)} choose=${setBatch}
+        label=${t("curve.title")} />
+    </section>
+    <section class="card" aria-labelledby="tree-title">
+      <h2 id="tree-title">${t("tree.title")}</h2>
+      <p class="muted small">${t("tree.about")}</p>
+      ${kept.current && html`<${ModuleIcicle} tree=${kept.current} show=${show}
+        language=${language} />`}
+    </section>
+    <${Ways} document=${plan.document} planId=${planId} />
+  </div>`;
+}

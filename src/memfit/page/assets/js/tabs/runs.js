@@ -1,0 +1,82 @@
+/** Runs: a training run's curves while it goes on, and memory against the plan. */
+
+import { html, useEffect, useRef, useState } from "memfit/ui/html";
+import { addStrings, t } from "memfit/ui/i18n";
+import { getJson } from "memfit/source/api";
+import { isServed } from "memfit/source/bundle";
+import { strings } from "memfit/strings/runs";
+import { strings as studyStrings } from "memfit/strings/study";
+import { Chooser, Failure } from "memfit/ui/chooser";
+import { joined, NOTHING } from "memfit/runs/follow";
+import { RunView } from "memfit/runs/view";
+
+const POLL_MS = 2000;
+
+addStrings(strings);
+addStrings(studyStrings); // the bars of memory are the same
+
+export const tab = { id: "runs", title: "tab.runs", isThere: () => isServed, Tab: RunsTab };
+
+function RunsTab({ isOpen, theme }) {
+  const [names, setNames] = useState(null);
+  const [name, setName] = useState("");
+  const [error, setError] = useState(null);
+  useEffect(() => {
+    if (!isOpen) return;
+    getJson("/api/about").then((about) => {
+      setNames(about.runs);
+      setName((old) => (about.runs.includes(old) ? old : about.runs[0] ?? ""));
+    }, setError);
+  }, [isOpen]);
+  const [followed, failure] = useRun(name, isOpen);
+  if (names?.length === 0) return html`<p class="card">${t("runs.none")}</p>`;
+  const problem = error ?? failure;
+  return html`
+    ${names && html`<${Chooser} label="runs.choose" names=${names} name=${name}
+      choose=${setName} />`}
+    ${problem && html`<${Failure} error=${problem} />`}
+    ${followed.document && html`<${RunView} followed=${followed} theme=${theme} />`}
+    ${!followed.document && !problem && html`<p class="muted">${t("word.loading")}</p>`}`;
+}
+
+/**
+ * A run, asked again while it goes on and someone looks.
+ * @returns {[import("memfit/runs/follow").Followed, Error|null]}
+ */
+function useRun(name, isOpen) {
+  const [followed, setFollowed] = useState(NOTHING);
+  const [failure, setFailure] = useState(null);
+  const known = useRef(NOTHING);
+  useEffect(() => {
+    if (!name || !isOpen) return undefined;
+    if (known.current.document?.name !== name) known.current = NOTHING;
+    setFollowed(known.current);
+    const stop = new AbortController();
+    let timer = 0;
+    const take = async () => {
+      try {
+        known.current = await askedFor(name, known.current, stop.signal);
+        setFollowed(known.current);
+        setFailure(null);
+      } catch (error) {
+        if (stop.signal.aborted) return;
+        setFailure(error);
+      }
+      const isRunning = known.current.document?.status === "running";
+      if (isRunning && !stop.signal.aborted) timer = setTimeout(take, POLL_MS);
+    };
+    take();
+    return () => {
+      stop.abort();
+      clearTimeout(timer);
+    };
+  }, [name, isOpen]);
+  return [followed, failure];
+}
+
+async function askedFor(name, known, signal) {
+  const ask = (after) =>
+    getJson(`/api/runs/${encodeURIComponent(name)}?after=${after}`, { signal });
+  const found = joined(known, await ask(known.rows.length));
+  return found ?? joined(NOTHING, await ask(0));
+}
