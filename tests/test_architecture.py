@@ -45,7 +45,8 @@ FLOORS = {
 WITHOUT_TORCH = (
     "errors.py", "units.py", "recipe/recipe.py", "cards/catalogue.py", "cli.py",
     "commands/flags.py", "commands/plans.py", "commands/runs.py", "commands/studies.py",
-    "memory/tape/tape.py", "memory/allocator/timeline.py", "memory/allocator/allocator.py",
+    "memory/tape/tape.py", "memory/tape/parts.py",
+    "memory/allocator/timeline.py", "memory/allocator/allocator.py",
     "planner/search.py", "planner/learning_rate.py",
 )  # fmt: skip
 

@@ -12,7 +12,7 @@ import pytest
 
 import memfit
 from memfit.errors import DataError, UsageError
-from memfit.explain.attribution import PARTS
+from memfit.explain.attribution import FOUND_PARTS
 from memfit.explain.explained import Explained, explain_content, explain_snapshot
 from memfit.explain.out_of_memory import Cause
 from memfit.explain.part_rules import Sure
@@ -114,7 +114,7 @@ def test_python_stacks_alone_are_less_sure_and_still_right() -> None:
     wrong = sum(abs(found.parts[name] - truth[name]) for name in truth)
     assert wrong <= 0.05 * sum(truth.values())
     certain = zip(found.attribution.parts, found.attribution.sure, strict=True)
-    assert (PARTS.index("gradients"), Sure.CERTAIN) in set(certain)  # zero_grad freed them
+    assert (FOUND_PARTS.index("gradients"), Sure.CERTAIN) in set(certain)  # zero_grad freed them
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6])

@@ -12,6 +12,7 @@ import pytest
 
 import memfit
 from memfit.commands.plans import plan as plan_command
+from memfit.memory.tape.parts import PARTS
 from memfit.memory.tape.tape import Part
 from memfit.page.documents.command import plan_words
 from memfit.page.documents.plan import batch_ladder, plan_document, ruled_sizes_at
@@ -181,6 +182,7 @@ def test_one_file_holds_everything() -> None:
     bundle = json.loads(texts["application/json"])
     assert bundle["mode"] == "file"
     assert bundle["data"] is None
+    assert [part["part"] for part in bundle["parts"]] == list(PARTS)
     unpacked = gzip.decompress(base64.b64decode(bundle["plan"]["gzip"]))
     assert json.loads(unpacked) == evil
     assert gzip.decompress(base64.b64decode(bundle["snapshot"]["gzip"])) == b"\x80\x04."

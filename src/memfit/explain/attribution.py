@@ -14,16 +14,14 @@ from memfit.explain.history import History
 from memfit.explain.part_rules import PART_RULES, Life, Sure
 from memfit.explain.places import Place, StackFacts, facts_of
 from memfit.memory.snapshot.snapshot import NO_STACK, Note, SnapshotContent
+from memfit.memory.tape.parts import ALLOCATED_PARTS, UNKNOWN
 from memfit.memory.tape.tape import Mark, Part, Phase
 
-__all__ = ["PARTS", "UNKNOWN", "Attribution", "Label", "attribute"]
+__all__ = ["FOUND_PARTS", "Attribution", "Label", "attribute"]
 
 #: What an allocation can be; the last is none of them.
-PARTS: tuple[str, ...] = (
-    *(str(part) for part in Part if part not in (Part.CACHE, Part.CONTEXT)),
-    "unknown",
-)
-UNKNOWN = len(PARTS) - 1
+FOUND_PARTS: tuple[str, ...] = (*map(str, ALLOCATED_PARTS), UNKNOWN)
+_NO_PART = FOUND_PARTS.index(UNKNOWN)
 
 _PHASES: tuple[Phase, ...] = tuple(Phase)
 
@@ -90,7 +88,7 @@ def attribute(content: SnapshotContent, history: History) -> Attribution:
     stretches = _Stretches(history, facts, labels)
     count = len(history.sizes_bytes)
     found = Attribution(
-        parts=array("b", bytes([UNKNOWN])) * count,
+        parts=array("b", bytes([_NO_PART])) * count,
         sure=array("b", bytes([Sure.UNKNOWN])) * count,
         phases=array("b", bytes(count)),
         steps=array("q", bytes(8 * count)),
@@ -132,11 +130,11 @@ def _attribute_one(
     found.phases[number] = _PHASES.index(phase)
     is_zeroed = Place.ZERO_GRAD in found.facts[history.freed_stacks[number]].places
     part, sure = _by_rules(phase, facts.places, life, is_zeroed)
-    if facts.phase is None and not is_zeroed and part != PARTS.index(Part.WORKSPACES):
+    if facts.phase is None and not is_zeroed and part != FOUND_PARTS.index(Part.WORKSPACES):
         sure = max(sure, Sure.LIKELY)
     found.parts[number], found.sure[number] = part, sure
     if history.sizes_bytes[number] == _CUBLAS_BYTES and sure != Sure.CERTAIN:
-        found.parts[number] = PARTS.index(Part.WORKSPACES)
+        found.parts[number] = FOUND_PARTS.index(Part.WORKSPACES)
         found.sure[number] = Sure.LIKELY
 
 
@@ -151,7 +149,7 @@ def _by_rules(
             and (rule.place is None or rule.place in places)
             and (rule.freed_in is None or is_freed_by_zero_grad)
         ):
-            return UNKNOWN if rule.part is None else PARTS.index(rule.part), rule.sure
+            return _NO_PART if rule.part is None else FOUND_PARTS.index(rule.part), rule.sure
     raise AssertionError("the last rule holds always")
 
 
@@ -183,7 +181,7 @@ def _label(note: Note) -> Label | None:
         if not all(type(n) is int and 0 <= n < _LARGEST_NUMBER for n in (step, *shape)):
             return None
         return Label(
-            part=PARTS[PARTS.index(value["part"])],
+            part=FOUND_PARTS[FOUND_PARTS.index(value["part"])],
             phase=Phase(value["phase"]),
             step=step,
             operator=str(value["operator"]),
@@ -199,10 +197,10 @@ def _written_parts(notes: Sequence[Note]) -> dict[int, int]:
     """Parts by note, where memfit or torch's profiler wrote them."""
     found = {}
     for number, note in enumerate(notes):
-        if note.category in PARTS[:UNKNOWN]:
-            found[number] = PARTS.index(note.category)
+        if note.category in FOUND_PARTS[:_NO_PART]:
+            found[number] = FOUND_PARTS.index(note.category)
         elif note.category in _PROFILER_CATEGORIES:
-            found[number] = PARTS.index(_PROFILER_CATEGORIES[note.category])
+            found[number] = FOUND_PARTS.index(_PROFILER_CATEGORIES[note.category])
     return found
 
 
@@ -287,7 +285,7 @@ def _match_sizes(found: Attribution, history: History) -> None:
     Of the blocks with a gradient's size as many are parameters as there are such gradients; the
     others are state. Which is which does not matter: they are equal.
     """
-    gradients = PARTS.index(Part.GRADIENTS)
+    gradients = FOUND_PARTS.index(Part.GRADIENTS)
     per_step: dict[int, Counter[int]] = {}
     for number in range(history.before_count, len(history.sizes_bytes)):
         if found.parts[number] == gradients:
@@ -299,9 +297,9 @@ def _match_sizes(found: Attribution, history: History) -> None:
     known_sizes = set(parameters_left)
     for number in range(history.before_count):
         size_bytes = history.sizes_bytes[number]
-        if found.parts[number] != UNKNOWN or size_bytes not in known_sizes:
+        if found.parts[number] != _NO_PART or size_bytes not in known_sizes:
             continue
         is_parameter = parameters_left[size_bytes] > 0
         parameters_left[size_bytes] -= is_parameter
         part = Part.PARAMETERS if is_parameter else Part.OPTIMIZER
-        found.parts[number], found.sure[number] = PARTS.index(part), Sure.LIKELY
+        found.parts[number], found.sure[number] = FOUND_PARTS.index(part), Sure.LIKELY

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from memfit.errors import DataError, UsageError
-from memfit.explain.attribution import PARTS, Attribution, attribute
+from memfit.explain.attribution import FOUND_PARTS, Attribution, attribute
 from memfit.explain.block_map import FreeMemory
 from memfit.explain.history import Failure, History, devices_of, rebuild
 from memfit.explain.out_of_memory import OutOfMemory, explain_failure
@@ -221,10 +221,10 @@ def _explained(
 def _composition(
     history: History, found: Attribution, live: list[int]
 ) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
-    parts = dict.fromkeys(PARTS, 0)
-    sure = {part: {level.name.lower(): 0 for level in Sure} for part in PARTS}
+    parts = dict.fromkeys(FOUND_PARTS, 0)
+    sure = {part: {level.name.lower(): 0 for level in Sure} for part in FOUND_PARTS}
     for number in live:
-        part, size_bytes = PARTS[found.parts[number]], history.sizes_bytes[number]
+        part, size_bytes = FOUND_PARTS[found.parts[number]], history.sizes_bytes[number]
         parts[part] += size_bytes
         sure[part][Sure(found.sure[number]).name.lower()] += size_bytes
     return parts, sure
@@ -254,7 +254,7 @@ def _biggest(
         Biggest(
             sizes[key],
             len(groups[key]),
-            PARTS[key[0]],
+            FOUND_PARTS[key[0]],
             key[1],
             key[2],
             content.stacks[history.stacks[groups[key][0]]],

@@ -10,6 +10,7 @@ from typing import Any
 from memfit.measure.records import Measurement, Record, recipe_of
 from memfit.memory.allocator.allocator import AllocatorSettings
 from memfit.memory.allocator.timeline import Timeline, replay
+from memfit.memory.tape.parts import ALLOCATED_PARTS
 from memfit.memory.tape.tape import Part, Tape
 from memfit.planner.plan import BatchPlan, Plan
 
@@ -173,9 +174,8 @@ def _figures(at: BatchPlan, measurement: Measurement) -> Iterator[Figure]:
 def _parts(at: BatchPlan, measurement: Measurement) -> Iterator[Figure]:
     if measurement.parts is None:
         return
-    for part in Part:
-        if part not in (Part.CACHE, Part.CONTEXT):
-            yield Figure(str(part), at.parts[part], measurement.parts.get(part, 0))
+    for part in ALLOCATED_PARTS:
+        yield Figure(str(part), at.parts[part], measurement.parts.get(part, 0))
 
 
 def _at_peak(timeline: Timeline) -> Iterator[tuple[_Key, int]]:

@@ -19,7 +19,6 @@ from memfit.measure.sequence import pack_tape
 from memfit.memory.allocator.allocator import AllocatorSettings
 from memfit.memory.allocator.timeline import replay
 from memfit.memory.recording.follower import Follower
-from memfit.memory.tape.tape import Part
 from memfit.models import BuiltModel, build, build_for_training
 from memfit.planner.tracing import TrainingStep
 from memfit.recipe.recipe import Recipe
@@ -155,11 +154,7 @@ def measure_recorded(subject: Subject, device: Device, micro_batch: int) -> dict
     timeline = replay(tape, settings=AllocatorSettings.parse(subject.recipe.allocator))
     peak = timeline.peak
     return {
-        "parts": {
-            str(part): size
-            for part, size in peak.parts.items()
-            if part not in (Part.CACHE, Part.CONTEXT)
-        },
+        "parts": {str(part): size for part, size in peak.parts.items()},
         "recorded_allocated_bytes": peak.allocated_bytes,
         "replayed_reserved_bytes": timeline.peak_reserved_bytes,
         "workspaces": [asdict(workspace) for workspace in workspaces_of(tape)],

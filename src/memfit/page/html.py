@@ -10,9 +10,12 @@ import base64
 import gzip
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from memfit.memory.tape.parts import PARTS
 
 __all__ = ["assets", "modules", "packed", "served_page", "single_file"]
 
@@ -72,12 +75,25 @@ def packed(value: Any) -> dict[str, str] | None:
 
 
 def _page(styles: str, imports: Mapping[str, str], bundle: Mapping[str, Any]) -> str:
+    bundle = {**bundle, "parts": _parts()}
     return (
         _text("index.html")
-        .replace("<!--styles-->", styles)
+        .replace("<!--styles-->", f"{styles}\n<style>\n{_part_colours()}\n</style>")
         .replace("<!--importmap-->", _script("importmap", {"imports": imports}))
         .replace("<!--bundle-->", _script("application/json", bundle, "memfit-bundle"))
     )
+
+
+def _part_colours() -> str:
+    """The parts' colours as variables such as ``--part-batch``, for both themes."""
+    light = "".join(f" --part-{part}: {look.colour};" for part, look in PARTS.items())
+    dark = "".join(f" --part-{part}: {look.dark_colour};" for part, look in PARTS.items())
+    return f':root[data-theme="light"] {{{light} }}\n:root[data-theme="dark"] {{{dark} }}'
+
+
+def _parts() -> list[dict[str, Any]]:
+    """Every part as the page shows it, in order; :class:`PartLook` says what each key means."""
+    return [{"part": str(part)} | asdict(look) for part, look in PARTS.items()]
 
 
 def _script(kind: str, value: Any, name: str = "") -> str:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from memfit.explain.explained import Explained
 from memfit.explain.out_of_memory import Cause, OutOfMemory
+from memfit.memory.tape.parts import PARTS, UNKNOWN
 from memfit.report.console.names import clean
 from memfit.report.console.numbers import largest_remainders
 from memfit.report.console.terminal import Marks, heading, marks_of, shorten
@@ -18,19 +19,6 @@ from memfit.units import MIB, format_bytes
 
 __all__ = ["render_explained"]
 
-#: Number, part of the document, name and colour, in the order in which people are taught them.
-_ROWS: tuple[tuple[str, str, str, str], ...] = (
-    ("1", "parameters", "parameters", "blue"),
-    ("", "gradients", "+ gradients", "blue"),
-    ("2", "optimizer", "optimizer state", "magenta"),
-    ("3", "batch", "data batch", "cyan"),
-    ("4", "activations", "activations", "green"),
-    ("", "temporaries", "temporaries", "yellow"),
-    ("", "workspaces", "workspaces", "yellow"),
-    ("", "unknown", "unknown", "red"),
-    ("", "cache", "allocator cache", "bright_black"),
-)
-_NAMES = {part: name.removeprefix("+ ") for _, part, name, _ in _ROWS}
 _PART_COLUMNS: tuple[JustifyMethod, ...] = ("left", "left", "right", "right", "left", "left")
 _BIGGEST_COLUMNS: tuple[JustifyMethod, ...] = ("right", "right", "left", "left")
 _BIGGEST = 8
@@ -115,7 +103,7 @@ def _reasons(failure: OutOfMemory) -> Iterator[str]:
     if failure.largest_part:
         size = failure.parts[failure.largest_part]
         share = size / max(1, sum(failure.parts.values()))
-        name = _NAMES[failure.largest_part]
+        name = PARTS[failure.largest_part].name
         yield f"Most of it: {name}, {format_bytes(size)} ({share:.0%} of what is in use).".replace(
             "%", " %"
         )
@@ -131,19 +119,21 @@ def _reasons(failure: OutOfMemory) -> Iterator[str]:
 
 
 def _parts(explained: Explained, width: int, marks: Marks) -> RenderableType:
-    rows = [row for row in _ROWS if row[1] != "unknown" or explained.parts["unknown"]]
-    sizes = [explained.parts[part] for _, part, _, _ in rows]
+    rows = [p for p in PARTS if p in explained.parts and (p != UNKNOWN or explained.parts[p])]
+    sizes = [explained.parts[part] for part in rows]
     shares = largest_remainders([max(0, size) for size in sizes])
     bar_width = max(6, min(24, width - 66))
     columns = _PART_COLUMNS if width >= _NARROW else _PART_COLUMNS[:4]
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     for justify in columns:
         table.add_column(no_wrap=True, justify=justify)
-    for (number, part, name, colour), size, share in zip(rows, sizes, shares, strict=True):
+    for part, size, share in zip(rows, sizes, shares, strict=True):
+        look = PARTS[part]
+        number, name = look.row_head
         bar = marks.bar[-1] * max(share * bar_width // max(1, *shares), 1 if share else 0)
         row = (
             Text(number, style="bold"), name, format_bytes(size), f"{share // 10}.{share % 10} %",
-            Text(_how_sure(explained, part), style="dim"), Text(bar, style=colour),
+            Text(_how_sure(explained, part), style="dim"), Text(bar, style=look.terminal_colour),
         )  # fmt: skip
         table.add_row(*row[: len(columns)])
     total = format_bytes(explained.reserved_at_peak_bytes)
@@ -166,7 +156,7 @@ def _parts(explained: Explained, width: int, marks: Marks) -> RenderableType:
 def _how_sure(explained: Explained, part: str) -> str:
     """Certain, likely, or how much of it is."""
     levels = {name: size for name, size in explained.sure.get(part, {}).items() if size}
-    if not levels or part == "unknown":
+    if not levels or part == UNKNOWN:
         return ""
     if len(levels) == 1:
         return next(iter(levels))
@@ -189,7 +179,7 @@ def _biggest(explained: Explained, width: int, marks: Marks) -> RenderableType |
         times = f"{item.count:,} {marks.times}" if item.count > 1 else ""
         counted = () if is_narrow else (times,)
         made_by = shorten(clean(words), room, marks)
-        table.add_row(format_bytes(item.size_bytes), *counted, _NAMES[item.part], made_by)
+        table.add_row(format_bytes(item.size_bytes), *counted, PARTS[item.part].name, made_by)
     return Group(heading("The largest, by the code that made them"), table)
 
 
@@ -222,8 +212,8 @@ def _notes(explained: Explained, marks: Marks) -> RenderableType | None:
             f"{facts['before_trace']:,} allocations were there when the trace began; "
             "record from the start of the program to see who made them."
         )
-    if explained.parts["unknown"]:
-        size = format_bytes(explained.parts["unknown"])
+    if explained.parts[UNKNOWN]:
+        size = format_bytes(explained.parts[UNKNOWN])
         lines.append(f"Of {size} nothing says what it is for.")
     if facts["unexplained_entries"]:
         lines.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -13,6 +14,7 @@ from memfit.measure.compare import Comparison, Difference, Figure
 from memfit.measure.records import Limit, Measurement
 from memfit.measure.session import Outcome, Tally
 from memfit.measure.target import Target
+from memfit.memory.tape.parts import PARTS
 from memfit.report.console.names import clean
 from memfit.report.console.terminal import Marks, heading, marks_of, shorten
 from memfit.units import format_bytes
@@ -117,7 +119,7 @@ def _comparison(found: Comparison, width: int, marks: Marks) -> list[RenderableT
         lines += [
             "",
             heading("At the peak, by part (requested bytes)"),
-            _figures_table(found.parts),
+            _figures_table([replace(f, name=PARTS[f.name].name) for f in found.parts]),
         ]
     for title, rows in (
         ("Alive at one peak only, largest first", found.at_peak),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from memfit.memory.allocator.allocator import AllocatorSettings, CachingAllocator, OutOfDeviceMemory
+from memfit.memory.tape.parts import ALLOCATED_PARTS
 from memfit.memory.tape.tape import Allocation, Part, Tape
 
 __all__ = ["OutOfMemoryInstant", "Peak", "Timeline", "fits", "replay"]
@@ -81,7 +82,7 @@ class Timeline:
 
     def parts_at(self, position: int) -> dict[Part, int]:
         """Requested bytes alive after the event at ``position``, by part."""
-        parts: dict[Part, int] = dict.fromkeys(_ALLOCATED_PARTS, 0)
+        parts: dict[Part, int] = dict.fromkeys(ALLOCATED_PARTS, 0)
         for number in self.live_at(position):
             parts[self.tape.allocations[number].part] += self.sizes_bytes[number]
         return parts
@@ -103,11 +104,6 @@ class Timeline:
             parts=self.parts_at(position),
             allocation=self.tape.allocations[number if number >= 0 else ~number],
         )
-
-
-_ALLOCATED_PARTS: tuple[Part, ...] = tuple(
-    part for part in Part if part not in (Part.CACHE, Part.CONTEXT)
-)
 
 
 def replay(

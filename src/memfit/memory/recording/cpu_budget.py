@@ -24,6 +24,7 @@ from memfit.memory.allocator.allocator import (
 )
 from memfit.memory.recording.follower import hooked
 from memfit.memory.recording.recorder import Recorder, in_backward
+from memfit.memory.tape.parts import ALLOCATED_PARTS
 from memfit.memory.tape.tape import Part, Phase
 from memfit.units import format_bytes
 
@@ -226,9 +227,6 @@ def _state_tensors(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
         yield from (value for value in state.values() if isinstance(value, Tensor))
 
 
-_PARTS: tuple[Part, ...] = tuple(p for p in Part if p not in (Part.CACHE, Part.CONTEXT))
-
-
 class _Injection:
     """A failure that is still to come."""
 
@@ -319,7 +317,7 @@ class _Account(Recorder):
                 live[event] = None
             else:
                 del live[~event]
-        parts = dict.fromkeys(_PARTS, 0)
+        parts = dict.fromkeys(ALLOCATED_PARTS, 0)
         for number in live:
             record = self._records[number]
             parts[record.part or Part.TEMPORARIES] += record.size_bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from memfit.explain.attribution import PARTS
+from memfit.explain.attribution import FOUND_PARTS
 from memfit.explain.explained import Explained
 from memfit.explain.part_rules import Sure
 from memfit.memory.tape.tape import Phase
@@ -60,7 +60,7 @@ def _tape(explained: Explained) -> dict[str, Any]:
     )
     shapes, (shape_column,) = _interned([[a.shape if a else () for a, _ in made_by]])
     return {
-        "parts": list(PARTS),
+        "parts": list(FOUND_PARTS),
         "phases": [str(phase) for phase in _PHASES],
         "strings": strings,
         "shapes": [[[size, 0] for size in shape] for shape in shapes],

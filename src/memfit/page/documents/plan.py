@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 from memfit.cards.catalogue import gpus
 from memfit.memory.allocator.allocator import AllocatorSettings
-from memfit.memory.tape.tape import Allocation, Line, Part, Phase, Tape
+from memfit.memory.tape.parts import ALLOCATED_PARTS
+from memfit.memory.tape.tape import Allocation, Line, Phase, Tape
 from memfit.page.documents.card import card_document
 from memfit.page.documents.command import plan_words
 from memfit.planner.options import Option
@@ -147,11 +148,11 @@ def _tape(tape: Tape, sizes: Line, shapes: Iterable[Line]) -> dict[str, Any]:
     )
     shape_table, (shape_column,) = _interned([[_pairs(line) for line in shapes]])
     return {
-        "parts": [str(part) for part in _PARTS],
+        "parts": [str(part) for part in ALLOCATED_PARTS],
         "phases": [str(phase) for phase in _PHASES],
         "strings": strings,
         "shapes": [[list(pair) for pair in shape] for shape in shape_table],
-        "part": [_PARTS.index(a.part) for a in tape.allocations],
+        "part": [ALLOCATED_PARTS.index(a.part) for a in tape.allocations],
         "phase": [_PHASES.index(a.phase) for a in tape.allocations],
         "step": [a.step for a in tape.allocations],
         "operator": string_columns[0],
@@ -193,5 +194,4 @@ def _torch_version() -> str:
     return str(torch.__version__)
 
 
-_PARTS: tuple[Part, ...] = tuple(p for p in Part if p not in (Part.CACHE, Part.CONTEXT))
 _PHASES: tuple[Phase, ...] = tuple(Phase)

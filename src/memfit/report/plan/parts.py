@@ -6,6 +6,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from memfit.memory.tape.parts import PARTS
 from memfit.memory.tape.tape import Part
 from memfit.planner.plan import BatchPlan
 from memfit.report.console.numbers import largest_remainders
@@ -13,20 +14,6 @@ from memfit.report.console.terminal import Marks
 from memfit.units import format_bytes
 
 __all__ = ["parts_table"]
-
-#: Number, name, explanation and colour of each part, in the order in which people are taught them.
-_ROWS: dict[Part, tuple[str, str, str, str]] = {
-    Part.PARAMETERS: ("1", "parameters", "with buffers", "blue"),
-    Part.GRADIENTS: ("", "+ gradients", "", "blue"),
-    Part.OPTIMIZER: ("2", "optimizer state", "", "magenta"),
-    Part.BATCH: ("3", "data batch", "inputs and labels", "cyan"),
-    Part.ACTIVATIONS: ("4", "activations", "kept for backward", "green"),
-    Part.TEMPORARIES: ("", "temporaries", "of the running operator", "yellow"),
-    Part.WORKSPACES: ("", "workspaces", "cuBLAS, cuDNN", "yellow"),
-    Part.CACHE: ("", "allocator cache", "reserved, holds nothing", "bright_black"),
-    Part.CONTEXT: ("", "CUDA context", "outside the allocator", "bright_black"),
-}
-_TAUGHT = (Part.PARAMETERS, Part.GRADIENTS, Part.OPTIMIZER, Part.BATCH, Part.ACTIVATIONS)
 
 
 def parts_table(at: BatchPlan, width: int, marks: Marks) -> Table:
@@ -43,12 +30,13 @@ def parts_table(at: BatchPlan, width: int, marks: Marks) -> Table:
     bar_width = 0 if width < 50 else max(6, min(24, width - 46 - 24 * notes - 16 * exact))
     table = _empty_table(notes=notes, exact=exact)
     for part, size, share in zip(Part, sizes, shares, strict=True):
-        number, name, note, colour = _ROWS[part]
-        bar = Text(_bar(share, max(shares), bar_width, marks), style=colour)
-        cells: list[RenderableType] = [number, name, *([Text(note, style="dim")] if notes else [])]
+        look = PARTS[part]
+        bar = Text(_bar(share, max(shares), bar_width, marks), style=look.terminal_colour)
+        note = [Text(look.note, style="dim")] if notes else []
+        cells: list[RenderableType] = [*look.row_head, *note]
         cells += [format_bytes(size), *([f"{size:,}"] if exact else []), _percent(share), bar]
         table.add_row(*cells)
-        if part is _TAUGHT[-1] or part is Part.CONTEXT:
+        if part in (Part.ACTIVATIONS, Part.CONTEXT):
             _rule(table, bar_width, marks, notes=notes, exact=exact, faint=part is not Part.CONTEXT)
     total = [f"{sum(sizes):,}"] if exact else []
     note_cell = [Text("as nvidia-smi shows it", style="dim")] if notes else []

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from memfit.memory.tape.parts import PARTS
+from memfit.memory.tape.tape import Part
 from memfit.report.figures import write_figure
 from memfit.report.study.axes import (
     AMBER,
@@ -34,16 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FIGURES", "as_svg", "draw", "write_study_figures"]
 
-#: The four parts that everybody is taught, then what is named apart.
-_PARTS = (
-    (("parameters",), "parameters", "#1d4ed8"),
-    (("gradients",), "gradients", "#60a5fa"),
-    (("optimizer",), "optimizer state", "#7c3aed"),
-    (("batch",), "data batch", "#0d9488"),
-    (("activations",), "activations", "#ea580c"),
-    (("temporaries", "workspaces"), "temporaries, workspaces", "#a3a3a3"),
-    (("cache",), "allocator cache", "#d4d4d4"),
-)
 _SIZE = (7.2, 4.4)
 _MIB = 1024**2
 _CURVE = "S/S_min − 1 = 1/(E/E_min − 1)"
@@ -143,10 +135,12 @@ def _memory(study: Study, figure: Figure) -> None:
     axes = one_panel(figure, "Memory by part", subtitle)
     places = [float(place) for place in range(len(study.memory))]
     bottom = np.zeros(len(study.memory))
-    for keys, label, colour in _PARTS:
-        sizes = np.array([sum(m.parts.get(k, 0) for k in keys) for m in study.memory]) / _MIB
+    for part, look in PARTS.items():
+        if part == Part.CONTEXT:
+            continue
+        sizes = np.array([m.parts.get(part, 0) for m in study.memory]) / _MIB
         if sizes.sum():
-            axes.bar(places, sizes, 0.62, bottom=bottom, color=colour, label=label)
+            axes.bar(places, sizes, 0.62, bottom=bottom, color=look.colour, label=look.name)
         bottom += sizes
     for place, height in zip(places, bottom, strict=True):
         axes.text(place, height, f"{height:,.0f}", ha="center", va="bottom", size=8.5, color=INK)
@@ -159,7 +153,7 @@ def _memory(study: Study, figure: Figure) -> None:
         axes.plot(*zip(*measured, strict=True), "D", color=INK, markersize=5, label="measured")
     axes.set_xticks(places, [f"{m.batch_size:,}" for m in study.memory])
     axes.set_xlabel("batch size (samples in one forward)")
-    context = max(m.parts.get("context", 0) for m in study.memory) / _MIB
+    context = max(m.parts.get(Part.CONTEXT, 0) for m in study.memory) / _MIB
     axes.set_ylabel("MiB")
     axes.grid(visible=False, axis="x")
     axes.set_ylim(0, bottom.max() * 1.1)

@@ -9,23 +9,13 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from memfit.memory.tape.parts import PARTS
 from memfit.report.console.terminal import heading, marks_of
 from memfit.trainer.run.run import RunResult
 from memfit.trainer.step.evaluation import Evaluation
 from memfit.units import format_bytes
 
 __all__ = ["render_evaluation", "render_predictions", "render_run"]
-
-_PART_NAMES = {
-    "parameters": "parameters",
-    "gradients": "gradients",
-    "optimizer": "optimizer state",
-    "batch": "data batch",
-    "activations": "activations",
-    "temporaries": "temporaries",
-    "workspaces": "workspaces",
-    "cache": "allocator cache",
-}
 
 
 def render_run(result: RunResult, console: Console) -> Group:
@@ -78,10 +68,10 @@ def _memory(summary: dict[str, Any]) -> RenderableType:
     rows = [("peak allocated", "allocated_bytes"), ("peak reserved", "reserved_bytes")]
     for label, key in rows:
         table.add_row(label, *_compared(predicted[key], measured[key]))
-    for key, label in _PART_NAMES.items():
+    for key, look in PARTS.items():
         found = measured.get("parts", {})
         if key in found and (predicted["parts"].get(key) or found[key]):
-            table.add_row(f"  {label}", *_compared(predicted["parts"][key], found[key]))
+            table.add_row(f"  {look.name}", *_compared(predicted["parts"][key], found[key]))
     return table
 
 
