@@ -163,7 +163,7 @@ def test_ctrl_c_ends_without_a_result(folder: Path) -> None:
     code = (
         "import os, signal, sys\n"
         "from memfit.cli import main\n"
-        "from memfit.data import examine\n"
+        "from memfit.data.facts import examine\n"
         "read_file = examine.read_file\n"
         "def reading(path):\n"
         "    if str(path).endswith('1.png'):\n"
