@@ -23,8 +23,7 @@ def open_page(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenPa
 
     Afterwards no page may have written an error, or asked for anything outside of its file.
     """
-    browser = js_page.shared_browser(request.config)
-    contexts: list[Any] = []
+    pages: list[Any] = []
     wrong: list[str] = []
 
     def note(url: str) -> None:
@@ -34,24 +33,22 @@ def open_page(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenPa
     def open_one(
         documents: Mapping[str, Any], *, width: int = 1280, theme: str = "light", tab: str = ""
     ) -> Any:
-        context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=theme, accept_downloads=True,
-            locale="en-US", reduced_motion="reduce",
+        page = js_page.new_page(
+            request.config, viewport={"width": width, "height": 900}, color_scheme=theme,
+            accept_downloads=True, locale="en-US", reduced_motion="reduce",
         )  # fmt: skip
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(10_000)
+        pages.append(page)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
         page.on("request", lambda asked: note(asked.url))
-        path = tmp_path / f"page-{len(contexts)}.html"
+        path = tmp_path / f"page-{len(pages)}.html"
         path.write_text(single_file(documents), encoding="utf-8")
         page.goto(f"{path.as_uri()}{tab}")
         return page
 
     yield open_one
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.context.close()
     assert not wrong
 
 

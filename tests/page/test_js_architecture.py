@@ -12,7 +12,8 @@ from memfit.page.html import assets, modules
 
 #: From the ground up; folders of one floor do not know each other.
 FLOORS = (
-    ("engine", "strings", "ui", "source"),
+    ("engine", "source"),
+    ("ui",),
     ("charts", "export"),
     ("memory", "data", "study"),
     ("plan", "learn", "runs"),

@@ -34,23 +34,21 @@ Serve = Callable[..., Any]
 @pytest.fixture
 def serve(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Serve]:
     """Open the served page at a tab; studies and runs are in ``tmp_path``."""
-    browser = js_page.shared_browser(request.config)
     wrong: list[str] = []
-    contexts: list[Any] = []
+    pages: list[Any] = []
 
     def serve(tab: str, *, width: int = 1280) -> Any:
-        context = browser.new_context(viewport={"width": width, "height": 900}, locale="en-US")
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(10_000)
+        view = {"width": width, "height": 900}
+        page = js_page.new_page(request.config, viewport=view, locale="en-US")
+        pages.append(page)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.route("**/*", lambda route: answer(route, tmp_path, wrong))
         page.goto(f"{ORIGIN}/#{tab}")
         return page
 
     yield serve
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.context.close()
     assert not wrong
 
 

@@ -80,14 +80,13 @@ def server(plan: Plan) -> Server:
 
 @pytest.fixture
 def page(request: pytest.FixtureRequest, server: Server) -> Iterator[Any]:
-    context = js_page.shared_browser(request.config).new_context(locale="en-US")
-    page = context.new_page()
+    page = js_page.new_page(request.config, locale="en-US")
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.route("**/*", server.answer)
     page.goto(f"{ORIGIN}/#token=secret")
     yield page
-    context.close()
+    page.context.close()
     assert not errors
 
 

@@ -42,11 +42,10 @@ def address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def served(request: pytest.FixtureRequest, address: str) -> Iterator[Any]:
     """The page, opened once; what goes wrong in it is collected in ``page.wrong``."""
     origin = address.split("/#", maxsplit=1)[0]
-    context = js_page.shared_browser(request.config).new_context(
-        viewport={"width": 1280, "height": 900}, locale="en-US", reduced_motion="reduce"
-    )
-    page = context.new_page()
-    page.set_default_timeout(20_000)
+    page = js_page.new_page(
+        request.config,
+        viewport={"width": 1280, "height": 900}, locale="en-US", reduced_motion="reduce",
+    )  # fmt: skip
     page.wrong = []
     page.on("pageerror", lambda error: page.wrong.append(str(error)))
     page.on("console", lambda line: page.wrong.append(line.text) if line.type == "error" else None)
@@ -56,7 +55,7 @@ def served(request: pytest.FixtureRequest, address: str) -> Iterator[Any]:
     )
     page.goto(address)
     yield page
-    context.close()
+    page.context.close()
 
 
 @pytest.fixture
@@ -86,7 +85,7 @@ def choose_model(page: Any, name: str) -> None:
 
 
 def test_a_plan_is_there_before_anyone_asks(page: Any) -> None:
-    expect(it(page, "model-name")).to_have_text("torchvision:resnet50", timeout=40_000)
+    expect(it(page, "model-name")).to_have_text("torchvision:resnet50")
     expect(it(page, "verdict")).to_have_text("Fits")
     assert "token" not in page.url
     assert page.locator("main [data-test=plan-error]").count() == 0
@@ -179,8 +178,7 @@ def test_every_tab_opens_in_both_languages_and_themes(page: Any, tab: str) -> No
 
 
 def test_a_wrong_token_says_so(request: pytest.FixtureRequest, address: str) -> None:
-    context = js_page.shared_browser(request.config).new_context(locale="en-US")
-    page = context.new_page()
+    page = js_page.new_page(request.config, locale="en-US")
     page.goto(f"{address}x")
     expect(it(page, "plan-error")).to_be_visible()
-    context.close()
+    page.context.close()

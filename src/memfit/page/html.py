@@ -10,14 +10,13 @@ import base64
 import gzip
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from memfit.memory.tape.parts import PARTS
 
-__all__ = ["assets", "modules", "packed", "served_page", "single_file"]
+__all__ = ["assets", "modules", "packed", "served_page", "single_file", "texts"]
 
 _FOLDER = Path(__file__).parent / "assets"
 _VENDOR = {
@@ -41,6 +40,15 @@ def modules() -> Mapping[str, str]:
     """Names that scripts import: ``"memfit/engine/tape"`` is the asset ``"js/engine/tape.js"``."""
     own = (name for name in assets() if name.startswith("js/"))
     return _VENDOR | {f"memfit{name.removeprefix('js').removesuffix('.js')}": name for name in own}
+
+
+@cache
+def texts() -> Mapping[str, Mapping[str, str]]:
+    """Every text of the page by its key, such as ``"tab.plan"``: ``{"en": ..., "zh": ...}``."""
+    found = {f"part.{part}": {"en": x.name, "zh": x.name_zh} for part, x in PARTS.items()}
+    for path in sorted(_FOLDER.glob("texts/*.json")):
+        found |= json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 def served_page() -> str:
@@ -75,12 +83,12 @@ def packed(value: Any) -> dict[str, str] | None:
 
 
 def _page(styles: str, imports: Mapping[str, str], bundle: Mapping[str, Any]) -> str:
-    bundle = {**bundle, "parts": _parts()}
+    given = {"texts": texts(), "parts": _parts(), **bundle}
     return (
         _text("index.html")
         .replace("<!--styles-->", f"{styles}\n<style>\n{_part_colours()}\n</style>")
         .replace("<!--importmap-->", _script("importmap", {"imports": imports}))
-        .replace("<!--bundle-->", _script("application/json", bundle, "memfit-bundle"))
+        .replace("<!--bundle-->", _script("application/json", given, "memfit-bundle"))
     )
 
 
@@ -91,9 +99,9 @@ def _part_colours() -> str:
     return f':root[data-theme="light"] {{{light} }}\n:root[data-theme="dark"] {{{dark} }}'
 
 
-def _parts() -> list[dict[str, Any]]:
-    """Every part as the page shows it, in order; :class:`PartLook` says what each key means."""
-    return [{"part": str(part)} | asdict(look) for part, look in PARTS.items()]
+def _parts() -> list[dict[str, str]]:
+    """Every part in order, with its number of the four that everyone is taught."""
+    return [{"part": str(part), "number": look.number} for part, look in PARTS.items()]
 
 
 def _script(kind: str, value: Any, name: str = "") -> str:

@@ -1,16 +1,15 @@
 /** The frame of the page: tabs, language, theme. Each tab is a module of its own. */
 
-import { html, render, useEffect, useState } from "memfit/ui/html";
-import { addStrings, LANGUAGES, setLanguage, t, useLanguage } from "memfit/ui/i18n";
-import { strings } from "memfit/strings/shell";
-import { nextTheme, useTheme } from "memfit/ui/theme";
-import { tab as plan } from "memfit/tabs/plan";
 import { tab as compare } from "memfit/tabs/compare";
 import { tab as data } from "memfit/tabs/data";
-import { tab as study } from "memfit/tabs/study";
-import { tab as runs } from "memfit/tabs/runs";
 import { tab as explain } from "memfit/tabs/explain";
 import { tab as learn } from "memfit/tabs/learn";
+import { tab as plan } from "memfit/tabs/plan";
+import { tab as runs } from "memfit/tabs/runs";
+import { tab as study } from "memfit/tabs/study";
+import { html, render, useEffect, useState } from "memfit/ui/html";
+import { LANGUAGES, setLanguage, t, useLanguage } from "memfit/ui/i18n";
+import { nextTheme, useTheme } from "memfit/ui/theme";
 
 /**
  * A tab: `isThere` says whether this page has something to show in it.
@@ -19,8 +18,6 @@ import { tab as learn } from "memfit/tabs/learn";
 
 /** @type {Tab[]} */
 const TABS = [plan, compare, explain, data, study, runs, learn];
-
-addStrings(strings);
 
 function App() {
   const language = useLanguage();
@@ -44,13 +41,15 @@ function App() {
       </div>
     </header>
     <main id="main" tabindex="-1">
-      ${there.map((tab) => html`
+      ${there.map(
+        (tab) => html`
         <section key=${tab.id} id=${`panel-${tab.id}`} role="tabpanel" hidden=${tab !== open}
           aria-labelledby=${`tab-${tab.id}`}>
           <${Once} when=${tab === open}>
             <${tab.Tab} isOpen=${tab === open} language=${language} theme=${theme} />
           <//>
-        </section>`)}
+        </section>`,
+      )}
     </main>
     <footer>${t("shell.footer")}</footer>`;
 }
@@ -70,21 +69,25 @@ function TabList({ tabs, open, setOpen }) {
     event.preventDefault();
     const next = tabs.at(to % tabs.length);
     setOpen(next);
-    document.getElementById(`tab-${next.id}`).focus();
+    document.getElementById(`tab-${next.id}`)?.focus();
   };
   return html`<div role="tablist" class="tabs" aria-label=${t("shell.tabs")} onKeyDown=${move}>
-    ${tabs.map((tab) => html`
+    ${tabs.map(
+      (tab) => html`
       <button type="button" role="tab" key=${tab.id} id=${`tab-${tab.id}`}
         aria-controls=${`panel-${tab.id}`} aria-selected=${tab === open}
-        tabindex=${tab === open ? 0 : -1} onClick=${() => setOpen(tab)}>${t(tab.title)}</button>`)}
+        tabindex=${tab === open ? 0 : -1} onClick=${() => setOpen(tab)}>${t(tab.title)}</button>`,
+    )}
   </div>`;
 }
 
 function LanguageSwitch({ language }) {
   return html`<div class="segmented" role="group" aria-label=${t("shell.language")}>
-    ${Object.entries(LANGUAGES).map(([name, label]) => html`
+    ${LANGUAGES.map(
+      ([name, label]) => html`
       <button type="button" key=${name} lang=${name} data-test=${`language-${name}`}
-        aria-pressed=${name === language} onClick=${() => setLanguage(name)}>${label}</button>`)}
+        aria-pressed=${name === language} onClick=${() => setLanguage(name)}>${label}</button>`,
+    )}
   </div>`;
 }
 
@@ -105,4 +108,4 @@ function useOpenTab(tabs) {
   return [open, choose];
 }
 
-render(html`<${App} />`, document.getElementById("app"));
+render(html`<${App} />`, /** @type {HTMLElement} */ (document.getElementById("app")));

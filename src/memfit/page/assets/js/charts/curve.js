@@ -1,11 +1,11 @@
 /** Memory against the batch: needed and total, the card's line, and what was measured. */
 
-import uPlot from "uplot";
-import { html, useEffect, useMemo, useRef, useState } from "memfit/ui/html";
-import { t } from "memfit/ui/i18n";
 import { formatBytes, formatCount } from "memfit/ui/format";
-import { cssColour } from "memfit/ui/theme";
 import { useWidth } from "memfit/ui/hooks";
+import { html, useEffect, useElement, useMemo, useRef, useState } from "memfit/ui/html";
+import { t } from "memfit/ui/i18n";
+import { cssColour } from "memfit/ui/theme";
+import uPlot from "uplot";
 
 const POINTS = 33;
 const POINTS_OF_LONG_TAPES = 13;
@@ -13,16 +13,16 @@ const LONG_TAPE = 30000; // events
 const SLICE_MS = 10;
 
 /**
- * @param {{curves: {label: string, plan: object, card: object, dashed?: boolean}[],
- *   limitBytes: number|null, limits: object|null, batch: number, last: number,
- *   measured: object[], choose: (batch: number) => void, theme: string, language: string,
+ * @param {{curves: {label: string, plan: Plan, card: Card, dashed?: boolean}[],
+ *   limitBytes: number|null, limits: Limits|null, batch: number, last: number,
+ *   measured: MeasuredPoint[], choose: (batch: number) => void, theme: Theme, language: Language,
  *   version: number, label: string}} properties
  */
 export function MemoryCurve(properties) {
   const { curves, measured, batch, last, limits, limitBytes, choose, label } = properties;
   const [frame, width] = useWidth();
-  const host = useRef(null);
-  const chart = useRef(null);
+  const host = useElement();
+  const chart = useRef(/** @type {uPlot|null} */ (null));
   const live = useRef(properties);
   live.current = properties;
   const points = usePoints(curves, last, properties.version);
@@ -32,7 +32,7 @@ export function MemoryCurve(properties) {
     const options = optionsOf(properties, width, live);
     const made = new uPlot(options, data.columns, host.current);
     made.over.addEventListener("click", () => {
-      const picked = made.posToVal(made.cursor.left, "x");
+      const picked = made.posToVal(made.cursor.left ?? -1, "x");
       if (picked >= 1) choose(Math.round(picked));
     });
     chart.current = made;
@@ -42,9 +42,11 @@ export function MemoryCurve(properties) {
   return html`<div class="curve" data-test="curve" data-points=${points[0]?.length ?? 0}>
     <div ref=${frame}><div ref=${host} role="img" aria-label=${label}></div></div>
     <p class="key small muted">
-      ${curves.map((curve, index) => html`<span key=${index}>
+      ${curves.map(
+        (curve, index) => html`<span key=${index}>
         <i class=${`stroke needed curve-${index}`}></i>${curve.label}${t("curve.needed")}
-        <i class=${`stroke total curve-${index}`}></i>${curve.label}${t("curve.total")}</span>`)}
+        <i class=${`stroke total curve-${index}`}></i>${curve.label}${t("curve.total")}</span>`,
+      )}
       ${limitBytes && html`<span><i class="stroke card-limit"></i>${t("time.theCard")}</span>`}
     </p>
     <${Measured} measured=${measured} />
@@ -97,15 +99,21 @@ function batchesOf(plan, last) {
 /** Columns for uPlot: every batch of every curve and of what was measured, ascending. */
 function dataOf(points, measured, last) {
   const seen = measured.filter((point) => point.batch_size <= last * 1.5);
-  const batches = [...new Set([
-    1, last, ...points.flat().map(({ batch }) => batch), ...seen.map((p) => p.batch_size),
-  ])].sort((a, b) => a - b);
+  const batches = [
+    ...new Set([
+      1,
+      last,
+      ...points.flat().map(({ batch }) => batch),
+      ...seen.map((p) => p.batch_size),
+    ]),
+  ].sort((a, b) => a - b);
   const column = (found, value) => {
     const byBatch = new Map(found.map((point) => [point.batch ?? point.batch_size, value(point)]));
     return batches.map((batch) => byBatch.get(batch) ?? null);
   };
   const curves = points.flatMap((found) => [
-    column(found, (point) => point.neededBytes), column(found, (point) => point.totalBytes),
+    column(found, (point) => point.neededBytes),
+    column(found, (point) => point.totalBytes),
   ]);
   const readings = [
     column(seen, (point) => point.total_bytes ?? point.peak_reserved_bytes ?? null),
@@ -114,27 +122,40 @@ function dataOf(points, measured, last) {
   return { columns: [batches, ...curves, ...readings] };
 }
 
-function optionsOf({ curves, limitBytes }, width, live) {
+/** @returns {uPlot.Options} */
+function optionsOf({ curves }, width, live) {
   const font = "11px system-ui, sans-serif";
   const axis = {
-    stroke: cssColour("--muted"), font, grid: { stroke: cssColour("--line"), width: 1 },
+    stroke: cssColour("--muted"),
+    font,
+    grid: { stroke: cssColour("--line"), width: 1 },
     ticks: { show: false },
   };
   return {
-    width, height: width < 520 ? 220 : 260, legend: { show: false },
+    width,
+    height: width < 520 ? 220 : 260,
+    legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
     padding: [14, 10, 0, 0],
-    scales: { x: { time: false }, y: { range: (_, low, high) => rangeOf(high, live.current) } },
+    scales: { x: { time: false }, y: { range: (_, __, high) => rangeOf(high, live.current) } },
     axes: [
-      { ...axis, size: 26, space: 60,
-        values: (_, values) => values.map((value) => formatCount(value)) },
-      { ...axis, size: 62, splits: (_, __, low, high) => splitsOf(high),
-        values: (_, values) => values.map(axisLabel) },
+      {
+        ...axis,
+        size: 26,
+        space: 60,
+        values: (_, values) => values.map((value) => formatCount(value)),
+      },
+      {
+        ...axis,
+        size: 62,
+        splits: (_, __, ___, high) => splitsOf(high),
+        values: (_, values) => values.map(axisLabel),
+      },
     ],
     series: [{}, ...curves.flatMap(seriesOf), ...readingsOf()],
     hooks: {
-      draw: [(chart) => drawMarks(chart, live.current, font)],
-      setCursor: [(chart) => showPoint(chart, limitBytes)],
+      draw: [(chart) => drawMarks(chart, live.current)],
+      setCursor: [(chart) => showPoint(chart)],
     },
   };
 }
@@ -150,12 +171,15 @@ function seriesOf(_, index) {
 
 function readingsOf() {
   const dot = (fill) => ({
-    width: 0, stroke: cssColour("--text"), points: { show: true, size: 8, width: 1.5, fill },
+    width: 0,
+    stroke: cssColour("--text"),
+    points: { show: true, size: 8, width: 1.5, fill },
     paths: () => null,
   });
   return [dot(cssColour("--text")), dot(cssColour("--surface"))];
 }
 
+/** @returns {[number, number]} */
 function rangeOf(high, { limitBytes }) {
   const most = high ?? 0;
   const isNear = limitBytes && limitBytes < most * 4;
@@ -181,7 +205,8 @@ function drawMarks(chart, { limitBytes, limits, batch, last }, font) {
   pen.lineWidth = 1.5 * ratio;
   if (limitBytes) across(chart, pen, limitBytes, ratio);
   const marks = [
-    [limits?.recommended, cssColour("--good")], [limits?.largest, cssColour("--card-line")],
+    [limits?.recommended, cssColour("--good")],
+    [limits?.largest, cssColour("--card-line")],
     [batch, cssColour("--accent")],
   ];
   for (const [value, colour] of marks) {

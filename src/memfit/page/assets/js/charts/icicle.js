@@ -1,8 +1,8 @@
 /** The modules of the model by what each keeps for backward: an icicle, and the same as a list. */
 
-import { html, useEffect, useMemo, useRef, useState } from "memfit/ui/html";
-import { t } from "memfit/ui/i18n";
 import { formatBytes, formatCount, formatShape, formatShare } from "memfit/ui/format";
+import { html, useElement, useMemo, useState } from "memfit/ui/html";
+import { t } from "memfit/ui/i18n";
 
 const ROW = 26;
 const NARROWEST = 0.0015; // of the width: narrower modules are left to the zoom
@@ -11,7 +11,7 @@ const LIGHTEST_PAPER = 55; // per cent of the colour under which the page shows 
 const MOST_LISTED = 40;
 
 /**
- * @param {{tree: object, show: (span: [number, number]) => void, language: string}} properties
+ * @param {{tree: ModuleNode, show: (span: [number, number]) => void, language: Language}} properties
  */
 export function ModuleIcicle({ tree, show }) {
   const byPath = useMemo(() => indexed(tree), [tree]);
@@ -20,7 +20,7 @@ export function ModuleIcicle({ tree, show }) {
   const root = byPath.get(rootPath) ?? tree;
   const active = byPath.get(activePath) ?? root;
   const cells = useMemo(() => laidOut(root), [root]);
-  const frame = useRef(null);
+  const frame = useElement();
   const keys = (event) => {
     const next = neighbour(event.key, active, byPath, root);
     if (event.key === "Escape" && root !== tree) setRoot(parentPath(rootPath));
@@ -35,9 +35,11 @@ export function ModuleIcicle({ tree, show }) {
     <${Trail} root=${root} byPath=${byPath} setRoot=${setRoot} />
     <div class="cells" ref=${frame} style=${{ height: `${rows * ROW}px` }} onKeyDown=${keys}
       role="group" aria-label=${t("tree.title")}>
-      ${cells.map((cell) => html`<${Cell} key=${cell.node.path || "(root)"} cell=${cell}
+      ${cells.map(
+        (cell) => html`<${Cell} key=${cell.node.path || "(root)"} cell=${cell}
         share=${cell.node.totalBytes / tree.totalBytes} isActive=${cell.node === active}
-        setActive=${setActive} zoom=${() => setRoot(cell.node.path)} />`)}
+        setActive=${setActive} zoom=${() => setRoot(cell.node.path)} />`,
+      )}
     </div>
     <${Facts} node=${active} tree=${tree} show=${show} zoom=${() => setRoot(active.path)}
       canZoom=${active.children.length > 0 && active !== root} />
@@ -49,10 +51,12 @@ function Trail({ root, byPath, setRoot }) {
   const words = root.path ? root.path.split(".") : [];
   const paths = ["", ...words.map((_, index) => words.slice(0, index + 1).join("."))];
   return html`<nav class="trail small" aria-label=${t("tree.trail")}>
-    ${paths.map((path, index) => html`<span key=${path}>${index > 0 && " › "}
+    ${paths.map(
+      (path, index) => html`<span key=${path}>${index > 0 && " › "}
       <button type="button" class="link" disabled=${path === root.path}
         onClick=${() => setRoot(path)}>
-        ${byPath.get(path).name || t("tree.model")}</button></span>`)}
+        ${byPath.get(path).name || t("tree.model")}</button></span>`,
+    )}
   </nav>`;
 }
 
@@ -61,7 +65,9 @@ function Cell({ cell, share, isActive, setActive, zoom }) {
   const strength = Math.round(28 + 72 * Math.min(1, Math.sqrt(share)));
   const style = {
     color: strength > LIGHTEST_PAPER ? "var(--on-part)" : "var(--text)",
-    left: `${100 * left}%`, width: `${100 * width}%`, top: `${depth * ROW}px`,
+    left: `${100 * left}%`,
+    width: `${100 * width}%`,
+    top: `${depth * ROW}px`,
     background: `color-mix(in srgb, var(--part-activations) ${strength}%, var(--surface))`,
   };
   const name = node.name || t("tree.model");
@@ -79,33 +85,47 @@ function Facts({ node, tree, show, zoom, canZoom }) {
       <b class="number" title=${`${formatCount(node.totalBytes)} B`}>
         ${formatBytes(node.totalBytes)}</b>${" "}
       <span class="muted number">${t("tree.share", {
-        share: formatShare(node.totalBytes / tree.totalBytes) })}</span>
-      ${node.children.length > 0 && html`<span class="muted number">
-        ${" · "}${t("tree.own", { size: formatBytes(node.keptBytes) })}</span>`}
+        share: formatShare(node.totalBytes / tree.totalBytes),
+      })}</span>
+      ${
+        node.children.length > 0 &&
+        html`<span class="muted number">
+        ${" · "}${t("tree.own", { size: formatBytes(node.keptBytes) })}</span>`
+      }
     </p>
     <p class="small muted shapes">${shapes.length ? shapes.join("   ") : t("tree.noTensors")}</p>
     <div class="toolbar">
-      ${node.span && html`<button type="button" class="button" data-test="module-show"
-        onClick=${() => show(node.span)}>${t("tree.show")}</button>`}
-      ${canZoom && html`<button type="button" class="button" onClick=${zoom}>
-        ${t("tree.zoom")}</button>`}
+      ${
+        node.span &&
+        html`<button type="button" class="button" data-test="module-show"
+        onClick=${() => show(node.span)}>${t("tree.show")}</button>`
+      }
+      ${
+        canZoom &&
+        html`<button type="button" class="button" onClick=${zoom}>
+        ${t("tree.zoom")}</button>`
+      }
     </div>
   </div>`;
 }
 
 /** The modules that keep most themselves, for those who read lists. */
 function List({ byPath, tree, show }) {
-  const rows = [...byPath.values()].filter((node) => node.keptBytes > 0)
-    .sort((a, b) => b.keptBytes - a.keptBytes).slice(0, MOST_LISTED);
+  const rows = [...byPath.values()]
+    .filter((node) => node.keptBytes > 0)
+    .sort((a, b) => b.keptBytes - a.keptBytes)
+    .slice(0, MOST_LISTED);
   return html`<details class="small" data-test="module-list">
     <summary>${t("tree.list", { count: rows.length })}</summary>
     <div class="wide"><table><tbody>
-      ${rows.map((node) => html`<tr key=${node.path}>
+      ${rows.map(
+        (node) => html`<tr key=${node.path}>
         <td><button type="button" class="link mono" onClick=${() => node.span && show(node.span)}>
           ${node.path || t("tree.model")}</button></td>
         <td class="right">${formatBytes(node.keptBytes)}</td>
         <td class="right muted">${formatShare(node.keptBytes / tree.totalBytes)}</td>
-      </tr>`)}
+      </tr>`,
+      )}
     </tbody></table></div>
   </details>`;
 }

@@ -1,9 +1,9 @@
 /** Lines and points on axes, drawn by uPlot in the colours of the page. */
 
-import uPlot from "uplot";
-import { html, useEffect, useRef } from "memfit/ui/html";
+import { html, useEffect, useElement, useRef } from "memfit/ui/html";
 import { currentLanguage } from "memfit/ui/i18n";
 import { cssColour } from "memfit/ui/theme";
+import uPlot from "uplot";
 
 const ROOM = 1.15; // of a logarithmic axis beyond the points
 const MARGIN = 0.05; // of a straight axis
@@ -41,13 +41,19 @@ const CAP = 4; // half the width of an error bar's end, in pixels
  * @param {string} [props.name] for tests
  */
 export function Chart({ title, note = "", lines, x, y, verticals = [], theme, name = "" }) {
-  const place = useRef(null);
+  const place = useElement();
   const shown = lines.filter((line) => line.points.some(([, value]) => value !== null));
-  const plot = useRef(null);
-  const now = useRef(null);
+  const plot = useRef(/** @type {uPlot|null} */ (null));
+  const now = useRef(/** @type {any} */ (null));
   now.current = { lines: shown, verticals, holds: [x.holds ?? [], y.holds ?? []] };
-  const structure = JSON.stringify([theme, currentLanguage(), title, x.label, y.label,
-    shown.map(({ label, colour, kind }) => [label, colour, kind])]);
+  const structure = JSON.stringify([
+    theme,
+    currentLanguage(),
+    title,
+    x.label,
+    y.label,
+    shown.map(({ label, colour, kind }) => [label, colour, kind]),
+  ]);
   useEffect(() => {
     if (!shown.length) return undefined;
     const options = optionsOf(now, { x, y }, place.current);
@@ -99,14 +105,17 @@ function optionsOf(now, { x, y }, place) {
     height: heightFor(width),
     scales: { x: scaleOf(x, () => extentOf(now, 0)), y: scaleOf(y, () => extentOf(now, 1)) },
     axes: [axisOf(x), { ...axisOf(y), size: y.isBytes ? 76 : 62 }],
-    series: [{ label: x.label, value: (_, value) => textOf(x, value) },
-      ...now.current.lines.map((line) => seriesOf(line, y))],
+    series: [
+      { label: x.label, value: (_, value) => textOf(x, value) },
+      ...now.current.lines.map((line) => seriesOf(line, y)),
+    ],
     cursor: { drag: { x: false, y: false } },
     hooks: { draw: [(plot) => drawExtras(plot, now.current)] },
   };
 }
 
 function scaleOf({ isLog = false, fromZero = false }, extent) {
+  /** @returns {[number, number]} */
   const range = () => {
     const [low, high] = extent();
     if (isLog) return [low / ROOM, high * ROOM];
@@ -120,9 +129,11 @@ function scaleOf({ isLog = false, fromZero = false }, extent) {
 function extentOf(now, coordinate) {
   const ends = coordinate === 0 ? [0] : [1, 2, 3];
   const values = now.current.lines.flatMap(({ points }) =>
-    points.flatMap((point) => ends.map((end) => point[end])));
-  const known = [...values, ...now.current.holds[coordinate]]
-    .filter((value) => typeof value === "number");
+    points.flatMap((point) => ends.map((end) => point[end])),
+  );
+  const known = [...values, ...now.current.holds[coordinate]].filter(
+    (value) => typeof value === "number",
+  );
   return [Math.min(...known), Math.max(...known)];
 }
 
@@ -179,7 +190,7 @@ function seriesOf({ label, colour, kind = "line", isDashed, isFaint, isStepped }
     width: kind === "points" ? 0 : isFaint ? 1 : 2,
     dash: isDashed ? [6, 4] : undefined,
     spanGaps: true,
-    paths: isStepped ? uPlot.paths.stepped({ align: 1 }) : undefined,
+    paths: isStepped ? uPlot.paths.stepped?.({ align: 1 }) : undefined,
     points: { show: kind !== "line", size: 7, fill: stroke, stroke },
     value: (_, value) => textOf(y, value),
   };
@@ -207,7 +218,10 @@ function drawExtras(plot, { lines, verticals }) {
   for (const { at, colour } of verticals) {
     const left = plot.valToPos(at, "x", true);
     ctx.strokeStyle = cssColour(colour);
-    stroke(ctx, [[left, bbox.top], [left, bbox.top + bbox.height]]);
+    stroke(ctx, [
+      [left, bbox.top],
+      [left, bbox.top + bbox.height],
+    ]);
   }
   ctx.restore();
 }
@@ -215,8 +229,15 @@ function drawExtras(plot, { lines, verticals }) {
 function errorBar(plot, { x, low, high, cap }) {
   const left = plot.valToPos(x, "x", true);
   const [bottom, top] = [low, high].map((value) => plot.valToPos(value, "y", true));
-  stroke(plot.ctx, [[left, bottom], [left, top]]);
-  for (const y of [bottom, top]) stroke(plot.ctx, [[left - cap, y], [left + cap, y]]);
+  stroke(plot.ctx, [
+    [left, bottom],
+    [left, top],
+  ]);
+  for (const y of [bottom, top])
+    stroke(plot.ctx, [
+      [left - cap, y],
+      [left + cap, y],
+    ]);
 }
 
 function stroke(ctx, [from, to]) {

@@ -1,8 +1,8 @@
 /** The timeline's picture: parts stacked on the CUDA context, bands of phases, the card's line. */
 
-import { t } from "memfit/ui/i18n";
-import { formatBytes, formatCount } from "memfit/ui/format";
 import { byteTicks, eventTicks } from "memfit/charts/timeline-scale";
+import { formatBytes, formatCount } from "memfit/ui/format";
+import { t } from "memfit/ui/i18n";
 
 const CACHE_ALPHA = 0.45;
 const FONT = "11px system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
@@ -10,8 +10,8 @@ const FONT = "11px system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
 /**
  * Draw everything but what follows the pointer.
  * @param {CanvasRenderingContext2D} pen or anything that draws like one
- * @param {object} scale from scaleOf
- * @param {{timeline: object, contextBytes: number, limitBytes: number|null, pins: object[]}} scene
+ * @param {Scale} scale
+ * @param {{timeline: Timeline, contextBytes: number, limitBytes: number|null, pins: Described[]}} scene
  * @param {Record<string, string>} colours by name of the style sheet, without dashes
  */
 export function drawTimeline(pen, scale, scene, colours) {
@@ -27,7 +27,13 @@ export function drawTimeline(pen, scale, scene, colours) {
   drawPins(pen, scale, scene, colours);
 }
 
-/** What follows pointer and keys. @param {{hover: number|null, selected: number|null}} at */
+/**
+ * What follows pointer and keys.
+ * @param {CanvasRenderingContext2D} pen
+ * @param {Scale} scale
+ * @param {{hover: number|null, selected: number|null, drag: Stretch|null}} at
+ * @param {Record<string, string>} colours
+ */
 export function drawCursor(pen, scale, { hover, selected, drag }, colours) {
   pen.clearRect(0, 0, scale.width, scale.height);
   if (drag) {
@@ -50,10 +56,22 @@ export function drawOverview(pen, { width, height }, timeline, colours) {
     const start = (from / timeline.count) * width;
     pen.fillRect(start, 0, ((to - from) / timeline.count) * width, height);
   }
-  fillUnder(pen, columns.reserved, (index) => index * across, height,
-    (bytes) => height - (bytes / most) * (height - 2), colours["part-cache"]);
-  fillUnder(pen, columns.allocated, (index) => index * across, height,
-    (bytes) => height - (bytes / most) * (height - 2), colours["part-activations"]);
+  fillUnder(
+    pen,
+    columns.reserved,
+    (index) => index * across,
+    height,
+    (bytes) => height - (bytes / most) * (height - 2),
+    colours["part-cache"],
+  );
+  fillUnder(
+    pen,
+    columns.allocated,
+    (index) => index * across,
+    height,
+    (bytes) => height - (bytes / most) * (height - 2),
+    colours["part-activations"],
+  );
 }
 
 function drawBands(pen, scale, { timeline }, colours) {
@@ -64,7 +82,8 @@ function drawBands(pen, scale, { timeline }, colours) {
     if (end <= start) continue;
     pen.fillStyle = colours[`phase-${phase}`] ?? "transparent";
     pen.fillRect(start, 0, end - start, scale.bottom);
-    const label = several ? t("time.band", { phase: t(`phase.${phase}`), step: step + 1 })
+    const label = several
+      ? t("time.band", { phase: t(`phase.${phase}`), step: step + 1 })
       : t(`phase.${phase}`);
     drawFitting(pen, [label, t(`phase.${phase}`)], start, end, colours.text);
     pen.fillStyle = colours.line;
@@ -101,8 +120,22 @@ function drawStack(pen, scale, { timeline, contextBytes }, colours) {
     pen.globalAlpha = part === "cache" ? CACHE_ALPHA : 1;
     fillUnder(pen, tops, x, scale.bottom, scale.y, colours[`part-${part}`]);
   }
-  line(pen, columns.reserved.map((bytes) => bytes + contextBytes), x, scale.y, colours.muted, 1);
-  line(pen, columns.allocated.map((bytes) => bytes + contextBytes), x, scale.y, colours.text, 1.2);
+  line(
+    pen,
+    columns.reserved.map((bytes) => bytes + contextBytes),
+    x,
+    scale.y,
+    colours.muted,
+    1,
+  );
+  line(
+    pen,
+    columns.allocated.map((bytes) => bytes + contextBytes),
+    x,
+    scale.y,
+    colours.text,
+    1.2,
+  );
   pen.restore();
 }
 
@@ -191,8 +224,13 @@ function drawPeak(pen, scale, { timeline, contextBytes }, colours) {
   pen.font = `600 ${FONT}`;
   pen.textAlign = isRight ? "right" : "left";
   const label = t("time.peakLabel", { size: formatBytes(timeline.peakAllocatedBytes) });
-  halo(pen, label, x + (x === there ? 9 : 12) * away, Math.max(scale.top + 8, y - 3),
-    colours.surface);
+  halo(
+    pen,
+    label,
+    x + (x === there ? 9 : 12) * away,
+    Math.max(scale.top + 8, y - 3),
+    colours.surface,
+  );
   pen.font = FONT;
 }
 

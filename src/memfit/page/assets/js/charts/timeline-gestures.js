@@ -1,7 +1,7 @@
 /** What pointer and wheel do on the timeline: point, choose, pan, zoom, select a stretch. */
 
-import { useEffect, useRef } from "memfit/ui/html";
 import { zoomed } from "memfit/charts/timeline-scale";
+import { useEffect, useRef } from "memfit/ui/html";
 
 const CLICK_PIXELS = 4;
 

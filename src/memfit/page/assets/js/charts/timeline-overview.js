@@ -1,17 +1,18 @@
 /** The whole tape below the timeline, with the stretch that is shown; drag it to move. */
 
-import { html, useEffect, useRef } from "memfit/ui/html";
-import { t } from "memfit/ui/i18n";
-import { useWidth } from "memfit/ui/hooks";
 import { drawOverview } from "memfit/charts/timeline-draw";
+import { useWidth } from "memfit/ui/hooks";
+import { html, useEffect, useElement, useRef } from "memfit/ui/html";
+import { t } from "memfit/ui/i18n";
 
 const HEIGHT = 34;
 
-/** @param {{timeline: object, view: object, move: Function, colours: object}} properties */
+/** @param {{timeline: Timeline, view: Stretch, move: Function,
+ *   colours: Record<string, string>}} properties */
 export function Overview({ timeline, view, move, colours }) {
   const [frame, width] = useWidth();
-  const canvas = useRef(null);
-  const grabbed = useRef(null);
+  const canvas = useElement();
+  const grabbed = useRef(/** @type {number|null} */ (null));
   useEffect(() => {
     if (!width) return;
     const ratio = devicePixelRatio || 1;

@@ -1,17 +1,18 @@
 /** Where an event and a number of bytes lie on the timeline's canvas. */
 
 const KIB = 1024;
-const UNITS = [["GiB", KIB ** 3], ["MiB", KIB ** 2], ["KiB", KIB], ["B", 1]];
+/** @type {[string, number][]} */
+const UNITS = [
+  ["GiB", KIB ** 3],
+  ["MiB", KIB ** 2],
+  ["KiB", KIB],
+  ["B", 1],
+];
 /** The card's line belongs to the picture unless the step needs less than this share of it. */
 const WORTH_SHOWING = 0.3;
 
 /**
- * A stretch of events: from the first to one beyond the last.
- * @typedef {{from: number, to: number}} View
- */
-
-/**
- * @param {{width: number, height: number, view: View, topBytes: number, lanes?: number}} frame
+ * @param {{width: number, height: number, view: Stretch, topBytes: number, lanes?: number}} frame
  */
 export function scaleOf({ width, height, view, topBytes, lanes = 0 }) {
   const left = width < 520 ? 52 : 58;
@@ -20,7 +21,15 @@ export function scaleOf({ width, height, view, topBytes, lanes = 0 }) {
   const bottom = height - 20;
   const perEvent = (right - left) / (view.to - view.from);
   return {
-    width, height, left, right, top, bottom, view, topBytes, lanes,
+    width,
+    height,
+    left,
+    right,
+    top,
+    bottom,
+    view,
+    topBytes,
+    lanes,
     x: (position) => left + (position - view.from) * perEvent,
     y: (bytes) => bottom - (bytes / topBytes) * (bottom - top),
     positionAt: (pixel) => view.from + (pixel - left) / perEvent,
@@ -55,16 +64,17 @@ export function eventTicks({ from, to }, count) {
 
 function niceStep(rough) {
   const power = 10 ** Math.floor(Math.log10(rough));
-  return [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((step) => step >= rough);
+  return power * ([1, 2, 2.5, 5].find((factor) => factor * power >= rough) ?? 10);
 }
 
-/** The last training step that ran through; everything when there is none. @returns {View} */
+/** The last training step that ran through; everything when there is none. @returns {Stretch} */
 export function lastFullStep(timeline) {
   const { marks, count } = timeline;
   const starts = marks.filter((mark, index) => index === 0 || mark.step !== marks[index - 1].step);
-  const isFull = (step) => ["forward", "backward", "optimizer"].every(
-    (phase) => marks.some((mark) => mark.step === step && mark.phase === phase),
-  );
+  const isFull = (step) =>
+    ["forward", "backward", "optimizer"].every((phase) =>
+      marks.some((mark) => mark.step === step && mark.phase === phase),
+    );
   const index = starts.findLastIndex(({ step }) => isFull(step));
   if (index < 0) return { from: 0, to: Math.max(1, count) };
   return { from: starts[index].position, to: starts[index + 1]?.position ?? count };
@@ -82,7 +92,7 @@ export function isWithin(position, { from, to }) {
   return position >= from && position < to;
 }
 
-/** A view within the tape, not narrower than a few events. @param {View} view @returns {View} */
+/** A view within the tape, not narrower than a few events. @param {Stretch} view @returns {Stretch} */
 export function withinTape({ from, to }, count) {
   const span = Math.min(Math.max(to - from, Math.min(8, count)), Math.max(1, count));
   const start = Math.min(Math.max(0, from + (to - from - span) / 2), Math.max(0, count - span));

@@ -1,21 +1,44 @@
 /** The timeline of a step: look, zoom, pan, step through, and choose an instant. */
 
-import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "memfit/ui/html";
-import { t } from "memfit/ui/i18n";
-import { formatBytes, formatCount, shortOperator } from "memfit/ui/format";
-import { cssColour } from "memfit/ui/theme";
-import { useWidth } from "memfit/ui/hooks";
-import { PARTS } from "memfit/ui/parts";
 import { drawCursor, drawTimeline } from "memfit/charts/timeline-draw";
-import {
-  firstView, isWithin, lastFullStep, scaleOf, topBytesOf, withinTape, zoomed,
-} from "memfit/charts/timeline-scale";
-import { Overview } from "memfit/charts/timeline-overview";
 import { useGestures } from "memfit/charts/timeline-gestures";
+import { Overview } from "memfit/charts/timeline-overview";
+import {
+  firstView,
+  isWithin,
+  lastFullStep,
+  scaleOf,
+  topBytesOf,
+  withinTape,
+  zoomed,
+} from "memfit/charts/timeline-scale";
+import { formatBytes, formatCount, shortOperator } from "memfit/ui/format";
+import { useWidth } from "memfit/ui/hooks";
+import {
+  html,
+  useEffect,
+  useElement,
+  useLayoutEffect,
+  useMemo,
+  useRef,
+  useState,
+} from "memfit/ui/html";
+import { t } from "memfit/ui/i18n";
+import { SNAPSHOT_PARTS } from "memfit/ui/parts";
+import { cssColour } from "memfit/ui/theme";
 
 const COLOURS = [
-  ...PARTS.map((part) => `part-${part}`), "phase-data", "phase-forward", "phase-backward",
-  "phase-optimizer", "part-unknown", "surface", "line", "text", "muted", "accent", "card-line",
+  ...SNAPSHOT_PARTS.map((part) => `part-${part}`),
+  "phase-data",
+  "phase-forward",
+  "phase-backward",
+  "phase-optimizer",
+  "surface",
+  "line",
+  "text",
+  "muted",
+  "accent",
+  "card-line",
 ];
 const MOST_LANES = 8;
 const FRAME_MS = 12; // somewhat less than a frame at 60 Hz
@@ -26,30 +49,46 @@ export function chartColours() {
 }
 
 /**
- * @param {{timeline: object, contextBytes: number, limitBytes: number|null,
- *   selected: number|null, select: (position: number) => void, pins: object[],
- *   focus: {from: number, to: number}|null, theme: string, language: string}} properties
+ * @param {{timeline: Timeline, contextBytes: number, limitBytes: number|null,
+ *   selected: number|null, select: (position: number) => void, pins: Described[],
+ *   focus: {from: number, to: number}|null, theme: Theme, language: Language}} properties
  */
 export function TimelineChart(properties) {
   const { timeline, contextBytes, limitBytes, selected, select, pins, focus, theme } = properties;
   const [frame, width] = useWidth();
   const height = width < 520 ? 260 : 340;
   const [view, setView] = useTimelineView(timeline, focus);
-  const [hover, setHover] = useState(null);
-  const [drag, setDrag] = useState(null);
+  const [hover, setHover] = useState(/** @type {number|null} */ (null));
+  const [drag, setDrag] = useState(/** @type {Stretch|null} */ (null));
   const lanes = Math.min(pins.length, MOST_LANES);
   const topBytes = topBytesOf(timeline, contextBytes, limitBytes);
   const scale = scaleOf({ width, height, view, topBytes, lanes });
   const colours = useMemo(chartColours, [theme]);
   const scene = { timeline, contextBytes, limitBytes, pins };
-  const base = useCanvas(width, height, (pen) => drawTimeline(pen, scale, scene, colours),
-    [timeline, contextBytes, limitBytes, pins, view, colours, properties.language]);
-  const over = useCanvas(width, height,
+  const base = useCanvas(width, height, (pen) => drawTimeline(pen, scale, scene, colours), [
+    timeline,
+    contextBytes,
+    limitBytes,
+    pins,
+    view,
+    colours,
+    properties.language,
+  ]);
+  const over = useCanvas(
+    width,
+    height,
     (pen) => drawCursor(pen, scale, { hover, selected, drag }, colours),
-    [timeline, view, hover, selected, drag, colours, lanes, topBytes]);
+    [timeline, view, hover, selected, drag, colours, lanes, topBytes],
+  );
   const move = (change) => setView((old) => withinTape(change(old), timeline.count));
   const gestures = useGestures({
-    scale, move, select, setHover, setDrag, count: timeline.count, canvas: over,
+    scale,
+    move,
+    select,
+    setHover,
+    setDrag,
+    count: timeline.count,
+    canvas: over,
   });
   const keys = useKeys({ timeline, selected, select, view, setView, move });
   return html`<div class="timeline" data-test="timeline" data-from=${Math.round(view.from)}
@@ -68,7 +107,10 @@ export function TimelineChart(properties) {
   </div>`;
 }
 
-/** The stretch shown: of each new tape its first view, kept while sizes change. */
+/**
+ * The stretch shown: of each new tape its first view, kept while sizes change.
+ * @returns {[Stretch, (change: Stretch|((old: Stretch) => Stretch)) => void]}
+ */
 function useTimelineView(timeline, focus) {
   const [view, setView] = useState(() => firstView(timeline));
   const tape = useRef(timeline.tape);
@@ -85,8 +127,8 @@ function useTimelineView(timeline, focus) {
 
 /** A canvas at the screen's own resolution: drawn at once, and not twice for one frame. */
 function useCanvas(width, height, draw, inputs) {
-  const ref = useRef(null);
-  const latest = useRef(null);
+  const ref = useElement();
+  const latest = useRef(/** @type {any} */ (null));
   const frame = useRef({ request: 0, drawnAt: -Infinity });
   latest.current = { width, height, draw };
   const paint = () => {
@@ -167,9 +209,12 @@ function useKeys({ timeline, selected, select, view, setView, move }) {
     const step = event.shiftKey ? 10 : 1;
     const at = selected ?? timeline.peakPosition;
     const actions = {
-      ArrowLeft: () => go(at - step), ArrowRight: () => go(at + step),
-      Home: () => go(0), End: () => go(last),
-      "+": () => move((old) => zoomed(old, at, 0.5)), "-": () => move((old) => zoomed(old, at, 2)),
+      ArrowLeft: () => go(at - step),
+      ArrowRight: () => go(at + step),
+      Home: () => go(0),
+      End: () => go(last),
+      "+": () => move((old) => zoomed(old, at, 0.5)),
+      "-": () => move((old) => zoomed(old, at, 2)),
       p: () => go(timeline.peakPosition),
     };
     if (!actions[event.key]) return;

@@ -1,10 +1,10 @@
 /** Counts, classes, and what one should look at. */
 
+import { English, hazardWords, layoutWords, visible } from "memfit/data/words";
+import { FactGrid } from "memfit/ui/chooser";
+import { formatBytes, formatCount } from "memfit/ui/format";
 import { html } from "memfit/ui/html";
 import { t } from "memfit/ui/i18n";
-import { formatBytes, formatCount } from "memfit/ui/format";
-import { FactGrid } from "memfit/ui/chooser";
-import { English, hazardWords, layoutWords, visible } from "memfit/data/words";
 
 const MOST_BARS = 60;
 
@@ -18,9 +18,11 @@ export function Start({ data }) {
   return html`<section class="card">
     <h2>${visible(data.name)}</h2>
     <${FactGrid} facts=${facts} />
-    <p class=${missing ? "is-bad" : "is-good"}>${missing
-      ? t("data.some_read", { missing: formatCount(missing), images: formatCount(data.images) })
-      : `✓ ${t("data.all_read")}`}</p>
+    <p class=${missing ? "is-bad" : "is-good"}>${
+      missing
+        ? t("data.some_read", { missing: formatCount(missing), images: formatCount(data.images) })
+        : `✓ ${t("data.all_read")}`
+    }</p>
   </section>`;
 }
 
@@ -44,8 +46,12 @@ export function Facts({ data }) {
   return html`<section class="card">
     <h2>${t("data.facts")}</h2>
     <div class="wide"><table><tbody>
-      ${rows.filter(([, value]) => value).map(([key, value]) => html`<tr key=${key}>
-        <th scope="row">${t(key)}</th><td>${value}</td></tr>`)}
+      ${rows
+        .filter(([, value]) => value)
+        .map(
+          ([key, value]) => html`<tr key=${key}>
+        <th scope="row">${t(key)}</th><td>${value}</td></tr>`,
+        )}
     </tbody></table></div>
   </section>`;
 }
@@ -57,8 +63,11 @@ function countsText(counts) {
 function sizesText({ smallest, median, largest, vary }) {
   const text = (size) => size.join(" × ");
   if (!vary) return t("data.sizes.same", { median: text(median) });
-  return t("data.sizes.text",
-    { smallest: text(smallest), median: text(median), largest: text(largest) });
+  return t("data.sizes.text", {
+    smallest: text(smallest),
+    median: text(median),
+    largest: text(largest),
+  });
 }
 
 /** Bars of the images of each class, split by split. */
@@ -72,17 +81,23 @@ export function Classes({ data }) {
     <h2>${t("data.balance")}</h2>
     <p class="muted small">${balanceText(counts[0].counts)}</p>
     <table class="class-bars number"><tbody>
-      ${shown.map((name, k) => html`<tr key=${k}>
+      ${shown.map(
+        (name, k) => html`<tr key=${k}>
         <th scope="row">${visible(name)}</th>
-        <td class="bar-cell">${counts.map((split, place) => html`<span key=${split.split}
+        <td class="bar-cell">${counts.map(
+          (split, place) => html`<span key=${split.split}
           class=${`class-bar bar-${place % 3}`}
           title=${`${split.split}: ${formatCount(split.counts[k])}`}
-          style=${{ width: `${(100 * split.counts[k]) / most}%` }}></span>`)}</td>
+          style=${{ width: `${(100 * split.counts[k]) / most}%` }}></span>`,
+        )}</td>
         <td class="to-right">${counts.map((split) => formatCount(split.counts[k])).join(" + ")}</td>
-      </tr>`)}
+      </tr>`,
+      )}
     </tbody></table>
-    <p class="muted small">${counts.map((split, place) => html`<span key=${split.split}
-      class="bar-name"><span class=${`swatch bar-${place % 3}`}></span>${split.split}</span>`)}
+    <p class="muted small">${counts.map(
+      (split, place) => html`<span key=${split.split}
+      class="bar-name"><span class=${`swatch bar-${place % 3}`}></span>${split.split}</span>`,
+    )}
       ${count > shown.length && t("data.balance.cut", { shown: shown.length, count })}
       ${unlabelled > 0 && t("data.unlabelled", { count: formatCount(unlabelled) })}</p>
   </section>`;
@@ -103,8 +118,10 @@ export function Warnings({ data }) {
   return html`<section class="card is-warned" data-test="warnings">
     <h2>${t("data.warnings")}</h2>
     <ul>${twice.map((line) => html`<li key=${line}>${line}</li>`)}
-      ${problems.map(({ name, reason }) => html`<li key=${name}><code>${visible(name)}</code>${" "}
-        <${English} text=${reason} /></li>`)}
+      ${problems.map(
+        ({ name, reason }) => html`<li key=${name}><code>${visible(name)}</code>${" "}
+        <${English} text=${reason} /></li>`,
+      )}
       <${More} count=${problemCount - problems.length} />
       ${hazards.map((hazard) => html`<${Hazard} key=${hazard.kind} hazard=${hazard} />`)}</ul>
     <${Unreadable} found=${data.warnings} />
@@ -113,7 +130,8 @@ export function Warnings({ data }) {
 
 function twiceTexts({ copies, leaks, mislabelled_groups: groups }) {
   return [
-    ...Object.entries(copies).filter(([, count]) => count)
+    ...Object.entries(copies)
+      .filter(([, count]) => count)
       .map(([split, count]) => t("data.copies", { split, count: formatCount(count) })),
     ...leaks.map((leak) => t("data.leak", { ...leak, count: formatCount(leak.count) })),
     ...(groups ? [t("data.mislabelled", { count: formatCount(groups) })] : []),
@@ -138,9 +156,10 @@ function Unreadable({ found }) {
   if (!found.unreadable.length) return null;
   return html`<details><summary>${t("data.unreadable")}: ${formatCount(found.unreadable_count)}
     </summary><ul class="small">
-      ${found.unreadable.map(({ name, reason }) => html`<li key=${name}>
-        <code>${visible(name)}</code> <${English} text=${reason} /></li>`)}
+      ${found.unreadable.map(
+        ({ name, reason }) => html`<li key=${name}>
+        <code>${visible(name)}</code> <${English} text=${reason} /></li>`,
+      )}
       <${More} count=${found.unreadable_count - found.unreadable.length} />
     </ul></details>`;
 }
-

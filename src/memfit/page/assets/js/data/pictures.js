@@ -1,10 +1,10 @@
 /** Samples, one image as numbers, histograms, and what the loader delivers. */
 
-import { html } from "memfit/ui/html";
-import { t } from "memfit/ui/i18n";
-import { formatCount, formatShape, formatShare } from "memfit/ui/format";
 import { PixelView } from "memfit/data/pixels";
 import { English, visible } from "memfit/data/words";
+import { formatCount, formatShape, formatShare } from "memfit/ui/format";
+import { html } from "memfit/ui/html";
+import { t } from "memfit/ui/i18n";
 
 const WIDTH = 640;
 const HEIGHT = 180;
@@ -17,10 +17,12 @@ export function Samples({ data }) {
   return html`<section class="card" data-test="samples">
     <h2>${t("data.samples")} <span class="muted small">${t("data.samples.of")}</span></h2>
     <ul class="sample-grid">
-      ${data.samples.map((sample) => html`<li key=${sample.name}>
+      ${data.samples.map(
+        (sample) => html`<li key=${sample.name}>
         <img src=${sample.png} alt=${visible(sample.label ?? sample.name)} loading="lazy"
           title=${`${visible(sample.name)} · ${sample.width} × ${sample.height}`} />
-        <span class="small">${visible(sample.label ?? "")}</span></li>`)}
+        <span class="small">${visible(sample.label ?? "")}</span></li>`,
+      )}
     </ul>
   </section>`;
 }
@@ -47,25 +49,32 @@ export function Histogram({ data }) {
   const shares = known.histograms.map((counts) => counts.map((count) => count / known.pixels));
   const top = topOf(shares);
   const names = NAMES[shares.length];
-  const cut = [0, 255].map((value) => [value, Math.max(...shares.map((row) => row[value]))])
+  const cut = [0, 255]
+    .map((value) => [value, Math.max(...shares.map((row) => row[value]))])
     .filter(([, share]) => share > top);
   return html`<section class="card" data-test="histogram">
     <h2>${t("data.histogram")}</h2>
     <p class="muted small">${t("data.histogram.of", { split: known.of })}</p>
     <svg class="histogram" viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none"
       role="img" aria-label=${t("data.histogram")}>
-      ${shares.map((row, k) => html`<${Curve} key=${k} row=${row} top=${top} name=${names[k]} />
-        <${Moments} mean=${known.mean[k]} std=${known.std[k]} place=${k} name=${names[k]} />`)}
+      ${shares.map(
+        (row, k) => html`<${Curve} key=${k} row=${row} top=${top} name=${names[k]} />
+        <${Moments} mean=${known.mean[k]} std=${known.std[k]} place=${k} name=${names[k]} />`,
+      )}
     </svg>
     <div class="histogram-scale muted small number" aria-hidden="true">
       ${[0, 64, 128, 192, 255].map((value) => html`<span key=${value}>${value}</span>`)}</div>
-    ${cut.map(([value, share]) => html`<p key=${value} class="muted small">
-      ${t("data.histogram.cut", { value, share: formatShare(share) })}</p>`)}
+    ${cut.map(
+      ([value, share]) => html`<p key=${value} class="muted small">
+      ${t("data.histogram.cut", { value, share: formatShare(share) })}</p>`,
+    )}
     <div class="wide"><table class="number"><thead><tr><th>${t("data.channel")}</th>
       <th>${t("data.mean")}</th><th>${t("data.std")}</th></tr></thead><tbody>
-      ${names.map((name, k) => html`<tr key=${name}><th scope="row">
+      ${names.map(
+        (name, k) => html`<tr key=${name}><th scope="row">
         <span class=${`swatch channel-${name}`}></span>${t(`pixels.${name}`)}</th>
-        <td>${known.mean[k].toFixed(4)}</td><td>${known.std[k].toFixed(4)}</td></tr>`)}
+        <td>${known.mean[k].toFixed(4)}</td><td>${known.std[k].toFixed(4)}</td></tr>`,
+      )}
     </tbody></table></div>
   </section>`;
 }
@@ -92,7 +101,7 @@ function Moments({ mean, std, place, name }) {
 function topOf(shares) {
   const inner = Math.max(1e-9, ...shares.map((row) => Math.max(...row.slice(1, 255))));
   const all = Math.max(...shares.map((row) => Math.max(...row)));
-  return all > CUT * inner ? CUT * inner : all;
+  return Math.min(all, CUT * inner);
 }
 
 /** The first batch as the model gets it. */
@@ -100,12 +109,16 @@ export function Delivered({ data }) {
   const { delivered } = data;
   return html`<section class="card" data-test="delivered">
     <h2>${t("data.delivered")}</h2>
-    ${delivered.problem
-      ? html`<${NotDelivered} problem=${delivered.problem} />`
-      : html`<p>${t("data.delivered.what")}${" "}
+    ${
+      delivered.problem
+        ? html`<${NotDelivered} problem=${delivered.problem} />`
+        : html`<p>${t("data.delivered.what")}${" "}
           ${delivered.is_resized && t("data.delivered.resized")}</p>
-        <div class="delivered-batches">${delivered.batches.map((batch, index) => html`
-          <${Batch} key=${index} batch=${batch} />`)}</div>`}
+        <div class="delivered-batches">${delivered.batches.map(
+          (batch, index) => html`
+          <${Batch} key=${index} batch=${batch} />`,
+        )}</div>`
+    }
   </section>`;
 }
 
@@ -120,7 +133,8 @@ function Batch({ batch }) {
   const number = (value) => value.toFixed(2);
   const range = Object.fromEntries(["min", "max", "mean", "std"].map((k) => [k, number(batch[k])]));
   const bytes = {
-    images: formatCount(batch.bytes), labels: formatCount(batch.label_bytes),
+    images: formatCount(batch.bytes),
+    labels: formatCount(batch.label_bytes),
     total: formatCount(batch.bytes + batch.label_bytes),
   };
   const rows = [
@@ -131,9 +145,13 @@ function Batch({ batch }) {
   ];
   return html`<div>
     <h3>${words ? t("data.augmented", { words }) : t("data.plain")}</h3>
-    <div class="thumbnails">${batch.pngs.map((png, index) => html`<img key=${index} src=${png}
-      alt="" />`)}</div>
-    <table class="small"><tbody>${rows.map(([key, value]) => html`<tr key=${key}>
-      <th scope="row">${t(key)}</th><td class="number">${value}</td></tr>`)}</tbody></table>
+    <div class="thumbnails">${batch.pngs.map(
+      (png, index) => html`<img key=${index} src=${png}
+      alt="" />`,
+    )}</div>
+    <table class="small"><tbody>${rows.map(
+      ([key, value]) => html`<tr key=${key}>
+      <th scope="row">${t(key)}</th><td class="number">${value}</td></tr>`,
+    )}</tbody></table>
   </div>`;
 }

@@ -1,10 +1,7 @@
 /** An image as the numbers that a model gets: its channels, and a window of pixels to read. */
 
-import { html, useEffect, useRef, useState } from "memfit/ui/html";
-import { addStrings, t } from "memfit/ui/i18n";
-import { strings } from "memfit/strings/data";
-
-addStrings(strings); // wherever the pixels are shown
+import { html, useEffect, useElement, useState } from "memfit/ui/html";
+import { t } from "memfit/ui/i18n";
 
 const WINDOW = 8; // pixels on a side that are written as numbers
 const NAMES = { 1: ["grey"], 3: ["red", "green", "blue"] };
@@ -20,7 +17,7 @@ const NAMES = { 1: ["grey"], 3: ["red", "green", "blue"] };
  */
 export function PixelView({ view, label }) {
   const isColour = view.channels.length === 3;
-  const [wanted, setChannel] = useState(null);
+  const [wanted, setChannel] = useState(/** @type {number|null} */ (null));
   const [unit, setUnit] = useState("byte");
   const [corner, setCorner] = useState(() => middleOf(view));
   useEffect(() => {
@@ -29,8 +26,10 @@ export function PixelView({ view, label }) {
   }, [view]);
   const channel = isColour ? wanted : 0;
   const size = windowOf(view);
-  const place = { row: within(corner.row, view.height - size.rows),
-    column: within(corner.column, view.width - size.columns) };
+  const place = {
+    row: within(corner.row, view.height - size.rows),
+    column: within(corner.column, view.width - size.columns),
+  };
   return html`<div class="pixels" data-test="pixels">
     <div class="pixels-pictures">
       <${Movable} view=${view} channel=${channel} place=${place} size=${size} label=${label}
@@ -40,9 +39,11 @@ export function PixelView({ view, label }) {
     </div>
     <div class="pixels-numbers">
       <div class="segmented" role="group" aria-label=${t("pixels.unit")}>
-        ${["byte", "share"].map((name) => html`<button type="button" key=${name}
+        ${["byte", "share"].map(
+          (name) => html`<button type="button" key=${name}
           aria-pressed=${unit === name} data-test=${`unit-${name}`}
-          onClick=${() => setUnit(name)}>${t(`pixels.unit.${name}`)}</button>`)}
+          onClick=${() => setUnit(name)}>${t(`pixels.unit.${name}`)}</button>`,
+        )}
       </div>
       <${Numbers} view=${view} channel=${channel ?? 0} place=${place} size=${size} unit=${unit} />
       <p class="muted small number">${t("pixels.place", {
@@ -56,7 +57,7 @@ export function PixelView({ view, label }) {
 
 /** One image on a canvas, each pixel a square. */
 export function Picture({ view, channel = null }) {
-  const canvas = useRef(null);
+  const canvas = useElement();
   useEffect(() => paint(canvas.current, view, channel), [view, channel]);
   return html`<canvas ref=${canvas} class="pixel-picture" aria-hidden="true"
     width=${view.width} height=${view.height}></canvas>`;
@@ -67,8 +68,10 @@ function Movable({ view, channel, place, size, label, move }) {
     const box = event.currentTarget.getBoundingClientRect();
     const row = ((event.clientY - box.top) / box.height) * view.height - size.rows / 2;
     const column = ((event.clientX - box.left) / box.width) * view.width - size.columns / 2;
-    move({ row: within(Math.round(row), view.height - size.rows),
-      column: within(Math.round(column), view.width - size.columns) });
+    move({
+      row: within(Math.round(row), view.height - size.rows),
+      column: within(Math.round(column), view.width - size.columns),
+    });
   };
   const step = (event) => {
     const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
@@ -83,21 +86,30 @@ function Movable({ view, channel, place, size, label, move }) {
       onPointerMove=${(event) => (event.pointerType === "mouse" || event.buttons) && at(event)}>
     <${Picture} view=${view} channel=${channel} />
     <span class="pixel-window" style=${{
-      top: percent(place.row, view.height), left: percent(place.column, view.width),
-      width: percent(size.columns, view.width), height: percent(size.rows, view.height),
+      top: percent(place.row, view.height),
+      left: percent(place.column, view.width),
+      width: percent(size.columns, view.width),
+      height: percent(size.rows, view.height),
     }}></span>
   </div>`;
 }
 
 function Planes({ view, channel, choose }) {
-  const planes = [[null, "whole"], [0, "red"], [1, "green"], [2, "blue"]];
+  const planes = [
+    [null, "whole"],
+    [0, "red"],
+    [1, "green"],
+    [2, "blue"],
+  ];
   return html`<div class="pixel-planes" role="group" aria-label=${t("pixels.channels")}>
-    ${planes.map(([number, name]) => html`
+    ${planes.map(
+      ([number, name]) => html`
       <button type="button" key=${name} aria-pressed=${channel === number}
         data-test=${`plane-${name}`} onClick=${() => choose(number)}>
         <${Picture} view=${view} channel=${number} />
         <span>${t(`pixels.${name}`)}</span>
-      </button>`)}
+      </button>`,
+    )}
   </div>`;
 }
 
@@ -107,11 +119,14 @@ function Numbers({ view, channel, place, size, unit }) {
   const columns = Array.from({ length: size.columns }, (_, column) => column + place.column);
   const text = (value) => (unit === "byte" ? value : shareText(value));
   return html`<table class="pixel-table number" data-test="pixel-numbers"><tbody>
-    ${rows.map((row) => html`<tr key=${row}>${columns.map((column) => {
-      const value = values[row * view.width + column];
-      const colour = shadeOf(value, channel, view.channels.length);
-      return html`<td key=${column} style=${colour}>${text(value)}</td>`;
-    })}</tr>`)}
+    ${rows.map(
+      (row) =>
+        html`<tr key=${row}>${columns.map((column) => {
+          const value = values[row * view.width + column];
+          const colour = shadeOf(value, channel, view.channels.length);
+          return html`<td key=${column} style=${colour}>${text(value)}</td>`;
+        })}</tr>`,
+    )}
   </tbody></table>`;
 }
 

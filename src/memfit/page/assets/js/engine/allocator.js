@@ -15,9 +15,9 @@ import {
   MIN_BLOCK_BYTES,
   MIN_LARGE_BYTES,
   ROUND_LARGE_BYTES,
+  roundUp,
   SMALL_BYTES,
   SMALL_SEGMENT_BYTES,
-  roundUp,
 } from "memfit/engine/blocks";
 import { ExpandableSegments } from "memfit/engine/expandable";
 
@@ -26,18 +26,6 @@ const UNKNOWN_DEVICE_BYTES = 2 ** 44;
 
 // What a request of zero bytes belongs to: torch gives it no memory and no block.
 const NOWHERE = new FreeList(true, Infinity, Infinity);
-
-/**
- * The options of PYTORCH_ALLOC_CONF as a plan document gives them under "allocator".
- * @typedef {object} AllocatorSettings
- * @property {boolean} expandable_segments
- * @property {number|null} max_split_size_bytes
- * @property {number[]|null} roundup_power2_divisions steps for each power of two from 1 MiB on
- * @property {number} garbage_collection_threshold
- * @property {number} large_segment_size_bytes
- * @property {number} per_process_memory_fraction
- * @property {number|null} max_non_split_rounding_bytes
- */
 
 /** @type {AllocatorSettings} */
 export const DEFAULT_SETTINGS = Object.freeze({

@@ -4,14 +4,7 @@
  * The rules and their sources in PyTorch are those of memfit's memory/expandable.py.
  */
 
-import {
-  Block,
-  FREE,
-  LIVE,
-  SMALL_SEGMENT_BYTES,
-  UNMAPPED,
-  roundUp,
-} from "memfit/engine/blocks";
+import { Block, FREE, LIVE, roundUp, SMALL_SEGMENT_BYTES, UNMAPPED } from "memfit/engine/blocks";
 
 /** All expandable segments of one device. */
 export class ExpandableSegments {

@@ -16,20 +16,21 @@
 /**
  * Bytes alive when the last backward pass of the last whole step starts that forward made, as
  * memfit's planner/layers.py counts them.
- * @param {import("memfit/engine/timeline").Timeline} timeline
+ * @param {Timeline} timeline
  * @param {string} name of the model
  * @returns {ModuleNode}
  */
 export function moduleTree(timeline, name) {
   const { tape } = timeline;
   const end = startOfBackward(timeline);
-  const nodes = new Map([["", newNode(name, "")]]);
+  const root = newNode(name, "");
+  const nodes = new Map([["", root]]);
   for (let position = startOfForward(timeline, end); position < end; position += 1) {
     const event = tape.events[position];
     if (event >= 0) extendSpan(nodes, tape.moduleOf(event), position);
   }
   for (const number of end > 0 ? timeline.liveAt(end - 1) : []) keep(nodes, timeline, number);
-  return addUp(nodes.get(""));
+  return addUp(root);
 }
 
 /** Count an allocation that is alive when backward starts, if forward made it for backward. */

@@ -9,11 +9,6 @@ const MAX_BATCH = 2 ** 24; // as memfit's recipe.py
 const RECENT_BATCHES = 12; // whose timelines are kept
 
 /**
- * What of a card decides.
- * @typedef {{usable_bytes: number, context_bytes: number, total_bytes: number}} Card
- */
-
-/**
  * Where every byte goes at one batch.
  * @typedef {object} BatchPlan
  * @property {number} batch
@@ -21,10 +16,12 @@ const RECENT_BATCHES = 12; // whose timelines are kept
  * @property {number} peakAllocatedBytes as torch.cuda.max_memory_allocated
  * @property {number} peakReservedBytes as torch.cuda.max_memory_reserved, without any limit
  * @property {number} totalBytes reserved and the CUDA context
- * @property {Object<string, number>} parts requested bytes at the peak; they sum to totalBytes
+ * @property {Parts} parts requested bytes at the peak; they sum to totalBytes
  * @property {{position: number, phase: string, module: string, operator: string}} peak
- * @property {import("memfit/engine/timeline").Timeline} timeline
+ * @property {Timeline} timeline
  */
+
+/** @typedef {{timeline: Timeline, parts: Parts, peak: BatchPlan["peak"]}} Played */
 
 /** Open a plan document. @returns {Plan} */
 export function openPlan(document) {
@@ -33,17 +30,24 @@ export function openPlan(document) {
 
 /** A plan's arithmetic. */
 export class Plan {
-  /** @param {object} document as memfit's report/page/document.py makes it */
+  /** @param {PlanDocument} document */
   constructor(document) {
     this.document = document;
     this.settings = document.allocator;
     this.isAffine = document.is_affine;
-    this.tape = this.isAffine ? new Tape(document.tape) : null;
+    this.tape = this.isAffine && document.tape ? new Tape(document.tape) : null;
     this.traced = new Map();
     for (const [batch, columns] of Object.entries(document.traced)) {
       this.traced.set(Number(batch), new Tape(columns));
     }
-    this.forget();
+    /** What was played, by batch, the latest last. @type {Map<number, Played>} */
+    this.recent = new Map();
+    /** @type {Map<number, {allocatedBytes: number, reservedBytes: number}>} */
+    this.peaks = new Map();
+    /** @type {Map<string, boolean>} */
+    this.fitting = new Map();
+    /** @type {Map<string, number>} */
+    this.largest = new Map();
   }
 
   /** Batches that are exact without asking further, ascending. @returns {number[]} */
@@ -58,14 +62,14 @@ export class Plan {
    * @param {ArrayLike<number>} bytes one number for each entry of tape.ruled
    */
   setExact(batch, bytes) {
-    this.tape.setExact(batch, bytes);
+    this.tape?.setExact(batch, bytes);
     this.forget();
   }
 
   /**
    * Take a tape that was traced at a batch.
    * @param {number} batch
-   * @param {import("memfit/engine/tape").TapeColumns} columns
+   * @param {TapeColumns} columns
    */
   addTraced(batch, columns) {
     this.traced.set(batch, new Tape(columns));
@@ -79,7 +83,7 @@ export class Plan {
 
   /** Whether every byte at a batch is as the command would say. @param {number} batch */
   isExact(batch) {
-    return this.traced.has(batch) || (this.isAffine && this.tape.isExact(batch));
+    return this.traced.has(batch) || Boolean(this.tape?.isExact(batch));
   }
 
   /**
@@ -108,15 +112,16 @@ export class Plan {
   /** Whether a batch runs on a card, releasing cached blocks where torch would. */
   fitsOn(card, batch) {
     const key = `${card.usable_bytes} ${card.context_bytes} ${card.total_bytes} ${batch}`;
-    if (!this.fitting.has(key)) this.fitting.set(key, this.fitsByReplay(card, batch));
-    return this.fitting.get(key);
+    return remembered(this.fitting, key, () => this.fitsByReplay(card, batch));
   }
 
   /** The largest batch that runs on a card; 0 when none does. @param {Card} card */
   maxBatchOn(card) {
     if (this.isDocumentsCard(card)) return this.document.max_batch_size;
     const capacityBytes = card.usable_bytes - card.context_bytes;
-    return this.search(`max ${card.total_bytes}`, capacityBytes, (batch) => this.fitsOn(card, batch));
+    return this.search(`max ${card.total_bytes}`, capacityBytes, (batch) =>
+      this.fitsOn(card, batch),
+    );
   }
 
   /**
@@ -160,7 +165,7 @@ export class Plan {
 
   /**
    * Bytes kept for backward, module by module.
-   * @returns {import("memfit/engine/modules").ModuleNode}
+   * @returns {ModuleNode}
    */
   moduleTree(batch) {
     return moduleTree(this.playedAt(batch).timeline, this.document.model.name);
@@ -170,10 +175,7 @@ export class Plan {
 
   /** Drop every answer. */
   forget() {
-    this.recent = new Map(); // batch -> what was played, the latest last
-    this.peaks = new Map(); // batch -> peaks of reserved and allocated bytes
-    this.fitting = new Map();
-    this.largest = new Map();
+    for (const answers of [this.recent, this.peaks, this.fitting, this.largest]) answers.clear();
   }
 
   tapeAt(batch) {
@@ -186,7 +188,7 @@ export class Plan {
     const played = this.recent.get(batch) ?? this.play(batch);
     this.recent.delete(batch);
     this.recent.set(batch, played);
-    if (this.recent.size > RECENT_BATCHES) this.recent.delete(this.recent.keys().next().value);
+    for (const old of [...this.recent.keys()].slice(0, -RECENT_BATCHES)) this.recent.delete(old);
     return played;
   }
 
@@ -204,11 +206,10 @@ export class Plan {
   }
 
   peaksAt(batch) {
-    if (!this.peaks.has(batch)) {
+    return remembered(this.peaks, batch, () => {
       const tape = this.tapeAt(batch);
-      this.peaks.set(batch, peaksOf(tape, tape.sizesAt(batch), this.settings));
-    }
-    return this.peaks.get(batch);
+      return peaksOf(tape, tape.sizesAt(batch), this.settings);
+    });
   }
 
   /** Less than any allocator can do with; the arithmetic's also where a trace is known. */
@@ -238,11 +239,8 @@ export class Plan {
 
   search(kind, capacityBytes, holds) {
     const key = `${kind} ${capacityBytes}`;
-    if (!this.largest.has(key)) {
-      const isAnswered = this.isAffine ? this.searchAll : this.searchTraced;
-      this.largest.set(key, isAnswered.call(this, kind, capacityBytes, holds));
-    }
-    return this.largest.get(key);
+    const isAnswered = this.isAffine ? this.searchAll : this.searchTraced;
+    return remembered(this.largest, key, () => isAnswered.call(this, kind, capacityBytes, holds));
   }
 
   /** As Plan._search of planner/plan.py: bounded by requested bytes, from a good first guess. */
@@ -275,6 +273,23 @@ export class Plan {
     const batchAt = (gap) => from + Math.floor(((to - from) * gap) / gaps);
     return Array.from({ length: gaps + 1 }, (_, gap) => batchAt(gap));
   }
+}
+
+/**
+ * An answer that is worked out once.
+ * @template Key, Answer
+ * @param {Map<Key, Answer>} answers
+ * @param {Key} key
+ * @param {() => Answer} work
+ * @returns {Answer}
+ */
+function remembered(answers, key, work) {
+  let answer = answers.get(key);
+  if (answer === undefined) {
+    answer = work();
+    answers.set(key, answer);
+  }
+  return answer;
 }
 
 function sum(numbers) {

@@ -2,19 +2,6 @@
 
 const NEVER = 2 ** 32 - 1; // an event that the tape does not have
 
-/**
- * Columns of a tape as plain values, as memfit's report/page/document.py writes them.
- * @typedef {object} TapeColumns
- * @property {string[]} parts
- * @property {string[]} phases
- * @property {string[]} strings that operator, module and dtype count into
- * @property {[number, number][][]} shapes (constant, slope) of each dimension
- * @property {number[]} events n allocates, ~n frees allocation n
- * @property {[number, number, number][]} marks position, step, phase
- * @property {{batches: number[], entries: {allocations: number[], bytes: number[]}[]}} ruled
- * @property {number[]} [times_us] of each event, in recorded tapes
- */
-
 /** A decoded tape. */
 export class Tape {
   /** @param {TapeColumns} columns */
@@ -41,7 +28,9 @@ export class Tape {
     }));
     this.ruled = columns.ruled;
     this.exactBytes = new Map(); // batch -> bytes of each ruled entry, as the server said
-    this.readInstants();
+    const { allocatedAt, freedAt } = instantsOf(this.events, this.allocationCount);
+    this.allocatedAt = allocatedAt;
+    this.freedAt = freedAt;
   }
 
   /** How many allocations there are. */
@@ -140,17 +129,17 @@ export class Tape {
     if (exact !== undefined) return exact[index];
     return interpolated(this.ruled.batches, this.ruled.entries[index].bytes, batch);
   }
+}
 
-  /** When each allocation was made and freed: `allocatedAt`, `freedAt`, by number. */
-  readInstants() {
-    const count = this.allocationCount;
-    this.allocatedAt = new Uint32Array(count).fill(NEVER);
-    this.freedAt = new Uint32Array(count).fill(NEVER);
-    this.events.forEach((event, position) => {
-      if (event >= 0) this.allocatedAt[event] = position;
-      else this.freedAt[~event] = position;
-    });
-  }
+/** When each allocation was made and freed, by number. */
+function instantsOf(events, count) {
+  const allocatedAt = new Uint32Array(count).fill(NEVER);
+  const freedAt = new Uint32Array(count).fill(NEVER);
+  events.forEach((event, position) => {
+    if (event >= 0) allocatedAt[event] = position;
+    else freedAt[~event] = position;
+  });
+  return { allocatedAt, freedAt };
 }
 
 /** The value at `batch` of a table: between stops on a line, beyond them on the last one. */

@@ -20,7 +20,7 @@ const GROUP = 64; // allocations that are skipped together when all of them are 
 /** Bytes at every instant of a tape; one entry an event. */
 export class Timeline {
   /**
-   * @param {import("memfit/engine/tape").Tape} tape
+   * @param {Tape} tape
    * @param {Float64Array} sizes requested bytes by allocation number
    * @param {{allocated: Float64Array, reserved: Float64Array, retries: number,
    *   outOfMemory: OutOfMemoryInstant|null}} replayed after each event that ran
@@ -41,12 +41,20 @@ export class Timeline {
     this.peakReservedBytes = largest(this.reserved);
     /** The first instant at which most bytes are allocated. */
     this.peakPosition = Math.max(0, this.allocated.indexOf(this.peakAllocatedBytes));
+    // worked out when they are first asked for
+    /** @type {Float64Array[]|undefined} */
+    this.partBytesOnce = undefined;
+    /** @type {Uint32Array|undefined} */
+    this.lastFreed = undefined;
+    /** @type {MaxPyramid[]|undefined} */
+    this.peaks = undefined;
   }
 
   /** Requested bytes after each event, one array a part of `parts`. @returns {Float64Array[]} */
   get partBytes() {
-    this.partBytesOnce ??= partBytesOf(this);
-    return this.partBytesOnce;
+    const rows = this.partBytesOnce ?? partBytesOf(this);
+    this.partBytesOnce = rows;
+    return rows;
   }
 
   /** Phases of the step as stretches of events. @returns {{phase, step, from, to}[]} */
@@ -69,9 +77,10 @@ export class Timeline {
   liveAt(position) {
     const { allocatedAt, freedAt } = this.tape;
     const last = Math.min(position, this.count - 1);
-    this.lastFreed ??= lastOfGroups(freedAt);
+    const lastFreed = this.lastFreed ?? lastOfGroups(freedAt);
+    this.lastFreed = lastFreed;
     const live = [];
-    this.lastFreed.forEach((groupFreed, group) => {
+    lastFreed.forEach((groupFreed, group) => {
       if (groupFreed <= last) return;
       const end = Math.min((group + 1) * GROUP, freedAt.length);
       for (let number = group * GROUP; number < end; number += 1) {
@@ -83,7 +92,7 @@ export class Timeline {
 
   /**
    * Requested bytes alive after an event, by name of the part.
-   * @returns {Object<string, number>}
+   * @returns {Parts}
    */
   partsAt(position) {
     const bytes = this.parts.map(() => 0);
@@ -145,8 +154,8 @@ export class Timeline {
 
 /**
  * Replay a tape through a model of PyTorch's caching allocator.
- * @param {import("memfit/engine/tape").Tape} tape
- * @param {{batch?: number, settings?: import("memfit/engine/allocator").AllocatorSettings,
+ * @param {Tape} tape
+ * @param {{batch?: number, settings?: AllocatorSettings,
  *   capacityBytes?: number|null}} [options] the batch is 1 and nothing is limited by default
  * @returns {Timeline}
  */

@@ -12,7 +12,7 @@ const LIVE_COLUMNS = [
 
 /**
  * Every event of a timeline: what it allocates or frees, and what is in use after it.
- * @param {import("memfit/engine/timeline").Timeline} timeline
+ * @param {Timeline} timeline
  * @returns {string}
  */
 export function timelineCsv(timeline) {
@@ -34,7 +34,7 @@ export function timelineCsv(timeline) {
 
 /**
  * What is alive after an event; an empty freed_at is never freed.
- * @param {import("memfit/engine/timeline").Timeline} timeline
+ * @param {Timeline} timeline
  * @param {number} position
  * @returns {string}
  */

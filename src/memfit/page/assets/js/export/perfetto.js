@@ -12,7 +12,7 @@ const MODULES_THREAD = 2;
 
 /**
  * The trace as text. A traced plan has no clock: there one event takes one microsecond.
- * @param {import("memfit/engine/timeline").Timeline} timeline
+ * @param {Timeline} timeline
  * @param {{document: {model: {name: string}}}|null} plan whose model names the process
  * @returns {string}
  */

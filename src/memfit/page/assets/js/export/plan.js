@@ -1,14 +1,14 @@
 /** What a plan and its timeline are saved as. */
 
 export { liveCsv, timelineCsv } from "memfit/export/csv";
-export { svgToPng, timelineSvg } from "memfit/export/svg";
 export { perfettoJson } from "memfit/export/perfetto";
+export { svgToPng, timelineSvg } from "memfit/export/svg";
 
 /**
  * A plan at a batch on a card, with the keys of `memfit plan --json`.
- * @param {import("memfit/engine/plan").Plan} plan
+ * @param {Plan} plan
  * @param {number} batch
- * @param {object|null} card of the catalogue; null for none
+ * @param {Card|null} card of the catalogue; null for none
  * @returns {string}
  */
 export function planJson(plan, batch, card) {

@@ -35,7 +35,7 @@ const PLAIN_NAMES = { part: (name) => name, phase: (name) => name, line: (name) 
 
 /**
  * The stacked timeline with its phases, lines and legend.
- * @param {import("memfit/engine/timeline").Timeline} timeline
+ * @param {Timeline} timeline
  * @param {PictureOptions} [options]
  * @returns {string} a whole SVG file
  */
@@ -45,10 +45,10 @@ export function timelineSvg(timeline, options = {}) {
   const size = `width="${width}" height="${height}" viewBox="0 0 ${width} ${height}"`;
   const font = 'font-family="system-ui, sans-serif" font-size="12"';
   return [
-    `<svg xmlns="http://www.w3.org/2000/svg" ${size} ${font} fill="${escape(colours.text)}">`,
-    `<title>${escape(picture.title)}</title>`,
-    `<rect width="${width}" height="${height}" fill="${escape(colours.background)}"/>`,
-    `<text x="${MARGIN.left}" y="24" font-size="16">${escape(picture.title)}</text>`,
+    `<svg xmlns="http://www.w3.org/2000/svg" ${size} ${font} fill="${escaped(colours.text)}">`,
+    `<title>${escaped(picture.title)}</title>`,
+    `<rect width="${width}" height="${height}" fill="${escaped(colours.background)}"/>`,
+    `<text x="${MARGIN.left}" y="24" font-size="16">${escaped(picture.title)}</text>`,
     ...bands(picture),
     ...ticks(picture),
     ...layers(picture),
@@ -70,7 +70,7 @@ export async function svgToPng(svg, width, height) {
   image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svg)}`;
   await image.decode();
   const canvas = Object.assign(document.createElement("canvas"), { width, height });
-  canvas.getContext("2d").drawImage(image, 0, 0, width, height);
+  canvas.getContext("2d")?.drawImage(image, 0, 0, width, height);
   return new Promise((resolve, reject) => {
     const finish = (blob) => (blob ? resolve(blob) : reject(new Error("no PNG was made")));
     canvas.toBlob(finish, "image/png");
@@ -86,11 +86,18 @@ function laidOut(timeline, options) {
     ...timeline.parts.map((name) => ({ name, kind: "part" })),
     ...["allocated", "reserved"].map((name) => ({ name, kind: "line" })),
   ].map((item) => ({ ...item, words: names[item.kind](item.name) }));
-  const rows = legendRows(items.map(({ words }) => words), width);
+  const rows = legendRows(
+    items.map(({ words }) => words),
+    width,
+  );
   const right = width - MARGIN.right;
   const bottom = height - (rows.at(-1).row + 1) * LINE_HEIGHT - 36;
   const columns = timeline.columns(from, to, right - MARGIN.left);
-  const most = Math.max(1, limit?.bytes ?? 0, columns.reserved.reduce((a, b) => Math.max(a, b), 0));
+  const most = Math.max(
+    1,
+    limit?.bytes ?? 0,
+    columns.reserved.reduce((a, b) => Math.max(a, b), 0),
+  );
   const count = Math.max(1, columns.positions.length);
   return {
     ...{ timeline, title, width, height, limit, names, from, to },
@@ -117,9 +124,9 @@ function bands({ timeline, from, to, right, bottom, names, colours }) {
     const box = `x="${left}" y="${MARGIN.top - 22}" width="${width}"`;
     const shade = `<rect ${box} height="${round(bottom - MARGIN.top + 22)}" opacity="${opacity}"`;
     const name = names.phase(band.phase);
-    const words = `<text x="${left + 4}" y="${MARGIN.top - 8}">${escape(name)}</text>`;
+    const words = `<text x="${left + 4}" y="${MARGIN.top - 8}">${escaped(name)}</text>`;
     const isNamed = textWidth(name) + 8 < width;
-    return [`${shade} fill="${escape(colours.text)}"/>`, ...(isNamed ? [words] : [])];
+    return [`${shade} fill="${escaped(colours.text)}"/>`, ...(isNamed ? [words] : [])];
   });
 }
 
@@ -129,9 +136,9 @@ function ticks({ most, y, right, colours }) {
   const found = [];
   for (let bytes = 0; bytes <= most; bytes += step) {
     const line = `x1="${MARGIN.left}" x2="${right}" y1="${y(bytes)}" y2="${y(bytes)}"`;
-    found.push(`<line ${line} stroke="${escape(colours.text)}" stroke-opacity="0.2"/>`);
+    found.push(`<line ${line} stroke="${escaped(colours.text)}" stroke-opacity="0.2"/>`);
     const place = `x="${MARGIN.left - 8}" y="${round(y(bytes) + 4)}" text-anchor="end"`;
-    found.push(`<text ${place}>${escape(formatBytes(bytes))}</text>`);
+    found.push(`<text ${place}>${escaped(formatBytes(bytes))}</text>`);
   }
   return found;
 }
@@ -143,13 +150,13 @@ function layers({ timeline, columns, colours, x, y }) {
     const above = below.map((bytes, column) => bytes + columns.parts[index][column]);
     const outline = `${steps(above, x, y)}L${stepsBack(below, x, y)}Z`;
     below.set(above);
-    return `<path class="part" d="M${outline}" fill="${escape(colours[part] ?? "#888888")}"/>`;
+    return `<path class="part" d="M${outline}" fill="${escaped(colours[part] ?? "#888888")}"/>`;
   });
 }
 
 function lines({ columns, colours, limit, right, x, y }) {
   const curve = (name, values, dashes) => {
-    const stroke = `fill="none" stroke="${escape(colours.text)}" stroke-width="1.2"`;
+    const stroke = `fill="none" stroke="${escaped(colours.text)}" stroke-width="1.2"`;
     return `<path class="${name}" d="M${steps(values, x, y)}" ${stroke} ${dashes}/>`;
   };
   const drawn = [
@@ -157,13 +164,13 @@ function lines({ columns, colours, limit, right, x, y }) {
     curve("reserved", columns.reserved, 'stroke-dasharray="5 3"'),
   ];
   if (limit === null) return drawn;
-  const colour = escape(colours.limit);
+  const colour = escaped(colours.limit);
   const at = `x1="${MARGIN.left}" x2="${right}" y1="${y(limit.bytes)}" y2="${y(limit.bytes)}"`;
   const place = `x="${right - 4}" y="${round(y(limit.bytes) - 5)}" text-anchor="end"`;
   return [
     ...drawn,
     `<line class="limit" ${at} stroke="${colour}" stroke-width="2"/>`,
-    `<text ${place} fill="${colour}">${escape(limit.label)}</text>`,
+    `<text ${place} fill="${colour}">${escaped(limit.label)}</text>`,
   ];
 }
 
@@ -176,9 +183,9 @@ function legend({ items, rows, bottom, colours }) {
     const box = `x="${left}" y="${top}" width="12" height="12"`;
     const swatch =
       kind === "part"
-        ? `<rect ${box} fill="${escape(colours[name] ?? "#888888")}"/>`
-        : `<line ${at} stroke="${escape(colours.text)}" stroke-width="1.2" ${dashes}/>`;
-    return [swatch, `<text x="${left + 18}" y="${top + 10}">${escape(words)}</text>`];
+        ? `<rect ${box} fill="${escaped(colours[name] ?? "#888888")}"/>`
+        : `<line ${at} stroke="${escaped(colours.text)}" stroke-width="1.2" ${dashes}/>`;
+    return [swatch, `<text x="${left + 18}" y="${top + 10}">${escaped(words)}</text>`];
   });
 }
 
@@ -224,10 +231,11 @@ function round(pixels) {
 
 const ENTITIES = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&apos;" };
 
+// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what XML cannot hold
+const FORBIDDEN = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g;
+
 /** Text for XML, without the characters that XML cannot hold. */
-function escape(text) {
-  const allowed = String(text)
-    .toWellFormed()
-    .replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g, "");
+function escaped(text) {
+  const allowed = String(text).toWellFormed().replace(FORBIDDEN, "");
   return allowed.replace(/[&<>"']/g, (letter) => ENTITIES[letter]);
 }

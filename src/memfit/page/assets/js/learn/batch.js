@@ -1,11 +1,12 @@
 /** Chapter 5: what batch size changes, in memory and besides. */
 
-import { html, useMemo } from "memfit/ui/html";
-import { t } from "memfit/ui/i18n";
-import { formatBytes, formatCount } from "memfit/ui/format";
 import { StackChart } from "memfit/learn/chart";
 import { Chapter, Para } from "memfit/learn/text";
-import { IMAGES, MAX_BATCH, PARTS, partsByPlan, sumOf } from "memfit/learn/world";
+import { IMAGES, MAX_BATCH, partsByPlan, sumOf } from "memfit/learn/world";
+import { formatBytes, formatCount } from "memfit/ui/format";
+import { html, useMemo } from "memfit/ui/html";
+import { t } from "memfit/ui/i18n";
+import { TAUGHT } from "memfit/ui/parts";
 
 const COMPARED = [1, 16, 64, 256, MAX_BATCH];
 const POINTS = 9;
@@ -19,8 +20,11 @@ export function BatchChapter({ number, world, choose, at }) {
   const perImage = sumOf(partsByPlan(two.timeline)) - sumOf(partsByPlan(one.timeline));
   const { samples, name } = IMAGES[world.image];
   const values = {
-    each: formatCount(perImage), fixed: formatBytes(sumOf(partsByPlan(one.timeline)) - perImage),
-    samples: formatCount(samples), data: name, batch: formatCount(world.batch),
+    each: formatCount(perImage),
+    fixed: formatBytes(sumOf(partsByPlan(one.timeline)) - perImage),
+    samples: formatCount(samples),
+    data: name,
+    batch: formatCount(world.batch),
     steps: formatCount(Math.ceil(samples / world.batch)),
     exact: (samples / world.batch).toLocaleString("en-US", { maximumFractionDigits: 2 }),
     last: formatCount(samples % world.batch || world.batch),
@@ -48,10 +52,11 @@ function Growth({ world, at }) {
     const batches = Array.from({ length: POINTS }, (_, k) => Math.round(batchAt(k)));
     return batches.map((batch) => partsByPlan(at({ ...world, batch }).timeline));
   }, [at, image, optimizer, precision]);
-  const areas = PARTS.map(({ name }) => ({ name, values: points.map((parts) => parts[name]) }));
+  const areas = TAUGHT.map(({ name }) => ({ name, values: points.map((parts) => parts[name]) }));
   const place = placeOf(world.batch);
   const ticks = [256, 512, 768].map((batch) => ({
-    at: placeOf(batch), text: String(batch),
+    at: placeOf(batch),
+    text: String(batch),
   }));
   return html`<figure class="learn-figure" data-test="batch-chart">
     <${StackChart} areas=${areas} count=${POINTS} cursor=${place - 0.5} ticks=${ticks}
@@ -84,14 +89,16 @@ function Comparison({ world, choose, at }) {
       <th class="to-right">${t("learn.batch.per_epoch")}</th>
       <th class="to-right">${t("learn.batch.spread")}</th>
       <th class="to-right">${t("learn.batch.rate")}</th></tr></thead>
-    <tbody>${rows.map((row) => html`<tr key=${row.batch}
+    <tbody>${rows.map(
+      (row) => html`<tr key=${row.batch}
         class=${row.batch === world.batch ? "is-chosen" : ""}>
       <td><button type="button" class="batch-link" onClick=${() => choose({ batch: row.batch })}>
         ${formatCount(row.batch)}</button></td>
       <td class="to-right">${formatBytes(row.bytes)}</td>
       <td class="to-right">${formatCount(row.steps)}</td>
       <td class="to-right">× ${row.noise.toPrecision(2)}</td>
-      <td class="to-right">${Number(row.rate.toPrecision(2))}</td></tr>`)}
+      <td class="to-right">${Number(row.rate.toPrecision(2))}</td></tr>`,
+    )}
     </tbody></table></div>`;
 }
 

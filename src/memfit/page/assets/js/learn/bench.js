@@ -1,11 +1,10 @@
 /** The bench of the Learn tab: what is trained, and the memory that its four parts fill. */
 
+import { COURSE, IMAGES, MAX_BATCH, OPTIMIZERS, PRECISIONS, sumOf } from "memfit/learn/world";
+import { formatBytes, formatCount, formatShare } from "memfit/ui/format";
 import { html } from "memfit/ui/html";
 import { t } from "memfit/ui/i18n";
-import { formatBytes, formatCount, formatShare } from "memfit/ui/format";
-import {
-  COURSE, IMAGES, MAX_BATCH, OPTIMIZERS, PARTS, PRECISIONS, sumOf,
-} from "memfit/learn/world";
+import { TAUGHT } from "memfit/ui/parts";
 
 const STEPS_PER_DOUBLING = 8;
 const LAST_STEP = STEPS_PER_DOUBLING * Math.log2(MAX_BATCH);
@@ -36,9 +35,11 @@ function Choice({ name, options, world, choose }) {
   return html`<div class="bench-choice">
     <span class="choice-label">${label}</span>
     <div class="segmented" role="group" aria-label=${label}>
-      ${options.map((option) => html`<button type="button" key=${option}
+      ${options.map(
+        (option) => html`<button type="button" key=${option}
         data-test=${`choose-${option}`} aria-pressed=${world[name] === option}
-        onClick=${() => choose({ [name]: option })}>${t(`learn.choice.${option}`)}</button>`)}
+        onClick=${() => choose({ [name]: option })}>${t(`learn.choice.${option}`)}</button>`,
+      )}
     </div>
   </div>`;
 }
@@ -67,19 +68,24 @@ function BatchSlider({ batch, choose }) {
 export function MemoryBar({ parts }) {
   const total = sumOf(parts);
   const whole = scaleOf(total);
-  const words = PARTS.map(({ name }) => `${t(`part.${name}`)} ${formatBytes(parts[name])}`);
+  const words = TAUGHT.map(({ name }) => `${t(`part.${name}`)} ${formatBytes(parts[name])}`);
   return html`<div class="bench-memory">
     <div class="memory-bar" role="img" data-test="memory-bar" aria-label=${words.join(", ")}>
-      ${PARTS.map(({ name, badge }) => html`
+      ${TAUGHT.map(
+        ({ name, badge }) => html`
         <span key=${name} class="memory-part" style=${{
-          width: `${(100 * parts[name]) / whole}%`, background: `var(--part-${name})`,
+          width: `${(100 * parts[name]) / whole}%`,
+          background: `var(--part-${name})`,
         }} title=${`${t(`part.${name}`)}: ${formatBytes(parts[name])}`}>
           ${parts[name] / whole > 0.035 && badge}
-        </span>`)}
+        </span>`,
+      )}
     </div>
     <div class="memory-scale number" aria-hidden="true">
-      ${[0, 0.25, 0.5, 0.75, 1].map((share) => html`
-        <span key=${share}>${share ? formatBytes(share * whole).replace(".0 ", " ") : 0}</span>`)}
+      ${[0, 0.25, 0.5, 0.75, 1].map(
+        (share) => html`
+        <span key=${share}>${share ? formatBytes(share * whole).replace(".0 ", " ") : 0}</span>`,
+      )}
     </div>
   </div>`;
 }
@@ -93,12 +99,14 @@ export function Badge({ part, text }) {
 function Legend({ parts }) {
   const total = sumOf(parts);
   return html`<table class="bench-legend" data-test="legend"><tbody>
-    ${PARTS.map(({ name, badge }) => html`<tr key=${name}>
+    ${TAUGHT.map(
+      ({ name, badge }) => html`<tr key=${name}>
       <td><${Badge} part=${name} text=${badge} /></td>
       <th scope="row">${t(`part.${name}`)}</th>
       <td class="to-right" title=${`${formatCount(parts[name])} B`}>${formatBytes(parts[name])}</td>
       <td class="to-right muted">${formatShare(parts[name] / total)}</td>
-    </tr>`)}
+    </tr>`,
+    )}
     <tr class="sum-row"><td></td><th scope="row">${t("learn.bench.together")}</th>
       <td class="to-right" data-test="four-parts">${formatBytes(total)}</td><td></td></tr>
   </tbody></table>`;

@@ -1,17 +1,38 @@
 /** Chapter 3: the four parts, by hand and as the plan counts them. */
 
-import { html } from "memfit/ui/html";
-import { t } from "memfit/ui/i18n";
-import { formatBytes, formatCount, formatShare } from "memfit/ui/format";
 import { Badge } from "memfit/learn/bench";
 import { Chapter, Para, Rich } from "memfit/learn/text";
 import {
-  bytesByHand, CLASSES, FLOAT32_BYTES, HIDDEN, IMAGES, inputsOf, keptByHand, LABEL_BYTES,
-  parametersOf, partsByHand, PARTS, productText, STATE_NUMBERS, sumOf,
+  bytesByHand,
+  CLASSES,
+  FLOAT32_BYTES,
+  HIDDEN,
+  IMAGES,
+  inputsOf,
+  keptByHand,
+  LABEL_BYTES,
+  parametersOf,
+  partsByHand,
+  productText,
+  STATE_NUMBERS,
+  sumOf,
 } from "memfit/learn/world";
+import { formatBytes, formatCount, formatShare } from "memfit/ui/format";
+import { html } from "memfit/ui/html";
+import { t } from "memfit/ui/i18n";
+import { TAUGHT } from "memfit/ui/parts";
 
-const AT_PEAK = ["parameters", "gradients", "optimizer", "batch", "activations", "temporaries",
-  "workspaces", "cache", "context"];
+const AT_PEAK = [
+  "parameters",
+  "gradients",
+  "optimizer",
+  "batch",
+  "activations",
+  "temporaries",
+  "workspaces",
+  "cache",
+  "context",
+];
 
 /** Chapter 3. */
 export function PartsChapter({ number, world, now, parts }) {
@@ -19,11 +40,13 @@ export function PartsChapter({ number, world, now, parts }) {
   return html`<${Chapter} number=${number} id="parts">
     <${Para} of="learn.parts.what" />
     <ol class="learn-four" data-test="four">
-      ${PARTS.map(({ name, badge }) => html`<${Part} key=${name} name=${name} badge=${badge}
+      ${TAUGHT.map(
+        ({ name, badge }) => html`<${Part} key=${name} name=${name} badge=${badge}
         world=${world} byHand=${byHand[name]} counted=${parts[name]}
-        total=${sumOf(parts)} />`)}
+        total=${sumOf(parts)} />`,
+      )}
     </ol>
-    <${Peak} world=${world} now=${now} parts=${parts} />
+    <${Peak} now=${now} parts=${parts} />
   <//>`;
 }
 
@@ -36,11 +59,13 @@ function Part({ name, badge, world, byHand, counted, total }) {
         <span class="muted">${formatShare(counted / total)}</span></span>
     </h3>
     <${Para} of=${`learn.parts.${name}`} values=${{ data: IMAGES[world.image].name }} />
-    ${name === "activations"
-      ? html`<${Kept} world=${world} byHand=${byHand} />`
-      : html`<p class="learn-formula number" data-test=${`formula-${name}`}>
+    ${
+      name === "activations"
+        ? html`<${Kept} world=${world} byHand=${byHand} />`
+        : html`<p class="learn-formula number" data-test=${`formula-${name}`}>
           ${formulaOf(name, world)}${" "}
-          <span class="result">${bytesText(byHand)}</span></p>`}
+          <span class="result">${bytesText(byHand)}</span></p>`
+    }
     <${Agrees} byHand=${byHand} counted=${counted} />
   </li>`;
 }
@@ -60,15 +85,19 @@ function formulaOf(name, world) {
   const batch = formatCount(world.batch);
   switch (name) {
     case "parameters":
-      return `${inputs} × ${HIDDEN} + ${HIDDEN} + ${HIDDEN} × ${CLASSES} + ${CLASSES} = ${count}`
-        + ` ${t("learn.parts.unit")} × ${FLOAT32_BYTES} B`;
+      return (
+        `${inputs} × ${HIDDEN} + ${HIDDEN} + ${HIDDEN} × ${CLASSES} + ${CLASSES} = ${count}` +
+        ` ${t("learn.parts.unit")} × ${FLOAT32_BYTES} B`
+      );
     case "gradients":
       return `${count} ${t("learn.parts.unit")} × ${FLOAT32_BYTES} B`;
     case "optimizer":
       return `${STATE_NUMBERS[world.optimizer]} × ${count} × ${FLOAT32_BYTES} B`;
     default:
-      return `${batch} × ${channels} × ${height} × ${width} × ${FLOAT32_BYTES} B`
-        + ` + ${batch} × ${LABEL_BYTES} B`;
+      return (
+        `${batch} × ${channels} × ${height} × ${width} × ${FLOAT32_BYTES} B` +
+        ` + ${batch} × ${LABEL_BYTES} B`
+      );
   }
 }
 
@@ -79,40 +108,50 @@ function bytesText(bytes) {
 
 function Kept({ world, byHand }) {
   return html`<div class="wide"><table class="learn-kept" data-test="kept"><tbody>
-    ${keptByHand(world).map((tensor) => html`<tr key=${tensor.key}>
+    ${keptByHand(world).map(
+      (tensor) => html`<tr key=${tensor.key}>
       <th scope="row"><${Rich} of=${`learn.kept.${tensor.key}`} /></th>
       <td class="to-right">${productText(tensor.factors)} × ${tensor.each} B</td>
       <td class="to-right">${formatCount(bytesByHand(tensor))} B</td>
-    </tr>`)}
+    </tr>`,
+    )}
     <tr class="sum-row"><th scope="row">${t("word.total")}</th><td></td>
       <td class="to-right">${bytesText(byHand).slice(2)}</td></tr>
   </tbody></table></div>`;
 }
 
 /** What the plan shows is one instant: here it is, and why it differs. */
-function Peak({ world, now, parts }) {
+function Peak({ now, parts }) {
   const missing = parts.gradients - now.parts.gradients;
   const gone = parts.activations - now.parts.activations;
   const values = {
-    phase: t(`phase.${now.peak.phase}`), missing: formatCount(missing), gone: formatCount(gone),
-    hidden: HIDDEN, bias: formatCount(HIDDEN * FLOAT32_BYTES),
+    phase: t(`phase.${now.peak.phase}`),
+    missing: formatCount(missing),
+    gone: formatCount(gone),
+    hidden: HIDDEN,
+    bias: formatCount(HIDDEN * FLOAT32_BYTES),
   };
   const isBias = missing === HIDDEN * FLOAT32_BYTES;
   return html`<details class="learn-peak" data-test="peak">
     <summary>${t("learn.peak.title")}</summary>
     <${Para} of="learn.peak.what" values=${values} />
     <div class="wide"><table data-test="peak-parts"><tbody>
-      ${AT_PEAK.map((name) => html`<tr key=${name}>
+      ${AT_PEAK.map(
+        (name) => html`<tr key=${name}>
         <th scope="row"><span class="swatch" style=${{ background: `var(--part-${name})` }}></span>
           ${t(`part.${name}`)}</th>
         <td class="to-right" data-part=${name}>${formatCount(now.parts[name])} B</td>
-        <td class="to-right muted">${formatBytes(now.parts[name])}</td></tr>`)}
+        <td class="to-right muted">${formatBytes(now.parts[name])}</td></tr>`,
+      )}
       <tr class="sum-row"><th scope="row">${t("word.total")}</th>
         <td class="to-right">${formatCount(now.totalBytes)} B</td>
         <td class="to-right muted">${formatBytes(now.totalBytes)}</td></tr>
     </tbody></table></div>
-    ${missing > 0 && html`<${Para} of=${isBias ? "learn.peak.bias" : "learn.peak.gradients"}
-      values=${values} />`}
+    ${
+      missing > 0 &&
+      html`<${Para} of=${isBias ? "learn.peak.bias" : "learn.peak.gradients"}
+      values=${values} />`
+    }
     ${gone > 0 && html`<${Para} of="learn.peak.activations" values=${values} />`}
     <${Para} of="learn.peak.rest" muted />
   </details>`;

@@ -33,10 +33,12 @@ function arcDistance(x, y, { cx, cy, radius, from, to }) {
   const angle = (Math.atan2(y - cy, x - cx) * 180) / Math.PI;
   const turned = [angle, angle + 360, angle - 360].find((a) => a >= from && a <= to);
   if (turned !== undefined) return Math.abs(Math.hypot(x - cx, y - cy) - radius);
-  return Math.min(...[from, to].map((end) => {
-    const at = (end * Math.PI) / 180;
-    return Math.hypot(x - cx - radius * Math.cos(at), y - cy - radius * Math.sin(at));
-  }));
+  return Math.min(
+    ...[from, to].map((end) => {
+      const at = (end * Math.PI) / 180;
+      return Math.hypot(x - cx - radius * Math.cos(at), y - cy - radius * Math.sin(at));
+    }),
+  );
 }
 
 /** A red house on a green hill under a blue sky with a sun. */

@@ -1,31 +1,38 @@
 /** Chapter 6: what mixed precision changes, and what it does not. */
 
-import { html } from "memfit/ui/html";
-import { t } from "memfit/ui/i18n";
-import { formatCount } from "memfit/ui/format";
 import { Badge } from "memfit/learn/bench";
 import { Chapter, Para } from "memfit/learn/text";
-import { PARTS, partsByPlan, PRECISIONS, sumOf } from "memfit/learn/world";
+import { PRECISIONS, partsByPlan, sumOf } from "memfit/learn/world";
+import { formatCount } from "memfit/ui/format";
+import { html } from "memfit/ui/html";
+import { t } from "memfit/ui/i18n";
+import { TAUGHT } from "memfit/ui/parts";
 
 /** Chapter 6. */
 export function PrecisionChapter({ number, world, at }) {
   const [full, mixed] = PRECISIONS.map((precision) =>
-    partsByPlan(at({ ...world, precision }).timeline));
+    partsByPlan(at({ ...world, precision }).timeline),
+  );
   const values = {
-    full: formatCount(full.activations), mixed: formatCount(mixed.activations),
+    full: formatCount(full.activations),
+    mixed: formatCount(mixed.activations),
     batch: formatCount(world.batch),
     times: (mixed.activations / full.activations).toFixed(1),
   };
   return html`<${Chapter} number=${number} id="precision">
     <${Para} of="learn.precision.what" />
     <div class="wide"><table class="learn-layers" data-test="precisions">
-      <thead><tr><th></th>${PRECISIONS.map((precision) => html`<th key=${precision}
+      <thead><tr><th></th>${PRECISIONS.map(
+        (precision) => html`<th key=${precision}
         class="to-right">
-        ${t(`learn.choice.${precision}`)}</th>`)}
+        ${t(`learn.choice.${precision}`)}</th>`,
+      )}
         <th class="to-right">${t("learn.precision.ratio")}</th></tr></thead>
       <tbody>
-        ${PARTS.map(({ name, badge }) => html`<${Row} key=${name} badge=${badge} part=${name}
-          title=${t(`part.${name}`)} full=${full[name]} mixed=${mixed[name]} />`)}
+        ${TAUGHT.map(
+          ({ name, badge }) => html`<${Row} key=${name} badge=${badge} part=${name}
+          title=${t(`part.${name}`)} full=${full[name]} mixed=${mixed[name]} />`,
+        )}
         <${Row} title=${t("word.total")} isTotal=${true} full=${sumOf(full)}
           mixed=${sumOf(mixed)} />
       </tbody></table></div>

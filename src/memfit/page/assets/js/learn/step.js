@@ -1,11 +1,11 @@
 /** Chapter 4: one training step, instant by instant. */
 
-import { html, useMemo, useState } from "memfit/ui/html";
-import { t } from "memfit/ui/i18n";
-import { formatBytes, formatCount, formatShape } from "memfit/ui/format";
 import { StackChart } from "memfit/learn/chart";
 import { Chapter, Para } from "memfit/learn/text";
 import { endOf, lastStep, startOf } from "memfit/learn/world";
+import { formatBytes, formatCount, formatShape } from "memfit/ui/format";
+import { html, useMemo, useState } from "memfit/ui/html";
+import { t } from "memfit/ui/i18n";
 
 const SHOWN = ["parameters", "gradients", "optimizer", "batch", "activations", "temporaries"];
 const MOST_LISTED = 8;
@@ -28,13 +28,17 @@ export function StepChapter({ number, now }) {
   return html`<${Chapter} number=${number} id="step">
     <${Para} of="learn.step.what" />
     <div class="step-stops segmented" role="group" aria-label=${t("learn.step.instants")}>
-      ${stops.map(({ name }, place) => html`<button type="button" key=${name}
+      ${stops.map(
+        ({ name }, place) => html`<button type="button" key=${name}
         aria-pressed=${place === index} data-test=${`stop-${name}`}
-        onClick=${() => setIndex(place)}>${t(`learn.stop.${name}`)}</button>`)}
+        onClick=${() => setIndex(place)}>${t(`learn.stop.${name}`)}</button>`,
+      )}
     </div>
     <div class="step-body">
-      <pre class="learn-code" tabindex="0">${LINES.map(([line, phase]) => html`<span
-        class=${phase === stop.phase ? "now" : ""}>${line}${"\n"}</span>`)}</pre>
+      <pre class="learn-code" tabindex="0">${LINES.map(
+        ([line, phase]) => html`<span
+        class=${phase === stop.phase ? "now" : ""}>${line}${"\n"}</span>`,
+      )}</pre>
       <div class="step-words" data-test="step-words" aria-live="polite">
         <${Para} of=${wordsOf(stop, timeline)} />
         <${Alive} timeline=${timeline} position=${stop.position} />
@@ -94,10 +98,12 @@ function fullest(timeline, from, to) {
 function Alive({ timeline, position }) {
   const bytes = timeline.partsAt(position);
   return html`<table class="learn-alive number" data-test="alive"><tbody>
-    ${SHOWN.map((name) => html`<tr key=${name} class=${bytes[name] ? "" : "muted"}>
+    ${SHOWN.map(
+      (name) => html`<tr key=${name} class=${bytes[name] ? "" : "muted"}>
       <th scope="row"><span class="swatch" style=${{ background: `var(--part-${name})` }}></span>
         ${t(`part.${name}`)}</th>
-      <td class="to-right" data-part=${name}>${formatCount(bytes[name])} B</td></tr>`)}
+      <td class="to-right" data-part=${name}>${formatCount(bytes[name])} B</td></tr>`,
+    )}
   </tbody></table>`;
 }
 
@@ -129,18 +135,21 @@ function Changes({ timeline, position, before }) {
 }
 
 function Tensors({ title, numbers, timeline }) {
-  const found = numbers.map((number) => timeline.describe(number))
+  const found = numbers
+    .map((number) => timeline.describe(number))
     .filter((tensor) => SHOWN.includes(tensor.part) && tensor.sizeBytes > 0)
     .sort((a, b) => b.sizeBytes - a.sizeBytes);
   const rest = found.length - MOST_LISTED;
   return html`<div>
     <h3>${t(title)}</h3>
     <ul class="tensors">
-      ${found.slice(0, MOST_LISTED).map((tensor) => html`<li key=${tensor.number}>
+      ${found.slice(0, MOST_LISTED).map(
+        (tensor) => html`<li key=${tensor.number}>
         <span class="swatch" style=${{ background: `var(--part-${tensor.part})` }}></span>
         <span class="mono">${formatShape(tensor.shape) || "1"} ${tensor.dtype}</span>${" "}
         <span class="muted small">${t(`part.${tensor.part}`)} · ${formatBytes(tensor.sizeBytes)}
-        </span></li>`)}
+        </span></li>`,
+      )}
       ${rest > 0 && html`<li class="muted small">${t("learn.step.more", { count: rest })}</li>`}
       ${found.length === 0 && html`<li class="muted small">${t("learn.step.nothing")}</li>`}
     </ul>

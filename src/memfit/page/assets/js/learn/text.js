@@ -10,11 +10,13 @@ const MARKS = /(\*\*[^*]+\*\*|`[^`]+`)/;
  * @param {{of: string, values?: Record<string, string|number>}} props
  */
 export function Rich({ of: key, values = {} }) {
-  return t(key, values).split(MARKS).map((piece) => {
-    if (piece.startsWith("**")) return html`<strong>${piece.slice(2, -2)}</strong>`;
-    if (piece.startsWith("`")) return html`<code>${piece.slice(1, -1)}</code>`;
-    return piece;
-  });
+  return t(key, values)
+    .split(MARKS)
+    .map((piece) => {
+      if (piece.startsWith("**")) return html`<strong>${piece.slice(2, -2)}</strong>`;
+      if (piece.startsWith("`")) return html`<code>${piece.slice(1, -1)}</code>`;
+      return piece;
+    });
 }
 
 /** A paragraph. @param {{of: string, values?: object, muted?: boolean}} props */

@@ -17,15 +17,6 @@ export const PRECISIONS = ["fp32", "amp-bf16"];
 /** Numbers that an optimizer keeps for each parameter. */
 export const STATE_NUMBERS = { sgd: 0, momentum: 1, adam: 2 };
 
-/** The four parts, in the order that everybody is taught; the first has two halves. */
-export const PARTS = [
-  { name: "parameters", badge: "1" },
-  { name: "gradients", badge: "1" },
-  { name: "optimizer", badge: "2" },
-  { name: "batch", badge: "3" },
-  { name: "activations", badge: "4" },
-];
-
 /**
  * What the reader chose.
  * @typedef {{image: "grey"|"colour", optimizer: string, precision: string, batch: number}} World
@@ -97,7 +88,7 @@ export function partsByHand(world) {
 /**
  * The same counted by the plan: activations and the batch where backward begins, gradients and
  * state where the optimizer's step begins.
- * @param {import("memfit/engine/timeline").Timeline} timeline
+ * @param {Timeline} timeline
  * @returns {Record<string, number>}
  */
 export function partsByPlan(timeline) {

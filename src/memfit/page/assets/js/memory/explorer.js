@@ -1,21 +1,32 @@
 /** The timeline, and below it what is alive at the chosen instant. */
 
-import { html, useMemo, useState } from "memfit/ui/html";
-import { t } from "memfit/ui/i18n";
 import { TimelineChart } from "memfit/charts/timeline";
 import { LiveTable } from "memfit/memory/live";
+import { html, useMemo, useState } from "memfit/ui/html";
 
 /**
- * @param {{timeline: object, contextBytes: number, limitBytes: number|null, selected: number|null,
- *   select: Function, focus: object|null, theme: string, language: string, title: string,
+ * @param {{timeline: Timeline, contextBytes: number, limitBytes: number|null, selected: number|null,
+ *   select: Function, focus: object|null, theme: Theme, language: Language, title: string,
  *   children: any}} properties
  */
-export function MemoryExplorer({ timeline, contextBytes, limitBytes, selected, select, focus,
-  theme, language, title, children }) {
+export function MemoryExplorer({
+  timeline,
+  contextBytes,
+  limitBytes,
+  selected,
+  select,
+  focus,
+  theme,
+  language,
+  title,
+  children,
+}) {
   const [pinned, setPinned] = useState([]);
   const pins = useMemo(
-    () => pinned.filter((number) => number < timeline.tape.allocationCount)
-      .map((number) => timeline.describe(number)),
+    () =>
+      pinned
+        .filter((number) => number < timeline.tape.allocationCount)
+        .map((number) => timeline.describe(number)),
     [pinned, timeline],
   );
   const at = selected === null ? null : Math.min(selected, timeline.count - 1);

@@ -1,8 +1,8 @@
 /** What is alive at an instant: a table that sorts, searches and pins, however long it is. */
 
+import { formatBytes, formatCount, formatShape, shortOperator } from "memfit/ui/format";
 import { html, useMemo, useRef, useState } from "memfit/ui/html";
 import { t } from "memfit/ui/i18n";
-import { formatBytes, formatCount, formatShape, shortOperator } from "memfit/ui/format";
 
 const ROW = 30;
 const VISIBLE_ROWS = 12;
@@ -12,8 +12,11 @@ const SPARE_ROWS = 6;
 const COLUMNS = [
   { id: "size", key: (row) => row.sizeBytes, isNumber: true },
   { id: "part", key: (row) => row.part },
-  { id: "shape", key: (row) => row.shape.reduce((product, size) => product * size, 1),
-    isNumber: true },
+  {
+    id: "shape",
+    key: (row) => row.shape.reduce((product, size) => product * size, 1),
+    isNumber: true,
+  },
   { id: "dtype", key: (row) => row.dtype },
   { id: "module", key: (row) => row.module },
   { id: "operator", key: (row) => row.operator },
@@ -21,7 +24,7 @@ const COLUMNS = [
 ];
 
 /**
- * @param {{timeline: object, position: number|null, pinned: number[],
+ * @param {{timeline: Timeline, position: number|null, pinned: number[],
  *   setPinned: (numbers: number[]) => void, goTo: (position: number) => void}} properties
  */
 export function LiveTable({ timeline, position, pinned, setPinned, goTo }) {
@@ -29,9 +32,11 @@ export function LiveTable({ timeline, position, pinned, setPinned, goTo }) {
   const [query, setQuery] = useState("");
   const at = position ?? timeline.peakPosition;
   const alive = useMemo(
-    () => timeline.liveAt(at).map((number) => timeline.describe(number)), [timeline, at],
+    () => timeline.liveAt(at).map((number) => timeline.describe(number)),
+    [timeline, at],
   );
-  const pins = pinned.filter((number) => number < timeline.tape.allocationCount)
+  const pins = pinned
+    .filter((number) => number < timeline.tape.allocationCount)
     .map((number) => timeline.describe(number));
   const rows = useMemo(() => {
     const isPinned = new Set(pinned);
@@ -39,34 +44,42 @@ export function LiveTable({ timeline, position, pinned, setPinned, goTo }) {
     return sorted(found, order);
   }, [alive, query, order, pinned]);
   const totalBytes = alive.reduce((sum, row) => sum + row.sizeBytes, 0);
-  const toggle = (number) => setPinned(pinned.includes(number)
-    ? pinned.filter((other) => other !== number) : [...pinned, number]);
+  const toggle = (number) =>
+    setPinned(
+      pinned.includes(number) ? pinned.filter((other) => other !== number) : [...pinned, number],
+    );
   const isPeak = at === timeline.peakPosition;
   const title = t(isPeak ? "live.titleAtPeak" : "live.title", { event: formatCount(at) });
   return html`<div class="live" data-test="live" data-position=${at} data-alive=${alive.length}>
     <div class="live-head">
       <h3>${title}</h3>
       <p class="muted small number" data-test="live-count">
-        ${t("live.count", { count: formatCount(rows.length + pins.length),
-          all: formatCount(alive.length), size: formatBytes(totalBytes) })}</p>
+        ${t("live.count", {
+          count: formatCount(rows.length + pins.length),
+          all: formatCount(alive.length),
+          size: formatBytes(totalBytes),
+        })}</p>
       <input type="search" data-test="live-search" value=${query} placeholder=${t("live.search")}
         aria-label=${t("live.search")} onInput=${(event) => setQuery(event.target.value)} />
     </div>
     <div class="grid" role="table" aria-rowcount=${rows.length + pins.length + 1}
       aria-label=${title}>
       <${Head} order=${order} setOrder=${setOrder} />
-      ${pins.map((row, index) => html`<${Row} key=${`pin-${row.number}`} row=${row} index=${index}
-        isPinned at=${at} toggle=${toggle} goTo=${goTo} />`)}
+      ${pins.map(
+        (row, index) => html`<${Row} key=${`pin-${row.number}`} row=${row} index=${index}
+        isPinned at=${at} toggle=${toggle} goTo=${goTo} />`,
+      )}
       <${Rows} ...${{ rows, offset: pins.length, at, toggle, goTo }} />
     </div>
   </div>`;
 }
 
 function Head({ order, setOrder }) {
-  const choose = (column) => setOrder({
-    column: column.id,
-    isDown: order.column === column.id ? !order.isDown : Boolean(column.isNumber),
-  });
+  const choose = (column) =>
+    setOrder({
+      column: column.id,
+      isDown: order.column === column.id ? !order.isDown : Boolean(column.isNumber),
+    });
   return html`<div role="row" class="row head">
     <span role="columnheader" class="pin-cell" aria-label=${t("live.pin")}></span>
     ${COLUMNS.map((column) => {
@@ -99,8 +112,10 @@ function Rows({ rows, offset, at, toggle, goTo }) {
     style=${{ maxHeight: `${ROW * VISIBLE_ROWS}px` }}>
     <div style=${{ height: `${rows.length * ROW}px`, position: "relative" }}>
       <div style=${{ position: "absolute", top: `${first * ROW}px`, left: 0, right: 0 }}>
-        ${shown.map((row, index) => html`<${Row} key=${row.number} row=${row} at=${at}
-          index=${offset + first + index} toggle=${toggle} goTo=${goTo} />`)}
+        ${shown.map(
+          (row, index) => html`<${Row} key=${row.number} row=${row} at=${at}
+          index=${offset + first + index} toggle=${toggle} goTo=${goTo} />`,
+        )}
       </div>
     </div>
   </div>`;
@@ -127,8 +142,11 @@ function Row({ row, index, isPinned = false, at, toggle, goTo }) {
     <span role="cell" class="right number col-allocated">
       <button type="button" class="link" onClick=${() => goTo(row.allocatedAt)}
         title=${lifetime(row)}>${formatCount(row.allocatedAt)}</button>
-      ${!isAlive && html`<em class="small muted">
-        ${t(row.allocatedAt > at ? "live.notYet" : "live.freed")}</em>`}</span>
+      ${
+        !isAlive &&
+        html`<em class="small muted">
+        ${t(row.allocatedAt > at ? "live.notYet" : "live.freed")}</em>`
+      }</span>
   </div>`;
 }
 
@@ -141,15 +159,25 @@ function lifetime(row) {
 function matches(row, query) {
   const words = query.toLowerCase().split(/\s+/).filter(Boolean);
   if (!words.length) return true;
-  const text = [row.part, t(`part.${row.part}`), row.dtype, row.module, row.operator,
-    row.shape.join("x"), formatShape(row.shape)].join(" ").toLowerCase();
+  const text = [
+    row.part,
+    t(`part.${row.part}`),
+    row.dtype,
+    row.module,
+    row.operator,
+    row.shape.join("x"),
+    formatShape(row.shape),
+  ]
+    .join(" ")
+    .toLowerCase();
   return words.every((word) => text.includes(word));
 }
 
 function sorted(rows, { column, isDown }) {
-  const { key, isNumber } = COLUMNS.find(({ id }) => id === column);
+  const { key, isNumber } = COLUMNS.find(({ id }) => id === column) ?? COLUMNS[0];
   const sign = isDown ? -1 : 1;
-  const compare = isNumber ? (a, b) => key(a) - key(b)
+  const compare = isNumber
+    ? (a, b) => key(a) - key(b)
     : (a, b) => (key(a) < key(b) ? -1 : Number(key(a) > key(b)));
   return [...rows].sort((a, b) => sign * compare(a, b) || a.allocatedAt - b.allocatedAt);
 }

@@ -5,21 +5,25 @@ import { useEffect, useMemo, useState } from "memfit/ui/html";
 const SLICE_MS = 12;
 
 /**
- * @param {object} plan from memfit/engine/plan
- * @param {object} card
+ * @param {Plan} plan
+ * @param {Card} card
  * @param {number} batch
  */
 export function viewAt(plan, card, batch) {
   return { ...plan.at(batch, card), card, verdict: plan.verdict(card, batch) };
 }
 
+/** @typedef {{largest: number, recommended: number}} Limits */
+
 /**
  * The largest and the recommended batch on a card; null while they are worked out.
- * @returns {{largest: number, recommended: number}|null}
+ * @returns {Limits|null}
  */
 export function useLimits(plan, card, version) {
   const stated = useMemo(() => plan && statedLimits(plan.document, card), [plan, card]);
-  const [found, setFound] = useState(null);
+  const [found, setFound] = useState(
+    /** @type {{plan: Plan, card: Card, limits: Limits}|null} */ (null),
+  );
   useEffect(() => {
     setFound(null);
     if (!plan || stated) return undefined;
@@ -32,7 +36,7 @@ export function useLimits(plan, card, version) {
     timer = setTimeout(work, 0);
     return () => clearTimeout(timer);
   }, [plan, card, version]);
-  return stated ?? (found?.plan === plan && found.card === card ? found.limits : null);
+  return stated ?? (found && found.plan === plan && found.card === card ? found.limits : null);
 }
 
 /** A question was left half answered, so that the page can draw. */

@@ -1,9 +1,9 @@
 /** The batch: a slider that answers at once, a number beside it, and the batches worth trying. */
 
+import { setBatch } from "memfit/plan/store";
+import { formatCount } from "memfit/ui/format";
 import { html } from "memfit/ui/html";
 import { t } from "memfit/ui/i18n";
-import { formatCount } from "memfit/ui/format";
-import { setBatch } from "memfit/plan/store";
 
 const STEPS = 1000;
 
@@ -17,10 +17,11 @@ export function lastBatch(limits, batch) {
   return Math.max(8, Math.ceil(1.3 * largest), largest ? 0 : 2 * batch);
 }
 
-/** @param {{batch: number, limits: object|null, last: number, traced: number[]|null}} properties */
+/** @param {{batch: number, limits: Limits|null, last: number, traced: number[]|null}} properties */
 export function BatchSlider({ batch, limits, last, traced = null }) {
   const place = (value) => (STEPS * Math.log(Math.min(value, last))) / Math.log(last);
-  const left = (value) => { // where the middle of the thumb would be
+  const left = (value) => {
+    // where the middle of the thumb would be
     const share = place(value) / STEPS;
     return `calc(${share} * (100% - var(--thumb)) + var(--thumb) / 2)`;
   };
@@ -42,14 +43,25 @@ export function BatchSlider({ batch, limits, last, traced = null }) {
       <input type="range" id="batch-slider" data-test="batch-slider" min="0" max=${STEPS} step="any"
         value=${place(batch)} aria-valuetext=${formatCount(batch)} onInput=${slide}
         onKeyDown=${keys} />
-      ${limits?.recommended > 0 && html`<i class="tick recommended"
-        style=${{ left: left(limits.recommended) }} title=${t("verdict.recommended")}></i>`}
-      ${limits?.largest > 0 && html`<i class="tick largest"
-        style=${{ left: left(limits.largest) }} title=${t("verdict.largest")}></i>`}
+      ${
+        limits &&
+        limits.recommended > 0 &&
+        html`<i class="tick recommended"
+        style=${{ left: left(limits.recommended) }} title=${t("verdict.recommended")}></i>`
+      }
+      ${
+        limits &&
+        limits.largest > 0 &&
+        html`<i class="tick largest"
+        style=${{ left: left(limits.largest) }} title=${t("verdict.largest")}></i>`
+      }
     </div>
     <div class="track-ends small muted number"><span>1</span><span>${formatCount(last)}</span></div>
-    ${traced && html`<p class="small muted">${t("control.traced", { batches: traced.join(", ") })}
-    </p>`}
+    ${
+      traced &&
+      html`<p class="small muted">${t("control.traced", { batches: traced.join(", ") })}
+    </p>`
+    }
   </div>`;
 }
 
@@ -57,8 +69,14 @@ export function BatchSlider({ batch, limits, last, traced = null }) {
 function batchAfter(key, batch, last) {
   const stride = batch >= 16 ? 8 : 1;
   const next = {
-    ArrowRight: batch + 1, ArrowUp: batch + 1, ArrowLeft: batch - 1, ArrowDown: batch - 1,
-    PageUp: batch + stride * 4, PageDown: batch - stride * 4, Home: 1, End: last,
+    ArrowRight: batch + 1,
+    ArrowUp: batch + 1,
+    ArrowLeft: batch - 1,
+    ArrowDown: batch - 1,
+    PageUp: batch + stride * 4,
+    PageDown: batch - stride * 4,
+    Home: 1,
+    End: last,
   }[key];
   return next === undefined ? null : Math.max(1, Math.min(last, next));
 }

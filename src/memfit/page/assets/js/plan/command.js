@@ -1,8 +1,8 @@
 /** The command that says the same, ready to copy. */
 
+import { gpuFlag, sizeFlag } from "memfit/plan/store";
 import { html, useState } from "memfit/ui/html";
 import { t } from "memfit/ui/i18n";
-import { gpuFlag, sizeFlag } from "memfit/plan/store";
 
 const COPIED_MS = 1500;
 
@@ -24,11 +24,11 @@ function phrasesOf(words) {
   return phrases;
 }
 
-/** @param {{document: object, batch: number, choice: object}} properties */
+/** @param {{document: PlanDocument, batch: number, choice: CardChoice}} properties */
 export function Command({ document, batch, choice }) {
   const words = wordsOf(document, batch, choice);
   const line = words.join(" ");
-  const [copied, setCopied] = useState(null);
+  const [copied, setCopied] = useState(/** @type {string|null} */ (null));
   const copy = async () => {
     await copyText(line);
     setCopied(line);
@@ -38,7 +38,8 @@ export function Command({ document, batch, choice }) {
     <span class="label">${t("control.command")}</span>
     <div class="command-line">
       <code data-test="command" tabindex="0">${phrasesOf(words).map(
-        (phrase, index) => html`${index ? " " : ""}<span key=${index}>${phrase}</span>`)}</code>
+        (phrase, index) => html`${index ? " " : ""}<span key=${index}>${phrase}</span>`,
+      )}</code>
       <button type="button" class="button" data-test="copy" onClick=${copy} aria-live="polite">
         ${t(copied === line ? "word.copied" : "word.copy")}</button>
     </div>

@@ -1,14 +1,14 @@
 /** The recipe: a form where a server plans it, its values where the page is a file. */
 
+import { optimizerText } from "memfit/plan/served";
+import { useDraft } from "memfit/ui/hooks";
 import { html } from "memfit/ui/html";
 import { t } from "memfit/ui/i18n";
-import { useDraft } from "memfit/ui/hooks";
 import { Problem, Progress } from "memfit/ui/progress";
-import { optimizerText } from "memfit/plan/served";
 
 const WIDE = "(min-width: 901px)"; // as in style-plan.css: below, the form starts folded
 
-/** The form of a served page. @param {{planning: object}} properties */
+/** The form of a served page. @param {{planning: Planning}} properties */
 export function RecipeForm({ planning }) {
   const { about, form, change, ask, cancel, progress, error } = planning;
   if (!form) return null;
@@ -26,9 +26,12 @@ export function RecipeForm({ planning }) {
     <div class="recipe-foot">
       <div class="toolbar">
         <button type="submit" class="button primary" data-test="plan">${t("control.plan")}</button>
-        ${progress && html`<button type="button" class="button" data-test="cancel"
+        ${
+          progress &&
+          html`<button type="button" class="button" data-test="cancel"
           onClick=${cancel}>${t("control.cancel")}</button>
-          <${Progress} progress=${progress} />`}
+          <${Progress} progress=${progress} />`
+        }
       </div>
       ${error && html`<${Problem} error=${error} />`}
     </div>
@@ -73,7 +76,8 @@ function More({ about, form, change }) {
     <${Check} ...${{ form, change }} name="cudnn_benchmark" label="control.benchmark" />`;
 }
 
-function Text({ form, change, name, label, list = null, place = "", write = asText, read }) {
+/** @param {Record<string, any>} field */
+function Text({ form, change, name, label, list, place = "", write = asText, read }) {
   const listId = list && `list-${name}`;
   const { typing, taken } = useDraft(write(form[name]));
   const set = (event) => {
@@ -89,8 +93,11 @@ function Text({ form, change, name, label, list = null, place = "", write = asTe
   return html`<label class="field"><span>${t(label)}</span>
     <input type="text" data-test=${`field-${name}`} list=${listId} ...${typing}
       placeholder=${place} spellcheck=${false} autocomplete="off" onChange=${set} />
-    ${list && html`<datalist id=${listId}>
-      ${list.map((value) => html`<option key=${value} value=${value} />`)}</datalist>`}
+    ${
+      list &&
+      html`<datalist id=${listId}>
+      ${list.map((value) => html`<option key=${value} value=${value} />`)}</datalist>`
+    }
   </label>`;
 }
 
@@ -128,16 +135,20 @@ function asText(value) {
 /** "3x224x224" as sizes; null for nothing, undefined for what is no shape. */
 function readShape(text) {
   if (!text.trim()) return null;
-  const sizes = text.trim().split(/[x×, ]+/i).map(Number);
+  const sizes = text
+    .trim()
+    .split(/[x×, ]+/i)
+    .map(Number);
   return sizes.every((size) => Number.isInteger(size) && size > 0) ? sizes : undefined;
 }
 
-/** What the plan of a file was asked with. @param {{document: object}} properties */
+/** What the plan of a file was asked with. @param {{document: PlanDocument}} properties */
 export function RecipeFacts({ document }) {
   const { recipe, input_shape: shape } = document;
   const yes = (value) => t(value ? "control.on" : "control.off");
   const rows = [
-    ["control.model", document.model.name], ["control.input", shape.join("×")],
+    ["control.model", document.model.name],
+    ["control.input", shape.join("×")],
     ["control.classes", recipe.num_classes ?? t("control.default")],
     ["control.precision", recipe.precision],
     ["control.optimizer", optimizerText(recipe.optimizer)],
@@ -146,8 +157,10 @@ export function RecipeFacts({ document }) {
     ["control.memoryFormat", recipe.memory_format],
   ];
   const rest = [
-    ["control.zeroGrad", recipe.zero_grad], ["control.attention", recipe.attention],
-    ["control.clip", recipe.clip_grad_norm ?? "–"], ["control.ema", yes(recipe.ema)],
+    ["control.zeroGrad", recipe.zero_grad],
+    ["control.attention", recipe.attention],
+    ["control.clip", recipe.clip_grad_norm ?? "–"],
+    ["control.ema", yes(recipe.ema)],
     ["control.benchmark", yes(recipe.cudnn_benchmark)],
   ];
   return html`<section class="recipe-facts small" data-test="recipe-facts"
@@ -159,6 +172,8 @@ export function RecipeFacts({ document }) {
 }
 
 function Values({ rows }) {
-  return html`<dl>${rows.map(([label, value]) => html`<div key=${label}>
-    <dt>${t(label)}</dt><dd class="mono">${String(value)}</dd></div>`)}</dl>`;
+  return html`<dl>${rows.map(
+    ([label, value]) => html`<div key=${label}>
+    <dt>${t(label)}</dt><dd class="mono">${String(value)}</dd></div>`,
+  )}</dl>`;
 }

@@ -1,31 +1,33 @@
 /** What the page shows, as files. */
 
-import { html, useEffect, useRef, useState } from "memfit/ui/html";
-import { addStrings, t } from "memfit/ui/i18n";
-import { formatBytes } from "memfit/ui/format";
-import { getBytes } from "memfit/source/api";
-import { hasDocument, readBytes } from "memfit/source/bundle";
-import { strings } from "memfit/strings/export";
-import { cssColour } from "memfit/ui/theme";
-import { useDismiss } from "memfit/ui/hooks";
-import { PARTS } from "memfit/ui/parts";
 import { firstView } from "memfit/charts/timeline-scale";
 import {
-  liveCsv, perfettoJson, planJson, svgToPng, timelineCsv, timelineSvg,
+  liveCsv,
+  perfettoJson,
+  planJson,
+  svgToPng,
+  timelineCsv,
+  timelineSvg,
 } from "memfit/export/plan";
-
-addStrings(strings);
+import { getBytes } from "memfit/source/api";
+import { hasDocument, readBytes } from "memfit/source/bundle";
+import { formatBytes } from "memfit/ui/format";
+import { useDismiss } from "memfit/ui/hooks";
+import { html, useEffect, useElement, useState } from "memfit/ui/html";
+import { t } from "memfit/ui/i18n";
+import { SNAPSHOT_PARTS } from "memfit/ui/parts";
+import { cssColour } from "memfit/ui/theme";
 
 const PICTURE = { width: 1200, height: 520 };
 
 /**
- * @param {{plan: object, planId: string|null, view: object, card: object, batch: number,
+ * @param {{plan: Plan, planId: string|null, view: View, card: Card, batch: number,
  *   selected: number|null}} properties
  */
 export function ExportMenu(properties) {
   const [isOpen, setOpen] = useState(false);
-  const [error, setError] = useState(null);
-  const frame = useRef(null);
+  const [error, setError] = useState(/** @type {string|null} */ (null));
+  const frame = useElement();
   useDismiss(frame, isOpen, () => setOpen(false));
   useEffect(() => {
     if (isOpen) frame.current.querySelector("[role=menuitem]").focus();
@@ -44,13 +46,18 @@ export function ExportMenu(properties) {
   return html`<div class="export" ref=${frame}>
     <button type="button" class="button" data-test="export" aria-haspopup="menu"
       aria-expanded=${isOpen} onClick=${() => setOpen(!isOpen)}>${t("export.title")} ▾</button>
-    ${isOpen && html`<div class="popover menu" role="menu" onKeyDown=${moveFocus}>
-      ${items.map((item) => html`<button type="button" role="menuitem" key=${item.id}
+    ${
+      isOpen &&
+      html`<div class="popover menu" role="menu" onKeyDown=${moveFocus}>
+      ${items.map(
+        (item) => html`<button type="button" role="menuitem" key=${item.id}
         data-test=${`export-${item.id}`} onClick=${() => run(item)}>
         <b>${t(`export.${item.id}`)}</b>
         <span class="muted small">${t(`export.${item.id}.note`)}</span>
-      </button>`)}
-    </div>`}
+      </button>`,
+      )}
+    </div>`
+    }
     ${error && html`<p class="error small" role="alert" lang="en">${error}</p>`}
   </div>`;
 }
@@ -83,18 +90,24 @@ function snapshotOf(plan, planId, batch) {
 }
 
 function picture(plan, card, batch, timeline) {
-  const colours = Object.fromEntries(PARTS.map((part) => [part, cssColour(`--part-${part}`)]));
+  const colours = Object.fromEntries(
+    SNAPSHOT_PARTS.map((part) => [part, cssColour(`--part-${part}`)]),
+  );
   const capacityBytes = card.usable_bytes - card.context_bytes;
   return {
-    ...PICTURE, ...firstView(timeline),
+    ...PICTURE,
+    ...firstView(timeline),
     title: t("export.picture", { model: plan.document.model.name, batch, card: card.name }),
     limit: { bytes: capacityBytes, label: t("time.card", { size: formatBytes(capacityBytes) }) },
     colours: {
-      ...colours, background: cssColour("--surface"), text: cssColour("--text"),
+      ...colours,
+      background: cssColour("--surface"),
+      text: cssColour("--text"),
       limit: cssColour("--card-line"),
     },
     names: {
-      part: (name) => t(`part.${name}`), phase: (name) => t(`phase.${name}`),
+      part: (name) => t(`part.${name}`),
+      phase: (name) => t(`phase.${name}`),
       line: (name) => t(`time.${name}`),
     },
   };
@@ -102,7 +115,8 @@ function picture(plan, card, batch, timeline) {
 
 /** @param {string|Blob|Uint8Array} content @param {string} name @param {string} type */
 export function download(content, name, type) {
-  const blob = content instanceof Blob ? content : new Blob([content], { type });
+  const blob =
+    content instanceof Blob ? content : new Blob([/** @type {BlobPart} */ (content)], { type });
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
   link.download = name;

@@ -6,7 +6,7 @@ import { Problem, progressFacts } from "memfit/ui/progress";
 
 const STAGES = ["starting", "building", "tracing", "verifying", "tabling"];
 
-/** Of a served page. @param {{planning: object}} properties */
+/** Of a served page. @param {{planning: Planning}} properties */
 export function FirstScreen({ planning }) {
   const { form, progress, error } = planning;
   const isStarting = !form && !error;
@@ -24,11 +24,13 @@ export function FirstScreen({ planning }) {
 function Stages({ progress }) {
   const now = STAGES.indexOf(progress.stage);
   return html`<ol class="stages">
-    ${STAGES.map((stage, index) => html`<li key=${stage} aria-current=${index === now && "step"}
+    ${STAGES.map(
+      (stage, index) => html`<li key=${stage} aria-current=${index === now && "step"}
       class=${index < now ? "done" : index === now ? "now" : ""}>
       ${t(`progress.${stage}`)}
       ${index === now && html` <span class="muted small number">${progressFacts(progress)}</span>`}
-    </li>`)}
+    </li>`,
+    )}
   </ol>`;
 }
 

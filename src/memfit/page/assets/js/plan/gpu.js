@@ -1,16 +1,16 @@
 /** The card: every card of the catalogue by name, less when not all is free, or a size. */
 
-import { html, useEffect, useRef, useState } from "memfit/ui/html";
-import { t } from "memfit/ui/i18n";
+import { gibOf, isPlannedCard, parseGib, setPlanState } from "memfit/plan/store";
 import { formatBytes } from "memfit/ui/format";
 import { useDismiss, useDraft } from "memfit/ui/hooks";
-import { gibOf, isPlannedCard, parseGib, setPlanState } from "memfit/plan/store";
+import { html, useEffect, useElement, useState } from "memfit/ui/html";
+import { t } from "memfit/ui/i18n";
 
-/** @param {{document: object, choice: object, card: object, isServed: boolean}} properties */
+/** @param {{document: PlanDocument, choice: CardChoice, card: Card, isServed: boolean}} properties */
 export function GpuPicker({ document, choice, card, isServed }) {
   const [isOpen, setOpen] = useState(false);
-  const frame = useRef(null);
-  const button = useRef(null);
+  const frame = useElement();
+  const button = useElement();
   const close = () => setOpen(false);
   useDismiss(frame, isOpen, close);
   const choose = (key) => {
@@ -28,9 +28,13 @@ export function GpuPicker({ document, choice, card, isServed }) {
     </button>
     ${isOpen && html`<${Cards} cards=${document.cards} chosen=${choice.key} choose=${choose} />`}
     <${Sizes} choice=${choice} card=${card} />
-    ${!isPlannedCard(document, choice) && !isServed && html`
+    ${
+      !isPlannedCard(document, choice) &&
+      !isServed &&
+      html`
       <p class="small note" data-test="kernels-note">
-        ${t("control.kernels", { card: document.card.name })}</p>`}
+        ${t("control.kernels", { card: document.card.name })}</p>`
+    }
   </div>`;
 }
 
@@ -39,8 +43,8 @@ function Cards({ cards, chosen, choose }) {
   const groups = byArchitecture(cards.filter((card) => isFound(card, query)));
   const found = groups.flatMap(([, group]) => group);
   const [active, setActive] = useState(() => found.findIndex(({ key }) => key === chosen));
-  const search = useRef(null);
-  const list = useRef(null);
+  const search = useElement();
+  const list = useElement();
   useEffect(() => search.current.focus(), []);
   useEffect(() => {
     list.current.querySelector(".active")?.scrollIntoView({ block: "nearest" });
@@ -65,17 +69,21 @@ function Cards({ cards, chosen, choose }) {
       aria-activedescendant=${found[active] ? `gpu-${found[active].key}` : undefined}
       placeholder=${t("control.searchGpu")} onInput=${type} onKeyDown=${keys} />
     <div id="gpu-list" class="options" role="listbox" ref=${list} aria-label=${t("control.gpu")}>
-      ${groups.map(([architecture, group]) => html`
+      ${groups.map(
+        ([architecture, group]) => html`
         <div role="group" key=${architecture} aria-label=${architecture}>
           <div class="group small muted">${architecture}</div>
-          ${group.map((card) => html`<div role="option" key=${card.key} id=${`gpu-${card.key}`}
+          ${group.map(
+            (card) => html`<div role="option" key=${card.key} id=${`gpu-${card.key}`}
             data-test=${`gpu-${card.key}`} aria-selected=${card.key === chosen}
             class=${`option ${found[active] === card ? "active" : ""}`}
             onClick=${() => choose(card.key)}>
             <span>${card.name}</span>
             <span class="muted small number">${formatBytes(card.usable_bytes)}</span>
-          </div>`)}
-        </div>`)}
+          </div>`,
+          )}
+        </div>`,
+      )}
     </div>
     ${!found.length && html`<p class="muted small nothing" role="status">${t("control.noGpu")}</p>`}
   </div>`;
@@ -83,7 +91,10 @@ function Cards({ cards, chosen, choose }) {
 
 function isFound(card, query) {
   const text = `${card.name} ${card.key} ${card.architecture}`.toLowerCase();
-  return query.toLowerCase().split(/\s+/).every((word) => text.includes(word));
+  return query
+    .toLowerCase()
+    .split(/\s+/)
+    .every((word) => text.includes(word));
 }
 
 /** Groups in the order of the catalogue, each card where its architecture first appears. */
@@ -116,7 +127,7 @@ function Size({ choice, card, name, label, place }) {
   const set = (event) => {
     const text = event.target.value.trim();
     const bytes = text ? parseGib(text) : null;
-    const isMore = name === "freeBytes" && bytes > card.total_bytes;
+    const isMore = name === "freeBytes" && Number(bytes) > card.total_bytes;
     const isBad = Boolean(text) && (bytes === null || isMore);
     setWrong(isBad);
     if (isBad) return;

@@ -1,12 +1,20 @@
 /** Records that a reader opens from the disk: plain JSON, checked before anything uses it. */
 
-import { t } from "memfit/ui/i18n";
-import { formatBytes } from "memfit/ui/format";
 import { openPlan } from "memfit/engine/plan";
+import { formatBytes } from "memfit/ui/format";
+import { t } from "memfit/ui/i18n";
 
 const LARGEST_BYTES = 64 * 2 ** 20;
 const COLUMNS = [
-  "part", "phase", "step", "operator", "module", "dtype", "shape", "constant", "slope",
+  "part",
+  "phase",
+  "step",
+  "operator",
+  "module",
+  "dtype",
+  "shape",
+  "constant",
+  "slope",
 ];
 const TEXTS = ["memfit_version"];
 
@@ -15,7 +23,7 @@ export class BadRecord extends Error {}
 
 /**
  * A plan document, or measured points.
- * @typedef {{kind: "plan", plan: object}|{kind: "measure", points: object[]}} Record
+ * @typedef {{kind: "plan", plan: Plan}|{kind: "measure", points: MeasuredPoint[]}} Record
  */
 
 /**
@@ -48,7 +56,9 @@ function pointsOf(value) {
     return value.measurements.filter(hasRun).map((row) => pointOf(row, value));
   }
   if (!Array.isArray(value.outcomes)) return null;
-  return value.outcomes.map((outcome) => outcome?.measurement).filter(hasRun)
+  return value.outcomes
+    .map((outcome) => outcome?.measurement)
+    .filter(hasRun)
     .map((row) => pointOf(row, value));
 }
 
@@ -58,8 +68,12 @@ function hasRun(measurement) {
 
 function pointOf(measurement, { name, target, versions, date }) {
   const isGpu = target?.kind === "cuda";
-  const facts = [name, isGpu ? target.card?.name : t("compare.noGpu"),
-    versions?.torch && `torch ${versions.torch}`, typeof date === "string" && date.slice(0, 10)];
+  const facts = [
+    name,
+    isGpu ? target.card?.name : t("compare.noGpu"),
+    versions?.torch && `torch ${versions.torch}`,
+    typeof date === "string" && date.slice(0, 10),
+  ];
   return {
     ...measurement,
     total_bytes: measurement.gpu_used_bytes ?? null,
@@ -79,7 +93,10 @@ function openedPlan(document) {
   if (document.schema_version !== 1) {
     throw new BadRecord(t("compare.otherVersion", { version: String(document.schema_version) }));
   }
-  check(TEXTS.every((name) => typeof document[name] === "string"), "memfit_version");
+  check(
+    TEXTS.every((name) => typeof document[name] === "string"),
+    "memfit_version",
+  );
   check(isObject(document.recipe) && isObject(document.allocator), "recipe");
   check(isObject(document.model) && typeof document.model.name === "string", "model");
   check(isCard(document.card) && (document.gpu === null || isCard(document.gpu)), "card");
@@ -92,11 +109,22 @@ function openedPlan(document) {
 }
 
 function checkTape(tape) {
-  check(isObject(tape) && [...COLUMNS, "events", "marks", "parts", "phases", "strings", "shapes"]
-    .every((name) => Array.isArray(tape[name])), "tape");
+  check(
+    isObject(tape) &&
+      [...COLUMNS, "events", "marks", "parts", "phases", "strings", "shapes"].every((name) =>
+        Array.isArray(tape[name]),
+      ),
+    "tape",
+  );
   const count = tape.constant.length;
-  check(COLUMNS.every((name) => tape[name].length === count), "tape");
-  check(COLUMNS.every((name) => tape[name].every(Number.isFinite)), "tape");
+  check(
+    COLUMNS.every((name) => tape[name].length === count),
+    "tape",
+  );
+  check(
+    COLUMNS.every((name) => tape[name].every(Number.isFinite)),
+    "tape",
+  );
   const isMade = (event) => Number.isInteger(event) && event < count && event >= -count;
   check(tape.events.every(isMade), "events");
   check(isObject(tape.ruled) && Array.isArray(tape.ruled.entries), "ruled");
@@ -105,8 +133,12 @@ function checkTape(tape) {
 function checkedPoint(point) {
   check(isObject(point) && isWhole(point.batch_size), "measured");
   const bytes = ["peak_allocated_bytes", "peak_reserved_bytes", "total_bytes"];
-  check(bytes.every((name) => point[name] === undefined || point[name] === null
-    || isWhole(point[name])), "measured");
+  check(
+    bytes.every(
+      (name) => point[name] === undefined || point[name] === null || isWhole(point[name]),
+    ),
+    "measured",
+  );
   return { ...point, source: String(point.source ?? "") };
 }
 
@@ -115,8 +147,12 @@ function check(holds, what) {
 }
 
 function isCard(card) {
-  return isObject(card) && typeof card.name === "string" && isWhole(card.usable_bytes)
-    && isWhole(card.context_bytes);
+  return (
+    isObject(card) &&
+    typeof card.name === "string" &&
+    isWhole(card.usable_bytes) &&
+    isWhole(card.context_bytes)
+  );
 }
 
 function isWhole(value) {

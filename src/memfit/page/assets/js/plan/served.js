@@ -1,9 +1,9 @@
 /** Plans from the server: asked when something changes, the question before it given up. */
 
-import { useEffect, useRef, useState } from "memfit/ui/html";
-import { getJson, postJson } from "memfit/source/api";
 import { openPlan } from "memfit/engine/plan";
 import { gpuFlag, parseGib, planState, setPlanState, showPlan } from "memfit/plan/store";
+import { getJson, postJson } from "memfit/source/api";
+import { useEffect, useRef, useState } from "memfit/ui/html";
 
 const FIRST_CARD = "rtx-3060"; // where the server names none; DEFAULT_CARD of memfit/api.py
 const PAUSE_MS = 350;
@@ -11,9 +11,22 @@ const EXACT_PAUSE_MS = 150;
 
 /** What the page may set of a recipe, as POST /api/plan takes it. */
 const FIELDS = [
-  "model", "input_shape", "input_ids", "num_classes", "precision", "optimizer",
-  "gradient_checkpointing", "accumulation", "memory_format", "zero_grad", "ema",
-  "cudnn_benchmark", "attention", "clip_grad_norm", "safety", "allocator",
+  "model",
+  "input_shape",
+  "input_ids",
+  "num_classes",
+  "precision",
+  "optimizer",
+  "gradient_checkpointing",
+  "accumulation",
+  "memory_format",
+  "zero_grad",
+  "ema",
+  "cudnn_benchmark",
+  "attention",
+  "clip_grad_norm",
+  "safety",
+  "allocator",
 ];
 
 /**
@@ -21,11 +34,11 @@ const FIELDS = [
  * @param {boolean} isServed
  */
 export function usePlanning(isServed) {
-  const [about, setAbout] = useState(null);
-  const [form, setForm] = useState(null);
-  const [progress, setProgress] = useState(null);
-  const [error, setError] = useState(null);
-  const running = useRef(null);
+  const [about, setAbout] = useState(/** @type {any} */ (null));
+  const [form, setForm] = useState(/** @type {any} */ (null));
+  const [progress, setProgress] = useState(/** @type {Progress|null} */ (null));
+  const [error, setError] = useState(/** @type {Told|null} */ (null));
+  const running = useRef(/** @type {AbortController|null} */ (null));
   const timer = useRef(0);
   const cancel = () => {
     clearTimeout(timer.current);
@@ -43,7 +56,8 @@ export function usePlanning(isServed) {
     try {
       const onProgress = (step) => running.current === own && setProgress(step);
       const answer = await postJson("/api/plan", requestOf(wanted), {
-        signal: own.signal, onProgress,
+        signal: own.signal,
+        onProgress,
       });
       if (running.current === own) take(answer);
     } catch (problem) {
@@ -73,7 +87,7 @@ export function usePlanning(isServed) {
 
 /** Ask for another card when the reader picks one: its kernels are not those of the last. */
 export function useReplanForCard(isServed, planning, choice) {
-  const asked = useRef(null);
+  const asked = useRef(/** @type {string|null} */ (null));
   const wanted = choice && `${choice.key} ${choice.sizeBytes}`;
   useEffect(() => {
     if (isServed && planning.form && asked.current && asked.current !== wanted) planning.ask();
@@ -83,10 +97,10 @@ export function useReplanForCard(isServed, planning, choice) {
 
 /**
  * Exact sizes for a batch that was only interpolated, a moment after the slider rests.
- * @returns {{isBusy: boolean, error: Error|null}}
+ * @returns {{isBusy: boolean, error: Told|null}}
  */
 export function useExact({ plan, planId, batch, version }) {
-  const [state, setState] = useState({ isBusy: false, error: null });
+  const [state, setState] = useState({ isBusy: false, error: /** @type {Told|null} */ (null) });
   useEffect(() => {
     if (!planId || !plan || plan.isExact(batch)) return undefined;
     const own = new AbortController();

@@ -2,19 +2,26 @@
 
 import { useEffect, useState } from "memfit/ui/html";
 
-/**
- * The card as the reader chose it: by key, perhaps with less free memory, or a size of its own.
- * @typedef {{key: string|null, freeBytes: number|null, sizeBytes: number|null}} CardChoice
- */
-
 const GIB = 2 ** 30;
 const MIB = 2 ** 20;
 const LARGEST_GIB = 4096;
 /** A size of one's own stands for an Ampere card, as in memfit/catalogue.py (_custom). */
 const CUSTOM = { perGib: 4, most: 84, threads: 1536, baseBytes: 30 * MIB, bytesPerThread: 2400 };
 
+/**
+ * `version` grows when exact sizes arrive; `selected` is an event; `pinned` is kept as A. Until a
+ * plan is shown there is none, nor a choice: who draws one has both.
+ * @type {{plan: any, planId: string|null, version: number, batch: number, choice: any,
+ *   pinned: Side|null, selected: number|null}}
+ */
 const state = {
-  plan: null, planId: null, version: 0, batch: 1, choice: null, pinned: null, status: null,
+  plan: null,
+  planId: null,
+  version: 0,
+  batch: 1,
+  choice: null,
+  pinned: null,
+  selected: null,
 };
 const listeners = new Set();
 
@@ -41,7 +48,7 @@ export function usePlanState() {
 
 /**
  * Show another plan; the reader's batch and card stay when they were chosen.
- * @param {object} plan from memfit/engine/plan
+ * @param {Plan} plan
  * @param {{planId?: string|null, batch?: number|null, choice?: CardChoice|null}} [kept]
  */
 export function showPlan(plan, { planId = null, batch = null, choice = null } = {}) {
@@ -69,7 +76,7 @@ function plannedChoice({ card, gpu, cards }) {
 
 /**
  * The card that a choice stands for.
- * @param {object} document of a plan
+ * @param {PlanDocument} document
  * @param {CardChoice} choice
  */
 export function cardOf(document, choice) {
@@ -116,8 +123,12 @@ function customCard(sizeBytes) {
   const threads = multiprocessors * CUSTOM.threads;
   const size = `${Number((sizeBytes / GIB).toPrecision(4))} GiB`;
   return {
-    key: size.replace(" ", "").toLowerCase(), name: `GPU ${size}`, architecture: "Ampere",
-    compute_capability: [8, 6], total_bytes: sizeBytes, usable_bytes: sizeBytes,
+    key: size.replace(" ", "").toLowerCase(),
+    name: `GPU ${size}`,
+    architecture: "Ampere",
+    compute_capability: [8, 6],
+    total_bytes: sizeBytes,
+    usable_bytes: sizeBytes,
     context_bytes: CUSTOM.baseBytes + CUSTOM.bytesPerThread * threads,
   };
 }

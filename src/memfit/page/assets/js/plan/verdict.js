@@ -1,10 +1,16 @@
 /** The answer first: does it fit, what it takes, the batch to use. */
 
-import { html } from "memfit/ui/html";
-import { hasText, t } from "memfit/ui/i18n";
-import { formatBytes, formatCount, formatShape, formatShare, shortOperator } from "memfit/ui/format";
 import { PartsBar } from "memfit/memory/parts";
 import { setBatch } from "memfit/plan/store";
+import {
+  formatBytes,
+  formatCount,
+  formatShape,
+  formatShare,
+  shortOperator,
+} from "memfit/ui/format";
+import { html } from "memfit/ui/html";
+import { hasText, t } from "memfit/ui/i18n";
 
 const ICONS = {
   fits: "M5 13l4.5 4.5L19 7",
@@ -13,8 +19,9 @@ const ICONS = {
 };
 
 /**
- * @param {{view: object|null, limits: object|null, document: object, card: object,
- *   batch: number, isPending: boolean}} properties
+ * @param {{view: View|null, limits: Limits|null, document: PlanDocument, card: Card,
+ *   batch: number, isPending: boolean,
+ *   needsTrace: boolean}} properties
  */
 export function Verdict({ view, limits, document, card, batch, isPending, needsTrace }) {
   const verdict = view?.verdict ?? "unknown";
@@ -27,16 +34,22 @@ export function Verdict({ view, limits, document, card, batch, isPending, needsT
           <h2 id="verdict-title" class="words" data-test="verdict" data-verdict=${verdict}>
             ${t(`verdict.${verdict}`)}</h2>
           <p class="sentence" data-test="verdict-sentence">
-            ${needsTrace ? t("verdict.needsTrace", { batch: formatCount(batch) })
-              : view && sentence(view, card)}
+            ${
+              needsTrace
+                ? t("verdict.needsTrace", { batch: formatCount(batch) })
+                : view && sentence(view, card)
+            }
           </p>
         </div>
       </div>
       <${Numbers} ...${{ view, limits, batch, document }} />
     </div>
-    ${view && html`<${PartsBar} parts=${view.parts} totalBytes=${view.totalBytes}
+    ${
+      view &&
+      html`<${PartsBar} parts=${view.parts} totalBytes=${view.totalBytes}
       limitBytes=${card.usable_bytes} safety=${document.safety} />
-      <${PeakLine} view=${view} isPending=${isPending} />`}
+      <${PeakLine} view=${view} isPending=${isPending} />`
+    }
     <${LearningRate} rate=${document.learning_rate} document=${document} batch=${batch} />
     <${Unsupported} reasons=${document.unsupported} />
     <${Assumptions} assumptions=${document.assumptions} />
@@ -48,7 +61,8 @@ function Subject({ document, card }) {
   const facts = [
     t("verdict.parameters", { count: shortCount(model.parameters) }),
     recipe.input_ids ? t("verdict.tokens", { count: formatCount(shape[0]) }) : formatShape(shape),
-    recipe.precision, optimizerText(recipe.optimizer),
+    recipe.precision,
+    optimizerText(recipe.optimizer),
     ...(recipe.memory_format === "nhwc" ? [t("verdict.nhwc")] : []),
     ...(recipe.gradient_checkpointing ? [t("control.checkpointing")] : []),
     ...(recipe.ema ? [t("control.ema")] : []),
@@ -91,8 +105,9 @@ function Numbers({ view, limits, batch, document }) {
     <div class="stat still">
       <span class="muted small">${t("verdict.peak")}</span>
       <b class="number" data-test="peak-total">${view ? formatBytes(view.totalBytes) : "…"}</b>
-      <span class="muted small" data-test="exact">${view && !view.exact
-        ? t("verdict.inexact") : t("verdict.peakNote")}</span>
+      <span class="muted small" data-test="exact">${
+        view && !view.exact ? t("verdict.inexact") : t("verdict.peakNote")
+      }</span>
     </div>
   </div>`;
 }
@@ -102,8 +117,9 @@ function Figure({ label, note, value, current, test }) {
   return html`<button type="button" class="stat" data-test=${test} disabled=${!value}
     aria-pressed=${value === current} onClick=${() => setBatch(value)}>
     <span class="muted small">${label}</span>
-    <b class="number">${value === undefined ? "…" : isNone ? t("verdict.none")
-      : formatCount(value)}</b>
+    <b class="number">${
+      value === undefined ? "…" : isNone ? t("verdict.none") : formatCount(value)
+    }</b>
     <span class="muted small">${note}</span>
   </button>`;
 }
@@ -134,8 +150,10 @@ function LearningRate({ rate, document, batch }) {
   const isLinear = rate.rule === "linear";
   const value = recipe.base_lr * (isLinear ? ratio : Math.sqrt(ratio));
   const values = {
-    rate: Number(value.toPrecision(3)), batch: formatCount(batch * accumulation),
-    base: recipe.base_lr, baseBatch: formatCount(recipe.base_batch_size),
+    rate: Number(value.toPrecision(3)),
+    batch: formatCount(batch * accumulation),
+    base: recipe.base_lr,
+    baseBatch: formatCount(recipe.base_batch_size),
   };
   const hasWarmup = isLinear && ratio > 1;
   return html`<p class="small" data-test="learning-rate" data-planned=${planned}>
@@ -149,8 +167,10 @@ function Unsupported({ reasons }) {
   if (!names.length) return null;
   return html`<div class="incomplete" data-test="unsupported">
     <b>${t("verdict.unsupported")}</b>${" "}<span class="small">${t("word.reasons")}</span>
-    <ul>${names.map((name) => html`<li key=${name}>
-      <code>${name}</code>: <span lang="en">${reasons[name]}</span></li>`)}</ul>
+    <ul>${names.map(
+      (name) => html`<li key=${name}>
+      <code>${name}</code>: <span lang="en">${reasons[name]}</span></li>`,
+    )}</ul>
   </div>`;
 }
 
@@ -158,8 +178,10 @@ function Assumptions({ assumptions }) {
   if (!assumptions.length) return null;
   return html`<details class="assumptions small" data-test="assumptions">
     <summary>${t("verdict.assumptions", { count: assumptions.length })}</summary>
-    <ul>${assumptions.map(({ key, values, text }) => html`
-      <li key=${key} data-test=${`assumption-${key}`}>${assumptionText(key, values, text)}</li>`)}
+    <ul>${assumptions.map(
+      ({ key, values, text }) => html`
+      <li key=${key} data-test=${`assumption-${key}`}>${assumptionText(key, values, text)}</li>`,
+    )}
     </ul>
   </details>`;
 }
@@ -172,9 +194,16 @@ function optimizerText(optimizer) {
   return typeof optimizer === "string" ? optimizer : optimizer.name;
 }
 
+/** @type {[number, string][]} */
+const COUNTS = [
+  [1e12, "T"],
+  [1e9, "G"],
+  [1e6, "M"],
+];
+
 /** "25.6 M", as memfit plan prints counts. @param {number} number */
 export function shortCount(number) {
-  for (const [factor, letter] of [[1e12, "T"], [1e9, "G"], [1e6, "M"]]) {
+  for (const [factor, letter] of COUNTS) {
     if (number >= factor) {
       const digits = Math.max(0, 3 - String(Math.floor(number / factor)).length);
       return `${(number / factor).toFixed(digits)} ${letter}`;

@@ -1,10 +1,5 @@
 /** A run that grows: new rows join those that the page has. */
 
-/**
- * What the page knows of a run.
- * @typedef {{document: object|null, rows: object[]}} Followed
- */
-
 /** @type {Followed} */
 export const NOTHING = { document: null, rows: [] };
 
@@ -13,7 +8,7 @@ export const NOTHING = { document: null, rows: [] };
  *
  * A resumed run takes rows back. Where that shows, the answer is null: ask for all rows again.
  * @param {Followed} known
- * @param {object} found a run document
+ * @param {RunDocument} found
  * @returns {Followed|null}
  */
 export function joined(known, found) {
@@ -26,14 +21,15 @@ export function joined(known, found) {
   return { document: found, rows: [...known.rows, ...found.rows] };
 }
 
-/** The last optimizer step that was written. @param {object[]} rows */
+/** The last optimizer step that was written. @param {Record<string, any>[]} rows */
 export function lastStep(rows) {
   return rows.findLast((row) => row.event === "step")?.step ?? 0;
 }
 
 /** `[step, value]` of the rows of one event that have the value. */
 export function pointsOf(rows, event, key) {
-  return rows.filter((row) => row.event === event && typeof row[key] === "number")
+  return rows
+    .filter((row) => row.event === event && typeof row[key] === "number")
     .map((row) => [row.step, row[key]]);
 }
 

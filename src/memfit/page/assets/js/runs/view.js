@@ -1,19 +1,19 @@
 /** A run: how far it is, its curves, and memory against the plan. */
 
-import { html } from "memfit/ui/html";
-import { t } from "memfit/ui/i18n";
-import { formatBytes, formatCount, formatShare } from "memfit/ui/format";
-import { FactGrid } from "memfit/ui/chooser";
-import { lastStep, pointsOf, smoothed } from "memfit/runs/follow";
 import { Chart } from "memfit/charts/lines";
 import { PartBars } from "memfit/charts/part-bars";
+import { lastStep, pointsOf, smoothed } from "memfit/runs/follow";
+import { FactGrid } from "memfit/ui/chooser";
+import { formatBytes, formatCount, formatShare } from "memfit/ui/format";
+import { html } from "memfit/ui/html";
+import { t } from "memfit/ui/i18n";
 
 const BLUE = "--part-parameters";
 const ORANGE = "--part-activations";
 const GREEN = "--part-temporaries";
 const SPEED_SHARE = 0.1; // of a run, for the mean: as long as several evaluations
 
-/** @param {{followed: import("memfit/runs/follow").Followed, theme: string}} props */
+/** @param {{followed: Followed & {document: RunDocument}, theme: Theme}} props */
 export function RunView({ followed, theme }) {
   const { document: run, rows } = followed;
   const events = rows.filter((row) => row.event === "micro-batch");
@@ -41,7 +41,7 @@ function Head({ run, rows }) {
   const { recipe, summary, status } = run;
   const step = lastStep(rows);
   const planned = run.pace?.total_steps ?? recipe?.steps;
-  const steps = status === "finished" ? summary?.step ?? planned : planned; // it may end early
+  const steps = status === "finished" ? (summary?.step ?? planned) : planned; // it may end early
   const last = rows.findLast((row) => row.event === "step");
   const accuracy = rows.findLast((row) => row.event === "evaluation")?.accuracy;
   const facts = [
@@ -59,8 +59,10 @@ function Head({ run, rows }) {
     ${steps && html`<progress max=${steps} value=${step} aria-label=${t("runs.progress")} />`}
     <${FactGrid} facts=${facts} />
     <p class="muted small">${t("runs.started", { when: whenText(run.created) })}
-      ${run.resumed > 0 && ` ${t(run.resumed === 1 ? "runs.resumed.once" : "runs.resumed",
-        { count: run.resumed })}`}</p>
+      ${
+        run.resumed > 0 &&
+        ` ${t(run.resumed === 1 ? "runs.resumed.once" : "runs.resumed", { count: run.resumed })}`
+      }</p>
   </section>`;
 }
 
@@ -86,31 +88,48 @@ function Loss({ rows, ...rest }) {
   const lines = [
     { label: t("runs.loss.step"), colour: BLUE, isFaint: true, points: raw },
     { label: t("runs.loss.mean"), colour: BLUE, points: smoothed(raw) },
-    { label: t("runs.loss.test"), colour: ORANGE, kind: "both",
-      points: pointsOf(rows, "evaluation", "loss") },
+    {
+      label: t("runs.loss.test"),
+      colour: ORANGE,
+      kind: "both",
+      points: pointsOf(rows, "evaluation", "loss"),
+    },
   ];
   return html`<${Chart} title=${t("runs.loss")} lines=${lines} name="loss" ...${rest}
     y=${{ label: t("runs.loss") }} />`;
 }
 
 function Accuracy({ rows, ...rest }) {
-  const lines = [{ label: t("runs.accuracy.test"), colour: ORANGE, kind: "both",
-    points: pointsOf(rows, "evaluation", "accuracy") }];
+  const lines = [
+    {
+      label: t("runs.accuracy.test"),
+      colour: ORANGE,
+      kind: "both",
+      points: pointsOf(rows, "evaluation", "accuracy"),
+    },
+  ];
   return html`<${Chart} title=${t("runs.accuracy")} lines=${lines} name="accuracy" ...${rest}
     y=${{ label: t("runs.accuracy"), format: formatShare }} />`;
 }
 
 function Rate({ rows, ...rest }) {
-  const lines = [{ label: t("runs.rate"), colour: GREEN,
-    points: pointsOf(rows, "step", "learning_rate") }];
+  const lines = [
+    { label: t("runs.rate"), colour: GREEN, points: pointsOf(rows, "step", "learning_rate") },
+  ];
   return html`<${Chart} title=${t("runs.rate")} lines=${lines} name="rate" ...${rest}
     y=${{ label: t("runs.rate"), fromZero: true }} />`;
 }
 
 function MicroBatch({ rows, isWanted, ...rest }) {
   if (!isWanted) return null;
-  const lines = [{ label: t("runs.micro_batch"), colour: BLUE, isStepped: true,
-    points: pointsOf(rows, "step", "micro_batch") }];
+  const lines = [
+    {
+      label: t("runs.micro_batch"),
+      colour: BLUE,
+      isStepped: true,
+      points: pointsOf(rows, "step", "micro_batch"),
+    },
+  ];
   return html`<${Chart} title=${t("runs.micro_batch")} note=${t("runs.micro_batch.note")}
     lines=${lines} name="micro-batch" ...${rest}
     y=${{ label: t("runs.micro_batch"), fromZero: true, format: formatCount }} />`;
@@ -133,24 +152,43 @@ function Reserved({ run, ...rest }) {
   const isCounted = points.some(([, reserved]) => reserved !== null);
   const ends = points.length ? [points[0], points.at(-1)] : [];
   const lines = [
-    { label: t("runs.reserved"), colour: BLUE, isStepped: true,
-      points: points.map(([step, reserved]) => [step, reserved]) },
-    { label: t("runs.planned"), colour: ORANGE, isDashed: true, isStepped: true,
-      points: points.map(([step, , planned]) => [step, planned]) },
-    { label: t("runs.limit", { size: formatBytes(limit ?? 0) }), colour: "--card-line",
-      points: limit === null ? [] : ends.map(([step]) => [step, limit]) },
+    {
+      label: t("runs.reserved"),
+      colour: BLUE,
+      isStepped: true,
+      points: points.map(([step, reserved]) => [step, reserved]),
+    },
+    {
+      label: t("runs.planned"),
+      colour: ORANGE,
+      isDashed: true,
+      isStepped: true,
+      points: points.map(([step, , planned]) => [step, planned]),
+    },
+    {
+      label: t("runs.limit", { size: formatBytes(limit ?? 0) }),
+      colour: "--card-line",
+      points: limit === null ? [] : ends.map(([step]) => [step, limit]),
+    },
   ];
   const note = isCounted ? "runs.reserved.note" : "runs.reserved.uncounted";
   return html`<${Chart} title=${t("runs.memory")} note=${t(note)} lines=${lines} name="reserved"
-    ...${rest} y=${{ label: t("runs.reserved"), fromZero: true, format: formatBytes,
-      isBytes: true }} />`;
+    ...${rest} y=${{
+      label: t("runs.reserved"),
+      fromZero: true,
+      format: formatBytes,
+      isBytes: true,
+    }} />`;
 }
 
 /** What PyTorch may reserve, the CUDA context not counted; null where nothing limits it. */
 function limitOf({ summary, pace, plan }) {
   const gpu = plan?.gpu;
-  return pace?.limit_bytes ?? summary?.memory?.measured?.limit_bytes
-    ?? (gpu ? gpu.usable_bytes - gpu.context_bytes : null);
+  return (
+    pace?.limit_bytes ??
+    summary?.memory?.measured?.limit_bytes ??
+    (gpu ? gpu.usable_bytes - gpu.context_bytes : null)
+  );
 }
 
 /** The peak, part by part: as predicted, and as measured where the run has ended. */
@@ -158,11 +196,19 @@ function Parts({ run }) {
   const { predicted, measured } = run.summary?.memory ?? {};
   if (!predicted) return null;
   const limit = limitOf(run);
-  const rows = [{ name: t("runs.memory.predicted", { batch: run.summary.largest_micro_batch }),
-    parts: predicted.parts, totalBytes: predicted.reserved_bytes }];
+  const rows = [
+    {
+      name: t("runs.memory.predicted", { batch: run.summary.largest_micro_batch }),
+      parts: predicted.parts,
+      totalBytes: predicted.reserved_bytes,
+    },
+  ];
   if (measured) {
-    rows.push({ name: t("runs.memory.measured"), totalBytes: measured.reserved_bytes,
-      parts: withCache(measured) });
+    rows.push({
+      name: t("runs.memory.measured"),
+      totalBytes: measured.reserved_bytes,
+      parts: withCache(measured),
+    });
   }
   return html`<figure class="card study-plot" data-test="run-parts">
     <figcaption><h3>${t("runs.parts")}</h3><p class="muted small">
@@ -192,10 +238,15 @@ function Event({ event }) {
   const predicted = isSmaller ? event.predicted_bytes : null; // of the size that ran out
   return html`<li>
     <strong>${t(isSmaller ? "runs.shrunk" : "runs.grew", {
-      step: formatCount(event.step), from: formatCount(event.from), to: formatCount(event.to),
+      step: formatCount(event.step),
+      from: formatCount(event.from),
+      to: formatCount(event.to),
     })}</strong>${" "}
-    ${typeof predicted === "number" && html`<span class="muted small">
-      ${t("runs.event.predicted", { size: formatBytes(predicted) })}</span>`}
+    ${
+      typeof predicted === "number" &&
+      html`<span class="muted small">
+      ${t("runs.event.predicted", { size: formatBytes(predicted) })}</span>`
+    }
     ${event.message && html`<div class="muted small mono" lang="en">${event.message}</div>`}
   </li>`;
 }
@@ -205,8 +256,10 @@ function Recipe({ run }) {
   const entries = Object.entries(run.recipe);
   return html`<details class="card"><summary>${t("runs.recipe")}</summary>
     <p><code>${run.command.join(" ")}</code></p>
-    <div class="wide"><table class="small"><tbody>${entries.map(([key, value]) => html`
+    <div class="wide"><table class="small"><tbody>${entries.map(
+      ([key, value]) => html`
       <tr key=${key}><th scope="row"><code>${key}</code></th>
-        <td><code>${typeof value === "string" ? value : JSON.stringify(value)}</code></td></tr>`)}
+        <td><code>${typeof value === "string" ? value : JSON.stringify(value)}</code></td></tr>`,
+    )}
     </tbody></table></div></details>`;
 }

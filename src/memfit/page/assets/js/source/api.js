@@ -63,7 +63,7 @@ async function* lines(stream) {
     const { done, value } = await reader.read();
     if (done) break;
     const parts = (rest + value).split("\n");
-    rest = parts.pop();
+    rest = parts.pop() ?? "";
     yield* parts.filter(Boolean);
   }
   if (rest) yield rest;

@@ -1,7 +1,14 @@
 /** What the page was given: inside the file, or "served" when a server answers. */
 
-const bundle = JSON.parse(document.getElementById("memfit-bundle").textContent);
+const bundle = JSON.parse(document.getElementById("memfit-bundle")?.textContent ?? "{}");
 const unpacked = new Map();
+
+/**
+ * Every text of the page by its key, and the parts of memory in order.
+ * @type {{texts: Record<string, {en: string, zh: string}>,
+ *   parts: {part: string, number: string}[]}}
+ */
+export const { texts, parts } = bundle;
 
 /** Whether a server is behind the page. */
 export const isServed = bundle.mode === "served";
@@ -18,7 +25,10 @@ export function hasDocument(name) {
  */
 export async function readDocument(name) {
   if (!unpacked.has(name)) {
-    unpacked.set(name, readBytes(name).then((b) => b && JSON.parse(new TextDecoder().decode(b))));
+    unpacked.set(
+      name,
+      readBytes(name).then((b) => b && JSON.parse(new TextDecoder().decode(b))),
+    );
   }
   return unpacked.get(name);
 }

@@ -1,10 +1,10 @@
 /** The curves of a study: what batch size changes. */
 
-import { html } from "memfit/ui/html";
-import { t } from "memfit/ui/i18n";
-import { formatCount, formatShare } from "memfit/ui/format";
 import { Chart } from "memfit/charts/lines";
 import { PartBars } from "memfit/charts/part-bars";
+import { formatCount, formatShare } from "memfit/ui/format";
+import { html } from "memfit/ui/html";
+import { t } from "memfit/ui/i18n";
 
 const BLUE = "--part-parameters";
 const ORANGE = "--part-activations";
@@ -12,7 +12,7 @@ const GREEN = "--part-temporaries";
 const RED = "--card-line";
 const GREY = "--muted";
 
-/** Every curve for which there are measurements. @param {{study: object, theme: string}} props */
+/** Every curve for which there are measurements. @param {{study: StudyDocument, theme: Theme}} props */
 export function StudyCharts({ study, theme }) {
   const props = { study, theme, batch: batchAxis(study), verticals: recommendedOf(study) };
   const charts = [Speed, Steps, Accuracy, Gap, Rates, Noise];
@@ -35,7 +35,9 @@ function Memory({ study }) {
   if (!study.memory.length) return null;
   const context = Math.max(...study.memory.map((m) => m.parts.context ?? 0)) / 2 ** 20;
   const rows = study.memory.map((one) => ({
-    name: formatCount(one.batch_size), parts: one.parts, totalBytes: one.whole_bytes,
+    name: formatCount(one.batch_size),
+    parts: one.parts,
+    totalBytes: one.whole_bytes,
     markBytes: one.measured_bytes,
   }));
   return html`<figure class="card study-plot" data-test="plot-memory">
@@ -49,10 +51,18 @@ function Memory({ study }) {
 function Speed({ study, theme, batch, verticals }) {
   const useful = Object.entries(study.recommendation?.goodput ?? {});
   const lines = [
-    { label: t("study.speed.measured"), colour: BLUE, kind: "both", points: study.throughput.map(
-      (p) => [p.batch_size, p.samples_per_second, p.low, p.high]) },
-    { label: t("study.speed.goodput"), colour: GREEN, kind: "both",
-      points: useful.map(([size, value]) => [Number(size), value]) },
+    {
+      label: t("study.speed.measured"),
+      colour: BLUE,
+      kind: "both",
+      points: study.throughput.map((p) => [p.batch_size, p.samples_per_second, p.low, p.high]),
+    },
+    {
+      label: t("study.speed.goodput"),
+      colour: GREEN,
+      kind: "both",
+      points: useful.map(([size, value]) => [Number(size), value]),
+    },
   ];
   const knee = study.knee === null ? "" : t("study.speed.knee", { batch: formatCount(study.knee) });
   return html`<${Chart} title=${t("study.speed")} note=${`${t("study.speed.note")} ${knee}`}
@@ -65,17 +75,32 @@ function Steps({ study, theme, batch, verticals }) {
   if (reached.length < 2) return null;
   const ends = (steps) => [Math.min(...steps), Math.max(...steps)];
   const [first] = reached;
-  const halved = reached.map((size) => [size.batch_size,
-    (first.goal.mean_steps * first.batch_size) / size.batch_size]);
+  const halved = reached.map((size) => [
+    size.batch_size,
+    (first.goal.mean_steps * first.batch_size) / size.batch_size,
+  ]);
   const lines = [
-    { label: t("study.steps.measured"), colour: BLUE, kind: "points", points: reached.map(
-      (size) => [size.batch_size, size.goal.mean_steps, ...ends(size.goal.steps)]) },
+    {
+      label: t("study.steps.measured"),
+      colour: BLUE,
+      kind: "points",
+      points: reached.map((size) => [
+        size.batch_size,
+        size.goal.mean_steps,
+        ...ends(size.goal.steps),
+      ]),
+    },
     { label: t("study.steps.fit"), colour: RED, points: study.curves.steps ?? [] },
     { label: t("study.steps.half"), colour: GREY, isDashed: true, points: halved },
   ];
   const critical = study.tradeoff?.critical;
-  const note = critical ? t("study.steps.critical", { batch: formatCount(critical.value),
-    low: boundText(critical.low), high: boundText(critical.high) }) : "";
+  const note = critical
+    ? t("study.steps.critical", {
+        batch: formatCount(critical.value),
+        low: boundText(critical.low),
+        high: boundText(critical.high),
+      })
+    : "";
   return html`<${Chart} title=${t("study.steps")} note=${`${goalText(study.goal)} ${note}`}
     lines=${lines} x=${batch} theme=${theme} verticals=${verticals} name="steps"
     y=${{ label: t("study.steps.axis"), isLog: true, format: formatCount }} />`;
@@ -94,10 +119,18 @@ function goalText(goal) {
 function Accuracy({ study, theme, batch, verticals }) {
   const { epochs, steps } = study.settings;
   const lines = [
-    { label: t("study.accuracy.epochs", { epochs }), colour: BLUE, kind: "both",
-      points: measuredPoints(study.sizes, "equal_epochs") },
-    { label: t("study.accuracy.steps", { steps: formatCount(steps) }), colour: ORANGE,
-      kind: "both", points: measuredPoints(study.sizes, "equal_steps") },
+    {
+      label: t("study.accuracy.epochs", { epochs }),
+      colour: BLUE,
+      kind: "both",
+      points: measuredPoints(study.sizes, "equal_epochs"),
+    },
+    {
+      label: t("study.accuracy.steps", { steps: formatCount(steps) }),
+      colour: ORANGE,
+      kind: "both",
+      points: measuredPoints(study.sizes, "equal_steps"),
+    },
   ];
   return html`<${Chart} title=${t("study.accuracy")} lines=${lines} x=${batch} theme=${theme}
     note=${t("study.accuracy.note", { seeds: study.seeds })} verticals=${verticals} name="accuracy"
@@ -106,10 +139,18 @@ function Accuracy({ study, theme, batch, verticals }) {
 
 function Gap({ study, theme, batch, verticals }) {
   const lines = [
-    { label: t("study.gap.train"), colour: ORANGE, kind: "both",
-      points: measuredPoints(study.sizes, "train_accuracy") },
-    { label: t("study.gap.test"), colour: BLUE, kind: "both",
-      points: measuredPoints(study.sizes, "test_accuracy") },
+    {
+      label: t("study.gap.train"),
+      colour: ORANGE,
+      kind: "both",
+      points: measuredPoints(study.sizes, "train_accuracy"),
+    },
+    {
+      label: t("study.gap.test"),
+      colour: BLUE,
+      kind: "both",
+      points: measuredPoints(study.sizes, "test_accuracy"),
+    },
   ];
   return html`<${Chart} title=${t("study.gap")} note=${t("study.gap.note")} lines=${lines}
     x=${batch} theme=${theme} verticals=${verticals} name="gap"
@@ -118,23 +159,31 @@ function Gap({ study, theme, batch, verticals }) {
 
 /** Mean, and one standard deviation to each side. */
 function measuredPoints(sizes, name) {
-  return sizes.filter((size) => size[name]).map((size) => {
-    const { mean, spread } = size[name];
-    return [size.batch_size, mean, mean - (spread ?? 0), mean + (spread ?? 0)];
-  });
+  return sizes
+    .filter((size) => size[name])
+    .map((size) => {
+      const { mean, spread } = size[name];
+      return [size.batch_size, mean, mean - (spread ?? 0), mean + (spread ?? 0)];
+    });
 }
 
 function Rates({ study, theme, batch, verticals }) {
-  const best = study.sizes.filter((size) => size.rate).map(({ rate }) =>
-    [rate.batch_size, rate.value, rate.low, rate.high]);
+  const best = study.sizes
+    .filter((size) => size.rate)
+    .map(({ rate }) => [rate.batch_size, rate.value, rate.low, rate.high]);
   if (best.length < 2) return null;
   const lines = [
     { label: t("study.rate.best"), colour: BLUE, kind: "points", points: best },
     { label: t("study.rate.fit"), colour: RED, points: study.curves.rate ?? [] },
   ];
   const rule = study.rate_rule;
-  const note = rule ? t("study.rate.rule", { exponent: rule.exponent.toFixed(2),
-    low: rule.low.toFixed(2), high: rule.high.toFixed(2) }) : "";
+  const note = rule
+    ? t("study.rate.rule", {
+        exponent: rule.exponent.toFixed(2),
+        low: rule.low.toFixed(2),
+        high: rule.high.toFixed(2),
+      })
+    : "";
   return html`<${Chart} title=${t("study.rate")} note=${note} lines=${lines} x=${batch}
     theme=${theme} verticals=${verticals} name="rates"
     y=${{ label: t("study.rate.axis"), isLog: true }} />`;
@@ -147,10 +196,23 @@ function Noise({ study, theme }) {
   const critical = study.tradeoff?.critical.value;
   const first = Math.min(...known.map((point) => point.epoch));
   const lines = [
-    { label: t("study.noise.scale"), colour: BLUE, kind: "both", points: known.map(
-      ({ epoch, noise }) => [epoch, noise.value, noise.low, noise.high]) },
-    { label: t("study.noise.critical"), colour: RED, isDashed: true,
-      points: critical ? [[first, critical], [last, critical]] : [] },
+    {
+      label: t("study.noise.scale"),
+      colour: BLUE,
+      kind: "both",
+      points: known.map(({ epoch, noise }) => [epoch, noise.value, noise.low, noise.high]),
+    },
+    {
+      label: t("study.noise.critical"),
+      colour: RED,
+      isDashed: true,
+      points: critical
+        ? [
+            [first, critical],
+            [last, critical],
+          ]
+        : [],
+    },
   ];
   return html`<${Chart} title=${t("study.noise")} lines=${lines} theme=${theme} name="noise"
     note=${t("study.noise.note", { batch: formatCount(study.noise_batch) })}

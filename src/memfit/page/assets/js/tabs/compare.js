@@ -1,19 +1,16 @@
 /** The Compare tab: two plans side by side, and what was predicted beside what was measured. */
 
-import { html, useMemo, useState } from "memfit/ui/html";
-import { addStrings, t } from "memfit/ui/i18n";
-import { formatBytes, formatCount, formatSigned } from "memfit/ui/format";
-import { hasDocument, isServed } from "memfit/source/bundle";
-import { strings } from "memfit/strings/compare";
-import { cardOf, setPlanState, usePlanState } from "memfit/plan/store";
-import { viewAt } from "memfit/memory/view";
-import { PARTS } from "memfit/ui/parts";
-import { PartsBar } from "memfit/memory/parts";
-import { readRecord } from "memfit/plan/load";
-import { measuredOn, MeasuredTable, SnapshotTable } from "memfit/plan/measured";
 import { MemoryCurve } from "memfit/charts/curve";
-
-addStrings(strings);
+import { PartsBar } from "memfit/memory/parts";
+import { viewAt } from "memfit/memory/view";
+import { readRecord } from "memfit/plan/load";
+import { MeasuredTable, measuredOn, SnapshotTable } from "memfit/plan/measured";
+import { cardOf, setPlanState, usePlanState } from "memfit/plan/store";
+import { hasDocument, isServed } from "memfit/source/bundle";
+import { formatBytes, formatCount, formatSigned } from "memfit/ui/format";
+import { html, useMemo, useState } from "memfit/ui/html";
+import { t } from "memfit/ui/i18n";
+import { PARTS } from "memfit/ui/parts";
 
 export const tab = {
   id: "compare",
@@ -24,12 +21,13 @@ export const tab = {
 
 function CompareTab({ theme, language }) {
   const { plan, batch, choice, pinned, version } = usePlanState();
-  const [opened, setOpened] = useState(null);
-  const [points, setPoints] = useState([]);
+  const [opened, setOpened] = useState(/** @type {Side|null} */ (null));
+  const [points, setPoints] = useState(/** @type {MeasuredPoint[]} */ ([]));
   const current = useMemo(
-    () => plan && { plan, batch, card: cardOf(plan.document, choice) }, [plan, batch, choice],
+    () => plan && { plan, batch, card: cardOf(plan.document, choice) },
+    [plan, batch, choice],
   );
-  const sides = { a: sideOf(pinned, version), b: sideOf(opened ?? current, version) };
+  const sides = { a: sideOf(pinned), b: sideOf(opened ?? current) };
   const take = (record) => {
     if (record.kind === "measure") setPoints(record.points);
     else setOpened(openedSide(record.plan, current));
@@ -41,16 +39,29 @@ function CompareTab({ theme, language }) {
       <p class="muted small">${t("compare.about")}</p>
       <div class="toolbar">
         <${Opener} take=${take} />
-        ${opened && html`<button type="button" class="button" data-test="use-current"
-          onClick=${() => setOpened(null)}>${t("compare.useCurrent")}</button>`}
-        ${pinned && html`<button type="button" class="button" data-test="swap"
+        ${
+          opened &&
+          html`<button type="button" class="button" data-test="use-current"
+          onClick=${() => setOpened(null)}>${t("compare.useCurrent")}</button>`
+        }
+        ${
+          pinned &&
+          html`<button type="button" class="button" data-test="swap"
           onClick=${() => swap(pinned, opened ?? current, setOpened)}>
-          ${t("compare.swap")}</button>`}
+          ${t("compare.swap")}</button>`
+        }
       </div>
-      ${sides.a ? html`<${Pair} ...${sides} />` : html`
+      ${
+        sides.a
+          ? html`<${Pair} ...${sides} />`
+          : html`
         <p class="nothing muted" data-test="no-a">${t("compare.noA")}</p>
-        ${current && html`<button type="button" class="button primary" data-test="keep-here"
-          onClick=${() => setPlanState({ pinned: current })}>${t("compare.keepHere")}</button>`}`}
+        ${
+          current &&
+          html`<button type="button" class="button primary" data-test="keep-here"
+          onClick=${() => setPlanState({ pinned: current })}>${t("compare.keepHere")}</button>`
+        }`
+      }
     </section>
     ${sides.a && sides.b && html`<${Curves} ...${{ ...sides, theme, language, version }} />`}
     ${current && html`<${MeasuredTable} plan=${plan} card=${current.card} points=${measured} />`}
@@ -59,7 +70,7 @@ function CompareTab({ theme, language }) {
 }
 
 function Opener({ take }) {
-  const [error, setError] = useState(null);
+  const [error, setError] = useState(/** @type {string|null} */ (null));
   const open = async ({ target }) => {
     const [file] = target.files;
     if (!file) return;
@@ -79,7 +90,7 @@ function Opener({ take }) {
 
 /** A plan, a batch and a card, with what they come to; null when there is nothing to show. */
 function sideOf(side) {
-  if (!side?.plan || !side.plan.knows(side.batch)) return null;
+  if (!side?.plan?.knows(side.batch)) return null;
   return { ...side, view: viewAt(side.plan, side.card, side.batch) };
 }
 
@@ -124,14 +135,19 @@ function Differences({ a, b }) {
   return html`<div class="wide"><table class="differences" data-test="differences">
     <thead><tr><th></th><th class="right">A</th><th class="right">B</th>
       <th class="right">${t("compare.difference")}</th><th class="gap"></th></tr></thead>
-    <tbody>${rows.map(([label, x, y, id]) => html`<tr key=${id} data-test=${`row-${id}`}
+    <tbody>${rows.map(
+      ([label, x, y, id]) => html`<tr key=${id} data-test=${`row-${id}`}
       class=${id === "total" ? "strong" : ""}>
-      <td>${PARTS.includes(id) && html`<i class="swatch"
-        style=${{ background: `var(--part-${id})` }}></i>`}${label}</td>
+      <td>${
+        PARTS.includes(id) &&
+        html`<i class="swatch"
+        style=${{ background: `var(--part-${id})` }}></i>`
+      }${label}</td>
       <td class="right">${formatBytes(x)}</td><td class="right">${formatBytes(y)}</td>
       <td class="right" data-bytes=${y - x}>${formatSigned(y - x)}</td>
       <td class="gap">${PARTS.includes(id) && html`<${Gap} share=${(y - x) / most} />`}</td>
-    </tr>`)}</tbody></table></div>`;
+    </tr>`,
+    )}</tbody></table></div>`;
 }
 
 function Gap({ share }) {
@@ -144,7 +160,8 @@ function Gap({ share }) {
 function Curves({ a, b, theme, language, version }) {
   const curves = useMemo(
     () => [
-      { label: "A ", plan: a.plan, card: a.card }, { label: "B ", plan: b.plan, card: b.card },
+      { label: "A ", plan: a.plan, card: a.card },
+      { label: "B ", plan: b.plan, card: b.card },
     ],
     [a.plan, a.card, b.plan, b.card],
   );

@@ -1,15 +1,12 @@
 /** Data: what the images are, and what the loader makes of them. */
 
-import { html, useEffect, useState } from "memfit/ui/html";
-import { addStrings, t } from "memfit/ui/i18n";
-import { getJson } from "memfit/source/api";
-import { hasDocument, isServed, readDocument } from "memfit/source/bundle";
-import { strings } from "memfit/strings/data";
 import { Classes, Facts, Start, Warnings } from "memfit/data/facts";
 import { Delivered, Histogram, Sample, Samples } from "memfit/data/pictures";
+import { getJson } from "memfit/source/api";
+import { hasDocument, isServed, readDocument } from "memfit/source/bundle";
 import { Chooser, Failure } from "memfit/ui/chooser";
-
-addStrings(strings);
+import { html, useEffect, useState } from "memfit/ui/html";
+import { t } from "memfit/ui/i18n";
 
 export const tab = {
   id: "data",
@@ -23,17 +20,17 @@ function DataTab() {
 }
 
 function FileData() {
-  const [found, setFound] = useState(null);
+  const [found, setFound] = useState(/** @type {any} */ (null));
   useEffect(() => {
     readDocument("data").then(setFound);
   }, []);
-  return found ? html`<${DataView} data=${found} />` : html`<p>${t("word.loading")}</p>`;
+  return found ? html`<${DataSheet} data=${found} />` : html`<p>${t("word.loading")}</p>`;
 }
 
 function ServedData() {
-  const [names, setNames] = useState(null);
+  const [names, setNames] = useState(/** @type {string[]|null} */ (null));
   const [name, setName] = useState("");
-  const [answer, setAnswer] = useState({});
+  const [answer, setAnswer] = useState(/** @type {{data?: DataDocument, error?: Told}} */ ({}));
   useEffect(() => {
     const fail = (error) => setAnswer({ error });
     getJson("/api/about").then((about) => {
@@ -53,16 +50,23 @@ function ServedData() {
   }, [name]);
   if (names?.length === 0) return html`<p class="card">${t("data.none")}</p>`;
   return html`
-    ${names && html`<${Chooser} label="data.choose" names=${names} name=${name}
-      choose=${setName} />`}
+    ${
+      names &&
+      html`<${Chooser} label="data.choose" names=${names} name=${name}
+      choose=${setName} />`
+    }
     ${answer.error && html`<${Failure} error=${answer.error} />`}
-    ${answer.data && html`<${DataView} data=${answer.data} />`}
-    ${!answer.data && !answer.error && html`<p class="muted" aria-live="polite">
-      ${t("data.wait")}</p>`}`;
+    ${answer.data && html`<${DataSheet} data=${answer.data} />`}
+    ${
+      !answer.data &&
+      !answer.error &&
+      html`<p class="muted" aria-live="polite">
+      ${t("data.wait")}</p>`
+    }`;
 }
 
-/** Everything about a source of images. @param {{data: object}} props a data document */
-export function DataView({ data }) {
+/** Everything about a source of images. @param {{data: DataDocument}} props a data document */
+export function DataSheet({ data }) {
   return html`<div class="data" data-test="data-view">
     <${Start} data=${data} />
     <${Warnings} data=${data} />

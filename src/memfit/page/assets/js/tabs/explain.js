@@ -1,21 +1,14 @@
 /** The Snapshot tab: a memory snapshot of somebody's GPU, explained. */
 
-import { html, useEffect, useState } from "memfit/ui/html";
-import { addStrings, t } from "memfit/ui/i18n";
-import { formatBytes, formatCount, formatShare, shortOperator } from "memfit/ui/format";
-import { hasDocument, readDocument } from "memfit/source/bundle";
 import { Tape } from "memfit/engine/tape";
 import { Timeline } from "memfit/engine/timeline";
-import { strings } from "memfit/strings/plan";
-import { strings as compareStrings } from "memfit/strings/compare";
-import { strings as explainStrings } from "memfit/strings/explain";
-import { PARTS } from "memfit/ui/parts";
-import { PartsBar } from "memfit/memory/parts";
 import { MemoryExplorer } from "memfit/memory/explorer";
-
-addStrings(strings);
-addStrings(compareStrings);
-addStrings(explainStrings);
+import { PartsBar } from "memfit/memory/parts";
+import { hasDocument, readDocument } from "memfit/source/bundle";
+import { formatBytes, formatCount, formatShare, shortOperator } from "memfit/ui/format";
+import { html, useEffect, useState } from "memfit/ui/html";
+import { t } from "memfit/ui/i18n";
+import { SNAPSHOT_PARTS } from "memfit/ui/parts";
 
 export const tab = {
   id: "explain",
@@ -30,15 +23,18 @@ export function recordedTimeline({ tape: columns }) {
   const recorded = {
     allocated: Float64Array.from(columns.allocated),
     reserved: Float64Array.from(columns.reserved),
-    retries: 0, outOfMemory: null,
+    retries: 0,
+    outOfMemory: null,
   };
   return new Timeline(tape, tape.sizesAt(1), recorded, 1);
 }
 
 function ExplainTab({ theme, language }) {
-  const [opened, setOpened] = useState(null);
-  const [error, setError] = useState(null);
-  const [selected, setSelected] = useState(null);
+  const [opened, setOpened] = useState(
+    /** @type {{document: ExplainDocument, timeline: Timeline}|null} */ (null),
+  );
+  const [error, setError] = useState(/** @type {Told|null} */ (null));
+  const [selected, setSelected] = useState(/** @type {number|null} */ (null));
   useEffect(() => {
     readDocument("explain")
       .then((document) => setOpened({ document, timeline: recordedTimeline(document) }))
@@ -62,21 +58,25 @@ function Summary({ document, limitBytes }) {
   const { summary } = document;
   const { peak, parts, out_of_memory: failures } = summary;
   const values = {
-    phase: t(`phase.${peak.phase}`), module: peak.where || "–", operator: shortOperator(peak.operator) || "–",
+    phase: t(`phase.${peak.phase}`),
+    module: peak.where || "–",
+    operator: shortOperator(peak.operator) || "–",
   };
   return html`<section class=${`card verdict ${failures.length ? "no" : "plain"}`}>
     <p class="model-name"><b>${document.name}</b> <span class="muted">
       ${t("explain.device", { device: document.device })}</span></p>
     <div class="verdict-head">
-      <h2 class="words" data-test="explain-title">${t(failures.length ? "explain.oom"
-        : "explain.peak", { size: formatBytes(summary.peak_allocated_bytes) })}</h2>
+      <h2 class="words" data-test="explain-title">${t(
+        failures.length ? "explain.oom" : "explain.peak",
+        { size: formatBytes(summary.peak_allocated_bytes) },
+      )}</h2>
       <div class="stats">
         <${Stat} label=${t("compare.allocated")} bytes=${summary.peak_allocated_bytes} />
         <${Stat} label=${t("compare.reserved")} bytes=${summary.peak_reserved_bytes} />
       </div>
     </div>
     <${PartsBar} parts=${withAll(parts)} totalBytes=${summary.reserved_at_peak_bytes}
-      limitBytes=${limitBytes} names=${[...PARTS.slice(0, -2), "unknown", "cache"]} />
+      limitBytes=${limitBytes} names=${SNAPSHOT_PARTS.slice(0, -1)} />
     <p class="peak-line small"><span>${t("verdict.peakAt", values)}</span></p>
     <${Sureness} sure=${summary.sure} />
     ${failures.map((failure, index) => html`<${Failure} key=${index} failure=${failure} />`)}
@@ -84,7 +84,7 @@ function Summary({ document, limitBytes }) {
 }
 
 function withAll(parts) {
-  return { ...Object.fromEntries([...PARTS, "unknown"].map((part) => [part, 0])), ...parts };
+  return { ...Object.fromEntries(SNAPSHOT_PARTS.map((part) => [part, 0])), ...parts };
 }
 
 function Stat({ label, bytes }) {
@@ -101,13 +101,18 @@ function Sureness({ sure }) {
   const whole = Object.values(totals).reduce((sum, bytes) => sum + bytes, 0) || 1;
   const share = (level) => formatShare(totals[level] / whole);
   return html`<p class="small muted" data-test="sure">${t("explain.sure", {
-    certain: share("certain"), likely: share("likely"), unknown: share("unknown") })}</p>`;
+    certain: share("certain"),
+    likely: share("likely"),
+    unknown: share("unknown"),
+  })}</p>`;
 }
 
 function Failure({ failure }) {
-  const sizes = Object.fromEntries(Object.entries(failure)
-    .filter(([name]) => name.endsWith("_bytes"))
-    .map(([name, bytes]) => [name.replace("_bytes", ""), formatBytes(bytes)]));
+  const sizes = Object.fromEntries(
+    Object.entries(failure)
+      .filter(([name]) => name.endsWith("_bytes"))
+      .map(([name, bytes]) => [name.replace("_bytes", ""), formatBytes(bytes)]),
+  );
   const part = t(`part.${failure.largest_part}`);
   return html`<div class="incomplete" data-test="oom">
     <b>${t(`explain.cause.${failure.cause}`, sizes)}</b>
@@ -115,14 +120,23 @@ function Failure({ failure }) {
       <li>${t("explain.asked", { ...sizes, operator: failure.operator, where: failure.where })}</li>
       <li>${t("explain.had", sizes)}</li>
       <li>${t("explain.fits", sizes)}</li>
-      <li>${t("explain.most", { part,
-        size: formatBytes(failure.parts[failure.largest_part] ?? 0) })}</li>
-      ${failure.batch_share && html`<li>${t("explain.batch", {
-        share: formatShare(failure.batch_share) })}</li>`}
+      <li>${t("explain.most", {
+        part,
+        size: formatBytes(failure.parts[failure.largest_part] ?? 0),
+      })}</li>
+      ${
+        failure.batch_share &&
+        html`<li>${t("explain.batch", {
+          share: formatShare(failure.batch_share),
+        })}</li>`
+      }
     </ul>
-    ${failure.advice.length > 0 && html`<b>${t("explain.advice")}</b>
+    ${
+      failure.advice.length > 0 &&
+      html`<b>${t("explain.advice")}</b>
       <ul lang="en" data-test="advice">
-        ${failure.advice.map((line) => html`<li key=${line}>${line}</li>`)}</ul>`}
+        ${failure.advice.map((line) => html`<li key=${line}>${line}</li>`)}</ul>`
+    }
   </div>`;
 }
 
@@ -132,28 +146,36 @@ function Biggest({ items }) {
     class="biggest">
     <thead><tr><th class="right">${t("live.size")}</th><th class="right">×</th>
       <th>${t("live.part")}</th><th>${t("explain.where")}</th><th>${t("live.operator")}</th></tr>
-    </thead><tbody>${items.map((item, index) => html`<tr key=${index} data-test="biggest">
+    </thead><tbody>${items.map(
+      (item, index) => html`<tr key=${index} data-test="biggest">
       <td class="right"><b>${formatBytes(item.size_bytes)}</b></td>
       <td class="right">${formatCount(item.count)}</td>
       <td><i class="swatch" style=${{ background: `var(--part-${item.part})` }}></i>
         ${t(`part.${item.part}`)}</td>
       <td class="mono" title=${item.stack.join("\n")}>${item.where || "–"}</td>
-      <td class="mono">${shortOperator(item.operator) || "–"}</td></tr>`)}</tbody></table></div></section>`;
+      <td class="mono">${shortOperator(item.operator) || "–"}</td></tr>`,
+    )}</tbody></table></div></section>`;
 }
 
 function Facts({ facts }) {
   const rows = [
-    ["trace", facts.trace_entries], ["allocations", facts.allocations],
-    ["before", facts.before_trace], ["steps", facts.steps], ["releases", facts.cache_releases],
+    ["trace", facts.trace_entries],
+    ["allocations", facts.allocations],
+    ["before", facts.before_trace],
+    ["steps", facts.steps],
+    ["releases", facts.cache_releases],
     ["odd", facts.unexplained_entries],
   ].map(([name, count]) => [name, formatCount(count)]);
   const free = facts.free_at_peak;
   const sizes = [
-    ["free", free.free_bytes], ["largestFree", free.largest_bytes],
+    ["free", free.free_bytes],
+    ["largestFree", free.largest_bytes],
     ["stuck", free.sparse_free_bytes],
   ].map(([name, bytes]) => [name, formatBytes(bytes)]);
   return html`<section class="card"><h2>${t("explain.facts")}</h2><dl class="plain-facts">
-    ${[...rows, ...sizes].map(([name, value]) => html`<div key=${name}>
+    ${[...rows, ...sizes].map(
+      ([name, value]) => html`<div key=${name}>
       <dt class="muted small">${t(`explain.fact.${name}`)}</dt><dd class="number">${value}</dd>
-    </div>`)}</dl></section>`;
+    </div>`,
+    )}</dl></section>`;
 }

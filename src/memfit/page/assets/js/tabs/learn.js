@@ -1,16 +1,8 @@
 /** Learn: the four parts that fill GPU memory, with the course's own network. */
 
-import { html, useEffect, useMemo, useState } from "memfit/ui/html";
-import { addStrings, t } from "memfit/ui/i18n";
-import { getJson } from "memfit/source/api";
-import { hasDocument, isServed, readDocument } from "memfit/source/bundle";
-import { Failure } from "memfit/ui/chooser";
 import { openPlan } from "memfit/engine/plan";
-import { strings } from "memfit/strings/learn";
-import { strings as chapters } from "memfit/strings/learn-chapters";
-import { strings as questions } from "memfit/strings/learn-questions";
-import { Bench } from "memfit/learn/bench";
 import { BatchChapter } from "memfit/learn/batch";
+import { Bench } from "memfit/learn/bench";
 import { ImageChapter, ModelChapter } from "memfit/learn/model";
 import { PartsChapter } from "memfit/learn/parts";
 import { PrecisionChapter } from "memfit/learn/precision";
@@ -18,8 +10,11 @@ import { MythsChapter, QuestionsChapter } from "memfit/learn/questions";
 import { StepChapter } from "memfit/learn/step";
 import { Para } from "memfit/learn/text";
 import { COURSE, keyOf, partsByPlan } from "memfit/learn/world";
-
-for (const texts of [strings, chapters, questions]) addStrings(texts);
+import { getJson } from "memfit/source/api";
+import { hasDocument, isServed, readDocument } from "memfit/source/bundle";
+import { Failure } from "memfit/ui/chooser";
+import { html, useEffect, useMemo, useState } from "memfit/ui/html";
+import { t } from "memfit/ui/i18n";
 
 export const tab = {
   id: "learn",
@@ -28,13 +23,21 @@ export const tab = {
   Tab: LearnTab,
 };
 
-const CHAPTERS = [ImageChapter, ModelChapter, PartsChapter, StepChapter, BatchChapter,
-  PrecisionChapter, MythsChapter, QuestionsChapter];
+const CHAPTERS = [
+  ImageChapter,
+  ModelChapter,
+  PartsChapter,
+  StepChapter,
+  BatchChapter,
+  PrecisionChapter,
+  MythsChapter,
+  QuestionsChapter,
+];
 
 function LearnTab() {
-  const [plans, setPlans] = useState(null);
+  const [plans, setPlans] = useState(/** @type {any} */ (null));
   const [world, setWorld] = useState(COURSE);
-  const [failure, setFailure] = useState(null);
+  const [failure, setFailure] = useState(/** @type {Told|null} */ (null));
   useEffect(() => {
     const found = hasDocument("learn") ? readDocument("learn") : getJson("/api/learn");
     found.then((documents) => setPlans(() => plansOf(documents)), setFailure);
@@ -52,8 +55,10 @@ function LearnTab() {
     </header>
     <${Bench} world=${world} choose=${choose} parts=${parts} />
     <div class="chapters">
-      ${CHAPTERS.map((One, index) => html`<${One} key=${index} number=${index + 1} world=${world}
-        choose=${choose} at=${at} now=${now} parts=${parts} />`)}
+      ${CHAPTERS.map(
+        (One, index) => html`<${One} key=${index} number=${index + 1} world=${world}
+        choose=${choose} at=${at} now=${now} parts=${parts} />`,
+      )}
     </div>
   </div>`;
 }

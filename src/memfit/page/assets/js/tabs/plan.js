@@ -1,33 +1,33 @@
 /** The Plan tab: does it fit, what takes the memory, when, and what would help. */
 
-import { html, useEffect, useMemo, useRef, useState } from "memfit/ui/html";
-import { addStrings, t } from "memfit/ui/i18n";
-import { hasDocument, isServed, readDocument } from "memfit/source/bundle";
-import { openPlan } from "memfit/engine/plan";
-import { strings } from "memfit/strings/plan";
-import { strings as compareStrings } from "memfit/strings/compare";
-import {
-  cardOf, planState, setBatch, setPlanState, showPlan, usePlanState,
-} from "memfit/plan/store";
-import { useLimits, viewAt } from "memfit/memory/view";
-import { useLater, useSettled } from "memfit/ui/hooks";
-import { useExact, usePlanning, useReplanForCard } from "memfit/plan/served";
-import { FirstScreen } from "memfit/plan/first";
-import { RecipeFacts, RecipeForm } from "memfit/plan/controls";
-import { BatchSlider, lastBatch } from "memfit/plan/batch";
-import { GpuPicker } from "memfit/plan/gpu";
-import { Command } from "memfit/plan/command";
-import { Problem } from "memfit/ui/progress";
-import { measuredOn } from "memfit/plan/measured";
-import { Verdict } from "memfit/plan/verdict";
-import { MemoryExplorer } from "memfit/memory/explorer";
 import { MemoryCurve } from "memfit/charts/curve";
 import { ModuleIcicle } from "memfit/charts/icicle";
-import { Ways } from "memfit/plan/ways";
+import { openPlan } from "memfit/engine/plan";
+import { MemoryExplorer } from "memfit/memory/explorer";
+import { useLimits, viewAt } from "memfit/memory/view";
+import { BatchSlider, lastBatch } from "memfit/plan/batch";
+import { Command } from "memfit/plan/command";
+import { RecipeFacts, RecipeForm } from "memfit/plan/controls";
 import { ExportMenu } from "memfit/plan/export";
-
-addStrings(strings);
-addStrings(compareStrings);
+import { FirstScreen } from "memfit/plan/first";
+import { GpuPicker } from "memfit/plan/gpu";
+import { measuredOn } from "memfit/plan/measured";
+import { useExact, usePlanning, useReplanForCard } from "memfit/plan/served";
+import {
+  cardOf,
+  planState,
+  setBatch,
+  setPlanState,
+  showPlan,
+  usePlanState,
+} from "memfit/plan/store";
+import { Verdict } from "memfit/plan/verdict";
+import { Ways } from "memfit/plan/ways";
+import { hasDocument, isServed, readDocument } from "memfit/source/bundle";
+import { useLater, useSettled } from "memfit/ui/hooks";
+import { html, useEffect, useElement, useMemo, useRef, useState } from "memfit/ui/html";
+import { t } from "memfit/ui/i18n";
+import { Problem } from "memfit/ui/progress";
 
 /** A replay that takes longer than this waits so long for the slider to rest. */
 const PAUSE_MS = 120;
@@ -42,21 +42,33 @@ export const tab = {
 function PlanTab({ theme, language }) {
   const state = usePlanState();
   const planning = usePlanning(isServed);
-  const [error, setError] = useState(null);
+  const [error, setError] = useState(/** @type {Told|null} */ (null));
   useEffect(() => {
     if (isServed || planState().plan) return;
-    readDocument("plan").then((document) => showPlan(openPlan(document))).catch(setError);
+    readDocument("plan")
+      .then((document) => showPlan(openPlan(document)))
+      .catch(setError);
   }, []);
   useReplanForCard(isServed, planning, state.choice);
   if (error) return html`<p class="error" role="alert">${t("word.error")}: ${error.message}</p>`;
   const isOld = Boolean(planning.progress);
   return html`<div class=${`plan-page ${isOld ? "is-old" : ""}`}>
-    ${state.plan ? html`<${PlanView} state=${state} planning=${planning} theme=${theme}
-      language=${language} />` : html`
-      ${isServed ? html`<${FirstScreen} planning=${planning} />`
-        : html`<section class="card waiting">${t("word.loading")}</section>`}
-      ${planning.form && html`<aside class="card controls" aria-label=${t("control.title")}>
-        <${RecipeForm} planning=${planning} /></aside>`}`}
+    ${
+      state.plan
+        ? html`<${PlanView} state=${state} planning=${planning} theme=${theme}
+      language=${language} />`
+        : html`
+      ${
+        isServed
+          ? html`<${FirstScreen} planning=${planning} />`
+          : html`<section class="card waiting">${t("word.loading")}</section>`
+      }
+      ${
+        planning.form &&
+        html`<aside class="card controls" aria-label=${t("control.title")}>
+        <${RecipeForm} planning=${planning} /></aside>`
+      }`
+    }
   </div>`;
 }
 
@@ -65,7 +77,7 @@ function useShown(plan, card, batch, version) {
   const slow = useRef(0);
   const settled = useSettled(batch, slow.current > PAUSE_MS ? PAUSE_MS : 0);
   const wanted = plan.knows(settled) ? settled : null;
-  const last = useRef(null);
+  const last = useRef(/** @type {View|null} */ (null));
   const view = useMemo(() => {
     if (wanted === null) return null;
     const started = performance.now();
@@ -87,10 +99,23 @@ function PlanView({ state, planning, theme, language }) {
   const stretch = useRef(0);
   stretch.current = limits ? lastBatch(limits, batch) : Math.max(stretch.current, 2 * batch);
   const last = stretch.current;
-  const details = useMemo(() => drawn && html`<${Details} ...${{
-    plan, planId, version, selected: state.selected ?? null, view: drawn, card, limits, last, theme,
-    language,
-  }} />`, [plan, planId, version, state.selected, drawn, card, limits, last, theme, language]);
+  const details = useMemo(
+    () =>
+      drawn &&
+      html`<${Details} ...${{
+        plan,
+        planId,
+        version,
+        selected: state.selected ?? null,
+        view: drawn,
+        card,
+        limits,
+        last,
+        theme,
+        language,
+      }} />`,
+    [plan, planId, version, state.selected, drawn, card, limits, last, theme, language],
+  );
   const exact = useExact(state);
   return html`
     <${Verdict} ...${{ view, limits, document, card, batch }} isPending=${isPending || exact.isBusy}
@@ -100,13 +125,19 @@ function PlanView({ state, planning, theme, language }) {
       <${GpuPicker} ...${{ document, choice, card, isServed }} />
       <${Command} ...${{ document, batch, choice }} />
       <div class="toolbar">
-        ${view && html`<${ExportMenu} ...${{ plan, planId, view, card, batch: view.batch }}
-          selected=${state.selected ?? null} />`}
+        ${
+          view &&
+          html`<${ExportMenu} ...${{ plan, planId, view, card, batch: view.batch }}
+          selected=${state.selected ?? null} />`
+        }
         <${KeepButton} state=${state} card=${card} />
       </div>
       ${exact.error && html`<${Problem} error=${exact.error} />`}
-      ${isServed ? html`<${RecipeForm} planning=${planning} />`
-        : html`<${RecipeFacts} document=${document} />`}
+      ${
+        isServed
+          ? html`<${RecipeForm} planning=${planning} />`
+          : html`<${RecipeFacts} document=${document} />`
+      }
     </aside>
     ${details}`;
 }
@@ -121,9 +152,9 @@ function KeepButton({ state, card }) {
 }
 
 function Details({ plan, planId, version, selected, view, card, limits, last, theme, language }) {
-  const [focus, setFocus] = useState(null);
+  const [focus, setFocus] = useState(/** @type {Stretch|null} */ (null));
   const select = (position) => setPlanState({ selected: position });
-  const frame = useRef(null);
+  const frame = useElement();
   const show = ([from, to]) => {
     const margin = Math.max(4, (to - from) * 0.2);
     setFocus({ from: from - margin, to: to + 1 + margin });
@@ -131,7 +162,7 @@ function Details({ plan, planId, version, selected, view, card, limits, last, th
     frame.current?.scrollIntoView({ block: "start", behavior: "smooth" });
   };
   const tree = useLater(() => plan.moduleTree(view.batch), [plan, view.timeline]);
-  const kept = useRef(null);
+  const kept = useRef(/** @type {ModuleNode|null} */ (null));
   kept.current = tree ?? kept.current;
   const curves = useMemo(() => [{ label: "", plan, card }], [plan, card.context_bytes]);
   return html`<div class="details" ref=${frame}>
@@ -147,8 +178,11 @@ function Details({ plan, planId, version, selected, view, card, limits, last, th
     <section class="card" aria-labelledby="tree-title">
       <h2 id="tree-title">${t("tree.title")}</h2>
       <p class="muted small">${t("tree.about")}</p>
-      ${kept.current && html`<${ModuleIcicle} tree=${kept.current} show=${show}
-        language=${language} />`}
+      ${
+        kept.current &&
+        html`<${ModuleIcicle} tree=${kept.current} show=${show}
+        language=${language} />`
+      }
     </section>
     <${Ways} document=${plan.document} planId=${planId} />
   </div>`;

@@ -1,39 +1,37 @@
 /** Runs: a training run's curves while it goes on, and memory against the plan. */
 
-import { html, useEffect, useRef, useState } from "memfit/ui/html";
-import { addStrings, t } from "memfit/ui/i18n";
-import { getJson } from "memfit/source/api";
-import { isServed } from "memfit/source/bundle";
-import { strings } from "memfit/strings/runs";
-import { strings as studyStrings } from "memfit/strings/study";
-import { Chooser, Failure } from "memfit/ui/chooser";
 import { joined, NOTHING } from "memfit/runs/follow";
 import { RunView } from "memfit/runs/view";
+import { getJson } from "memfit/source/api";
+import { isServed } from "memfit/source/bundle";
+import { Chooser, Failure } from "memfit/ui/chooser";
+import { html, useEffect, useRef, useState } from "memfit/ui/html";
+import { t } from "memfit/ui/i18n";
 
 const POLL_MS = 2000;
-
-addStrings(strings);
-addStrings(studyStrings); // the bars of memory are the same
 
 export const tab = { id: "runs", title: "tab.runs", isThere: () => isServed, Tab: RunsTab };
 
 function RunsTab({ isOpen, theme }) {
-  const [names, setNames] = useState(null);
+  const [names, setNames] = useState(/** @type {string[]|null} */ (null));
   const [name, setName] = useState("");
-  const [error, setError] = useState(null);
+  const [error, setError] = useState(/** @type {Told|null} */ (null));
   useEffect(() => {
     if (!isOpen) return;
     getJson("/api/about").then((about) => {
       setNames(about.runs);
-      setName((old) => (about.runs.includes(old) ? old : about.runs[0] ?? ""));
+      setName((old) => (about.runs.includes(old) ? old : (about.runs[0] ?? "")));
     }, setError);
   }, [isOpen]);
   const [followed, failure] = useRun(name, isOpen);
   if (names?.length === 0) return html`<p class="card">${t("runs.none")}</p>`;
   const problem = error ?? failure;
   return html`
-    ${names && html`<${Chooser} label="runs.choose" names=${names} name=${name}
-      choose=${setName} />`}
+    ${
+      names &&
+      html`<${Chooser} label="runs.choose" names=${names} name=${name}
+      choose=${setName} />`
+    }
     ${problem && html`<${Failure} error=${problem} />`}
     ${followed.document && html`<${RunView} followed=${followed} theme=${theme} />`}
     ${!followed.document && !problem && html`<p class="muted">${t("word.loading")}</p>`}`;
@@ -41,11 +39,11 @@ function RunsTab({ isOpen, theme }) {
 
 /**
  * A run, asked again while it goes on and someone looks.
- * @returns {[import("memfit/runs/follow").Followed, Error|null]}
+ * @returns {[Followed, Told|null]}
  */
 function useRun(name, isOpen) {
   const [followed, setFollowed] = useState(NOTHING);
-  const [failure, setFailure] = useState(null);
+  const [failure, setFailure] = useState(/** @type {Told|null} */ (null));
   const known = useRef(NOTHING);
   useEffect(() => {
     if (!name || !isOpen) return undefined;
@@ -78,5 +76,5 @@ async function askedFor(name, known, signal) {
   const ask = (after) =>
     getJson(`/api/runs/${encodeURIComponent(name)}?after=${after}`, { signal });
   const found = joined(known, await ask(known.rows.length));
-  return found ?? joined(NOTHING, await ask(0));
+  return found ?? joined(NOTHING, await ask(0)) ?? NOTHING;
 }

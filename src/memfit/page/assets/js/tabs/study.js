@@ -1,28 +1,28 @@
 /** Study: what batch size changes, as a finished study measured it. */
 
-import { html, useEffect, useState } from "memfit/ui/html";
-import { addStrings, t } from "memfit/ui/i18n";
 import { getJson } from "memfit/source/api";
 import { isServed } from "memfit/source/bundle";
-import { formatBytes, formatCount, formatShare } from "memfit/ui/format";
-import { strings } from "memfit/strings/study";
-import { Chooser, FactGrid, Failure } from "memfit/ui/chooser";
 import { StudyCharts } from "memfit/study/charts";
-
-addStrings(strings);
+import { Chooser, FactGrid, Failure } from "memfit/ui/chooser";
+import { formatBytes, formatCount, formatShare } from "memfit/ui/format";
+import { html, useEffect, useState } from "memfit/ui/html";
+import { t } from "memfit/ui/i18n";
 
 export const tab = { id: "study", title: "tab.study", isThere: () => isServed, Tab: StudyTab };
 
 function StudyTab({ isOpen, theme }) {
-  const [names, setNames] = useState(null);
+  const [names, setNames] = useState(/** @type {string[]|null} */ (null));
   const [name, setName] = useState("");
-  const [answer, setAnswer] = useState({});
+  const [answer, setAnswer] = useState(/** @type {{study?: StudyDocument, error?: Told}} */ ({}));
   useEffect(() => {
     if (!isOpen) return;
-    getJson("/api/about").then((about) => {
-      setNames(about.studies);
-      setName((old) => (about.studies.includes(old) ? old : about.studies[0] ?? ""));
-    }, (error) => setAnswer({ error }));
+    getJson("/api/about").then(
+      (about) => {
+        setNames(about.studies);
+        setName((old) => (about.studies.includes(old) ? old : (about.studies[0] ?? "")));
+      },
+      (error) => setAnswer({ error }),
+    );
   }, [isOpen]);
   useEffect(() => {
     if (!name || !isOpen) return undefined;
@@ -36,16 +36,23 @@ function StudyTab({ isOpen, theme }) {
   if (names?.length === 0) return html`<p class="card">${t("study.none")}</p>`;
   const study = answer.study;
   return html`
-    ${names && html`<${Chooser} label="study.choose" names=${names} name=${name}
-      choose=${setName} />`}
+    ${
+      names &&
+      html`<${Chooser} label="study.choose" names=${names} name=${name}
+      choose=${setName} />`
+    }
     ${answer.error && html`<${Failure} error=${answer.error} />`}
     ${!study && !answer.error && html`<p class="muted">${t("word.loading")}</p>`}
-    ${study && !study.is_finished && html`<p class="card" data-test="unfinished">
-      ${t("study.unfinished", { trials: formatCount(study.trials) })}</p>`}
+    ${
+      study &&
+      !study.is_finished &&
+      html`<p class="card" data-test="unfinished">
+      ${t("study.unfinished", { trials: formatCount(study.trials) })}</p>`
+    }
     ${study?.is_finished && html`<${StudyView} study=${study} theme=${theme} />`}`;
 }
 
-/** Everything about a study. @param {{study: object, theme: string}} props a study document */
+/** Everything about a study. @param {{study: StudyDocument, theme: Theme}} props a study document */
 export function StudyView({ study, theme }) {
   const { settings } = study;
   const facts = [
@@ -54,17 +61,22 @@ export function StudyView({ study, theme }) {
     [t("study.device"), study.device],
     [t("study.images"), formatCount(settings.samples)],
     [t("study.seeds"), study.seeds],
-    [t("study.budget"), t("study.budget.text", { epochs: settings.epochs,
-      steps: formatCount(settings.steps) })],
+    [
+      t("study.budget"),
+      t("study.budget.text", { epochs: settings.epochs, steps: formatCount(settings.steps) }),
+    ],
   ];
   return html`<div class="study" data-test="study-view">
     <section class="card"><h2>${study.name}</h2><${FactGrid} facts=${facts} /></section>
     <${Advice} study=${study} />
     <${StudyCharts} study=${study} theme=${theme} />
     <${Sizes} study=${study} />
-    ${study.notes.length > 0 && html`<section class="card"><h2>${t("study.notes")}</h2>
+    ${
+      study.notes.length > 0 &&
+      html`<section class="card"><h2>${t("study.notes")}</h2>
       <ul lang="en">${study.notes.map((note) => html`<li key=${note}>${note}</li>`)}</ul>
-    </section>`}
+    </section>`
+    }
   </div>`;
 }
 
@@ -72,8 +84,10 @@ function Advice({ study }) {
   const found = study.recommendation;
   if (!found) return html`<section class="card study-advice">${t("study.advice.none")}</section>`;
   const values = {
-    batch: formatCount(found.global_batch), micro: formatCount(found.micro_batch),
-    accumulation: found.accumulation, rate: Number(found.learning_rate.toPrecision(4)),
+    batch: formatCount(found.global_batch),
+    micro: formatCount(found.micro_batch),
+    accumulation: found.accumulation,
+    rate: Number(found.learning_rate.toPrecision(4)),
   };
   const isUnsure = found.sureness === "cannot tell";
   const sureness = t(`study.sure.${found.sureness.replace(" ", "_")}`);
@@ -85,8 +99,10 @@ function Advice({ study }) {
       ${found.share !== null && t("study.advice.share", { share: formatShare(found.share) })}</p>
     <p><code>${study.command}</code></p>
     <details><summary>${t("study.advice.why")}</summary>
-      <ul lang="en">${[...found.reasons, ...found.changes].map((reason) => html`
-        <li key=${reason}>${reason}</li>`)}</ul></details>
+      <ul lang="en">${[...found.reasons, ...found.changes].map(
+        (reason) => html`
+        <li key=${reason}>${reason}</li>`,
+      )}</ul></details>
   </section>`;
 }
 
@@ -102,7 +118,8 @@ function Sizes({ study }) {
       <th class="to-right">${t("study.steps.axis")}</th>
       <th class="to-right">${t("study.table.seconds")}</th>
       <th class="to-right">${t("study.accuracy.axis")}</th></tr></thead>
-    <tbody>${study.sizes.map((size) => html`<tr key=${size.batch_size}
+    <tbody>${study.sizes.map(
+      (size) => html`<tr key=${size.batch_size}
         class=${size.batch_size === best ? "is-chosen" : ""}>
       <td>${formatCount(size.batch_size)}</td>
       <td class="to-right">${orDash(memory.get(size.batch_size), formatBytes)}</td>
@@ -111,7 +128,8 @@ function Sizes({ study }) {
       <td class="to-right">${orDash(size.goal?.mean_steps, formatCount)}</td>
       <td class="to-right">${orDash(size.goal?.seconds, (s) => s.toFixed(s < 10 ? 2 : 0))}</td>
       <td class="to-right">${orDash(size.equal_epochs?.mean, percentText)}</td>
-    </tr>`)}</tbody></table></div></section>`;
+    </tr>`,
+    )}</tbody></table></div></section>`;
 }
 
 function percentText(share) {

@@ -11,7 +11,7 @@ export function Chooser({ label, names, name, choose }) {
     </select></label></p>`;
 }
 
-/** @param {{error: Error & {hint?: string}}} props */
+/** @param {{error: Told}} props */
 export function Failure({ error }) {
   return html`<div class="error" role="alert" data-test="failure">
     <strong>${t("word.error")}</strong><br />
@@ -22,7 +22,9 @@ export function Failure({ error }) {
 /** Figures with their names. @param {{facts: [string, any][]}} props */
 export function FactGrid({ facts }) {
   return html`<div class="facts-grid">
-    ${facts.map(([name, value]) => html`<div key=${name}>
-      <span class="muted small">${name}</span><b class="number">${value}</b></div>`)}
+    ${facts.map(
+      ([name, value]) => html`<div key=${name}>
+      <span class="muted small">${name}</span><b class="number">${value}</b></div>`,
+    )}
   </div>`;
 }

@@ -1,5 +1,6 @@
 /** Numbers as people read them; bytes as memfit.units.format_bytes writes them. */
 
+/** @type {[string, number, number][]} */
 const UNITS = [
   ["GiB", 2 ** 30, 2],
   ["MiB", 2 ** 20, 1],

@@ -1,10 +1,10 @@
 /** Small hooks: the size of an element, work put off, what was drawn last. */
 
-import { useEffect, useLayoutEffect, useRef, useState } from "memfit/ui/html";
+import { useEffect, useElement, useLayoutEffect, useState } from "memfit/ui/html";
 
-/** The width of an element in CSS pixels; 0 until it is laid out. @returns {[object, number]} */
+/** The width of an element in CSS pixels; 0 until it is laid out. @returns {[{current: any}, number]} */
 export function useWidth() {
-  const ref = useRef(null);
+  const ref = useElement();
   const [width, setWidth] = useState(0);
   useLayoutEffect(() => {
     const measure = () => setWidth(Math.floor(ref.current?.clientWidth ?? 0));
@@ -22,12 +22,12 @@ export function useWidth() {
  * @param {any[]} inputs
  */
 export function useLater(work, inputs) {
-  const [answer, setAnswer] = useState({ inputs: null, value: null });
+  const [answer, setAnswer] = useState({ inputs: /** @type {any[]} */ ([]), value: null });
   useEffect(() => {
     const timer = setTimeout(() => setAnswer({ inputs, value: work() }), 0);
     return () => clearTimeout(timer);
   }, inputs);
-  const isFresh = answer.inputs && answer.inputs.every((value, index) => value === inputs[index]);
+  const isFresh = inputs.every((value, index) => value === answer.inputs[index]);
   return isFresh ? answer.value : null;
 }
 
@@ -53,7 +53,7 @@ export function useSettled(value, pauseMs) {
 
 /** What is being typed until it is taken: drawing the page again must not undo it. */
 export function useDraft(text) {
-  const [draft, setDraft] = useState(null);
+  const [draft, setDraft] = useState(/** @type {string|null} */ (null));
   const onInput = (event) => setDraft(event.target.value);
   return { typing: { value: draft ?? text, onInput }, taken: () => setDraft(null) };
 }
@@ -63,16 +63,16 @@ export function useDismiss(ref, isOpen, close) {
   useEffect(() => {
     if (!isOpen) return undefined;
     const away = (event) => ref.current?.contains(event.target) || close();
-    const escape = (event) => {
+    const onEscape = (event) => {
       if (event.key !== "Escape") return;
       close();
       ref.current?.querySelector("button")?.focus();
     };
     document.addEventListener("pointerdown", away);
-    document.addEventListener("keydown", escape);
+    document.addEventListener("keydown", onEscape);
     return () => {
       document.removeEventListener("pointerdown", away);
-      document.removeEventListener("keydown", escape);
+      document.removeEventListener("keydown", onEscape);
     };
   }, [isOpen]);
 }

@@ -1,20 +1,16 @@
 /** Every text of the page in English and Chinese. */
 
+import { texts } from "memfit/source/bundle";
 import { useEffect, useState } from "memfit/ui/html";
 
-export const LANGUAGES = { en: "English", zh: "中文" };
+/** @type {[Language, string][]} */
+export const LANGUAGES = [
+  ["en", "English"],
+  ["zh", "中文"],
+];
 
-const tables = { en: {}, zh: {} };
 const listeners = new Set();
 let language = document.documentElement.lang === "zh" ? "zh" : "en";
-
-/**
- * Add the texts of one area; both languages have the same keys.
- * @param {{en: Record<string, string>, zh: Record<string, string>}} strings
- */
-export function addStrings(strings) {
-  for (const name of Object.keys(tables)) Object.assign(tables[name], strings[name]);
-}
 
 /**
  * A text in the language of the page.
@@ -22,21 +18,20 @@ export function addStrings(strings) {
  * @param {Record<string, string|number>} [values] replace "{name}" in the text
  */
 export function t(key, values = {}) {
-  const text = tables[language][key] ?? tables.en[key];
-  if (text === undefined) throw new Error(`no text for ${key}`);
-  return text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+  if (!hasText(key)) throw new Error(`no text for ${key}`);
+  return texts[key][language].replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
 }
 
 /** Whether there is a text of this name. @param {string} key */
 export function hasText(key) {
-  return key in tables.en;
+  return key in texts;
 }
 
 export function currentLanguage() {
   return language;
 }
 
-/** @param {"en"|"zh"} name */
+/** @param {Language} name */
 export function setLanguage(name) {
   language = name;
   document.documentElement.lang = name;

@@ -3,14 +3,14 @@
 import { useEffect, useState } from "memfit/ui/html";
 import { remember } from "memfit/ui/i18n";
 
-/** @param {"dark"|"light"} theme */
+/** @param {Theme} theme */
 export function nextTheme(theme) {
   return theme === "dark" ? "light" : "dark";
 }
 
-/** @returns {["dark"|"light", (theme: "dark"|"light") => void]} */
+/** @returns {[Theme, (theme: Theme) => void]} */
 export function useTheme() {
-  const [theme, setTheme] = useState(document.documentElement.dataset.theme);
+  const [theme, setTheme] = useState(/** @type {Theme} */ (document.documentElement.dataset.theme));
   useEffect(() => {
     document.documentElement.dataset.theme = theme;
   }, [theme]);

@@ -1,0 +1,175 @@
+/** What the scripts pass around: documents as Python writes them, and the engine's classes. */
+
+type Tape = import("memfit/engine/tape").Tape;
+type Timeline = import("memfit/engine/timeline").Timeline;
+type Plan = import("memfit/engine/plan").Plan;
+type BatchPlan = import("memfit/engine/plan").BatchPlan;
+type ModuleNode = import("memfit/engine/modules").ModuleNode;
+
+type Scale = ReturnType<typeof import("memfit/charts/timeline-scale").scaleOf>;
+type Described = ReturnType<Timeline["describe"]>;
+type View = BatchPlan & { card: Card; verdict: "fits" | "tight" | "no" };
+type Limits = import("memfit/memory/view").Limits;
+type Planning = ReturnType<typeof import("memfit/plan/served").usePlanning>;
+
+type Side = { plan: Plan; batch: number; card: Card };
+
+/** A stretch of events: from the first to one beyond the last. */
+type Stretch = { from: number; to: number };
+
+/** How far the server is with a plan. */
+type Progress = { stage: string; batch?: number; operators?: number };
+
+/** What the page knows of a run: the document, and every row so far. */
+type Followed = { document: RunDocument | null; rows: Record<string, any>[] };
+
+/** Bytes by name of the part. */
+type Parts = Record<string, number>;
+
+/** What is drawn is the language's and the theme's. */
+type Language = "en" | "zh";
+type Theme = "dark" | "light";
+
+/** An error that may say what to do. */
+type Told = Error & { hint?: string };
+
+/** documents/card.py */
+interface Card {
+  key: string;
+  name: string;
+  architecture: string;
+  compute_capability: number[];
+  total_bytes: number;
+  usable_bytes: number;
+  context_bytes: number;
+}
+
+/** The card as the reader chose it: by key, perhaps with less free memory, or a size of its own. */
+interface CardChoice {
+  key: string | null;
+  freeBytes: number | null;
+  sizeBytes: number | null;
+}
+
+/** memory/allocator/settings.py; `roundup_power2_divisions` steps for each power of two from 1 MiB. */
+interface AllocatorSettings {
+  expandable_segments: boolean;
+  max_split_size_bytes: number | null;
+  roundup_power2_divisions: number[] | null;
+  garbage_collection_threshold: number;
+  large_segment_size_bytes: number;
+  per_process_memory_fraction: number;
+  max_non_split_rounding_bytes: number | null;
+}
+
+/** Columns of a tape by allocation, documents/plan.py; those of `strings` and names are counted. */
+interface TapeColumns {
+  parts: string[];
+  phases: string[];
+  strings: string[];
+  /** (constant, slope) of each dimension. */
+  shapes: [number, number][][];
+  part: number[];
+  phase: number[];
+  step: number[];
+  operator: number[];
+  module: number[];
+  dtype: number[];
+  shape: number[];
+  constant: number[];
+  slope: number[];
+  /** n allocates, ~n frees allocation n. */
+  events: number[];
+  /** Position, step, phase. */
+  marks: [number, number, number][];
+  ruled: { batches: number[]; entries: { allocations: number[]; bytes: number[] }[] };
+  /** Of each event, in recorded tapes. */
+  times_us?: number[];
+}
+
+/** A way to fit more, planner/options.py. */
+interface Way {
+  name: string;
+  flags: string;
+  max_batch_size: number;
+  [fact: string]: any;
+}
+
+/** A recorded point. */
+interface MeasuredPoint {
+  batch_size: number;
+  peak_allocated_bytes?: number | null;
+  peak_reserved_bytes?: number | null;
+  total_bytes?: number | null;
+  source: string;
+}
+
+/** documents/plan.py; docs/page.md describes its keys. */
+interface PlanDocument {
+  memfit_version: string;
+  torch_version: string;
+  python_version: string;
+  model: { name: string; parameters: number };
+  recipe: Record<string, any>;
+  input_shape: number[];
+  command: string[];
+  gpu: Card | null;
+  card: Card;
+  cards: Card[];
+  batch_size: number;
+  accumulation: number;
+  safety: number;
+  fits: boolean | null;
+  max_batch_size: number;
+  recommended_batch_size: number;
+  learning_rate: Record<string, any> | null;
+  assumptions: { text: string; [fact: string]: any }[];
+  unsupported: Record<string, number>;
+  allocator: AllocatorSettings;
+  is_affine: boolean;
+  tape: TapeColumns | null;
+  traced: Record<string, TapeColumns>;
+  options: Way[] | null;
+  measured: MeasuredPoint[];
+}
+
+/** documents/explained.py */
+interface ExplainDocument {
+  name: string;
+  device: number;
+  devices: number[];
+  sure_names: string[];
+  tape: TapeColumns & { allocated: number[]; reserved: number[]; sure: number[] };
+  summary: Record<string, any>;
+  facts: Record<string, any>;
+}
+
+/** documents/data.py, of which every part is drawn where it is read. */
+interface DataDocument {
+  name: string;
+  channels: number;
+  [part: string]: any;
+}
+
+/** documents/study.py; the fields of Study in study/results.py, once it is finished. */
+interface StudyDocument {
+  name: string;
+  is_finished: boolean;
+  recommendation: Record<string, any> | null;
+  sizes: Record<string, any>[];
+  notes: string[];
+  [fact: string]: any;
+}
+
+/** documents/run.py */
+interface RunDocument {
+  name: string;
+  status: string;
+  resumed: number;
+  first_row: number;
+  row_count: number;
+  rows: Record<string, any>[];
+  plan: Record<string, any> | null;
+  pace: Record<string, any> | null;
+  [fact: string]: any;
+}
