@@ -44,7 +44,7 @@ FLOORS = {
 }  # fmt: skip
 WITHOUT_TORCH = (
     "errors.py", "units.py", "recipe/recipe.py", "cards/catalogue.py", "cli.py",
-    "commands/flags.py", "commands/plans.py", "commands/runs.py", "commands/studies.py",
+    "commands/flags.py", "commands/plan.py", "commands/train.py", "commands/study.py",
     "memory/tape/tape.py", "memory/tape/parts.py",
     "memory/allocator/timeline.py", "memory/allocator/allocator.py",
     "planner/search.py", "planner/learning_rate.py",

@@ -216,13 +216,71 @@ def test_the_catalogue(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(run(capsys, "gpus", "--json")[1])["gpus"]
 
 
-def test_help_and_import_load_no_torch() -> None:
+#: What is answered without torch, whose import takes seconds: help, the catalogue, and what is
+#: wrong with the words themselves.
+ANSWERED_AT_ONCE = """
+0 --help
+0 --version
+0 plan --help
+0 train --help
+0 study --help
+0 measure --help
+0 gpus
+0 gpus --json
+2 palan
+2 plan
+2 plan mlp --nonsense
+2 plan mlp --precision fp61
+2 plan mlp --batch-size 3.5
+2 plan mlp --batch-size 0
+2 plan mlp --input-shape 3x
+2 plan mlp --optimizer sgd,speed
+2 plan mlp --gpu rtx-9999
+2 plan mlp --gpu t4 --free much
+2 plan mlp --html page.txt
+2 plan missing.toml
+2 model mlp --depth -1
+2 model mlp --precision fp61
+2 data shapes --batch-size 0
+2 data shapes --figure sheet.gif
+2 train missing.toml
+2 train mlp --schedule sine
+2 train --memory much
+2 train --resume run --name other
+2 predict
+2 evaluate run --figure matrix.gif
+2 study
+2 study --batch-sizes a,b
+2 study --batch-sizes 1,2 --goal beauty
+2 study --demo --lr 0.1
+2 noise missing.toml
+2 serve --port 99999
+2 serve --gpu rtx-9999
+2 explain missing.pickle --html page.txt
+1 explain missing.pickle
+2 watch --interval 0
+2 measure --minutes 3
+2 measure mlp --on moon
+2 measure missing.toml
+"""
+
+
+def test_help_and_wrong_words_are_answered_without_torch() -> None:
     script = (
-        "import sys, memfit; from memfit.cli import main; code = main(['--help']); "
-        "sys.exit(code or bool({'torch', 'matplotlib'} & sys.modules.keys()))"
+        "import sys\nfrom memfit.cli import main\n"
+        "for line in sys.stdin:\n"
+        "    code, *words = line.split()\n"
+        "    assert main(words) == int(code), line\n"
+        "    assert not {'torch', 'matplotlib'} & sys.modules.keys(), line\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
-    assert done.returncode == 0
+    lines = ANSWERED_AT_ONCE.strip()
+    done = subprocess.run(
+        [sys.executable, "-c", script], input=lines, text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_import_is_lean() -> None:
     lean = (
         "import sys, memfit; sys.exit(bool({'torch', 'rich', 'matplotlib'} & sys.modules.keys()))"
     )

@@ -9,16 +9,8 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Env
 
-from memfit.commands.explain import explain
-from memfit.commands.images import data
-from memfit.commands.measure import measure
-from memfit.commands.plans import gpus, model, plan
-from memfit.commands.runs import evaluate, export, predict, train
-from memfit.commands.serve import serve
-from memfit.commands.studies import noise, study
-from memfit.commands.watch import watch
 from memfit.errors import ExitCode, MemfitError
-from memfit.report.console.names import clean
+from memfit.files.names import clean
 from memfit.version import __version__
 
 __all__ = ["COMMANDS", "app", "main"]
@@ -34,14 +26,15 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 
-#: In the order in which people meet them.
+#: In the order in which people meet them. Each is a function in a file of its name, which is
+#: imported when it is typed.
 COMMANDS = (
-    plan, model, data, train, predict, evaluate, export, study, noise, serve, explain, watch,
-    measure, gpus,
+    "plan", "model", "data", "train", "predict", "evaluate", "export", "study", "noise", "serve",
+    "explain", "watch", "measure", "gpus",
 )  # fmt: skip
 
 for command in COMMANDS:
-    app.command(command)
+    app.command(f"memfit.commands.{command}:{command}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import pytest
 
 import memfit
-from memfit.commands.plans import plan as plan_command
+from memfit.commands.plan import plan as plan_command
 from memfit.memory.tape.parts import PARTS
 from memfit.memory.tape.tape import Part
 from memfit.page.documents.command import plan_words

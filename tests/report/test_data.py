@@ -15,7 +15,7 @@ from sample_inspection import clean_dataset, clean_inspection, messy_inspection
 
 from memfit.data.facts.inspection import Inspection, inspect_dataset
 from memfit.data.sets.dataset import Dataset
-from memfit.report.console.names import clean
+from memfit.files.names import clean
 from memfit.report.console.terminal import ASCII, UNICODE, as_text
 from memfit.report.data.inspection import render_inspection
 from memfit.report.data.pixel_numbers import sparkline

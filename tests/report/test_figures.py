@@ -14,8 +14,9 @@ from memfit.data.facts.inspection import inspect_dataset
 from memfit.data.sets.dataset import ArraySplit, Dataset, FileSplit
 from memfit.data.sets.paths import PathTable
 from memfit.errors import DataError, UsageError
+from memfit.files.output_path import FIGURE_SUFFIXES, check_figure_path
 from memfit.report import figures
-from memfit.report.figures import check_figure_path, samples_figure
+from memfit.report.figures import samples_figure
 
 pytest.importorskip("matplotlib")
 
@@ -84,7 +85,7 @@ def test_odd_names_sizes_and_broken_files(tmp_path: Path) -> None:
     classes = ("$\\frac{1$", "猫" * 40, os.fsdecode(b"\xff\xfe"), "only a broken file")
     split = FileSplit("train", tmp_path, PathTable(names), np.arange(4))
     dataset = Dataset(str(tmp_path), "by hand", {"train": split}, classes)
-    for suffix in figures.SUFFIXES:
+    for suffix in FIGURE_SUFFIXES:
         assert draw(dataset, tmp_path / f"sheet{suffix}").stat().st_size > 1000
 
 
@@ -122,13 +123,10 @@ def test_places_that_take_no_file(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from matplotlib.figure import Figure
-
-    def full(self: Figure, path: str, **_: object) -> None:
-        Path(path).write_bytes(b"half")
+    def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Figure, "savefig", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(DataError, match="No space left"):
         draw(clean_dataset(), tmp_path / "sheet.png")
     assert list(tmp_path.iterdir()) == []

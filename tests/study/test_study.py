@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from memfit.commands.study_words import study_asked, study_folder, write_reports
+from memfit.commands.study import study_asked, study_folder, write_reports
 from memfit.errors import RunInUse, UsageError
 from memfit.recipe.recipe import Recipe, load_recipe
 from memfit.study.folder import StudyFolder

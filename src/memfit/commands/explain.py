@@ -11,6 +11,8 @@ from cyclopts import Parameter
 from memfit.commands.flags import JsonFlag, Whole
 from memfit.commands.output import counting, show, show_json, working
 from memfit.errors import ExitCode
+from memfit.files.names import shown
+from memfit.files.output_path import check_output_path, write_output
 
 if TYPE_CHECKING:
     from memfit.explain.explained import Explained
@@ -41,11 +43,11 @@ def explain(
     as_json:
         Print what was found as JSON and nothing else.
     """
-    from memfit.explain.explained import explain_snapshot
-    from memfit.report.console.output_path import check_output_path
-
     if html is not None:
         check_output_path(html, what="page", suffixes=(".html", ".htm"), force=force)
+
+    from memfit.explain.explained import explain_snapshot
+
     explained = counting("MiB", lambda step: explain_snapshot(snapshot, device, step))
     if html is not None:
         working("drawing the page", lambda: _write_page(explained, html))
@@ -60,7 +62,6 @@ def explain(
 
 def _write_page(explained: Explained, path: Path) -> None:
     from memfit.page.single_file import explain_page
-    from memfit.report.console.output_path import shown, write_output
 
     write_output(path, explain_page(explained).encode())
     print(f"page: {shown(path)}", file=sys.stderr)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from memfit.measure.session import Outcome, Session, Tally
     from memfit.measure.suite import Entry
     from memfit.measure.target import Target
+    from memfit.recipe.recipe import Recipe
 
 __all__ = ["measure"]
 
@@ -57,20 +58,24 @@ def measure(
     as_json:
         Print what was measured as JSON and nothing else.
     """
-    from memfit.measure.records import default_folder
-    from memfit.measure.session import Session
-    from memfit.measure.target import choose_target
-
     given = (flags or MemoryFlags()).given()
     if minutes is not None and not (suite and minutes > 0):
         raise UsageError("--minutes is for --suite, and above 0.")
     if suite and given:
         raise UsageError("The suite says what to measure; leave out the recipe's flags.")
+    recipe = None if suite else recipe_of(model, given)
+
+    from memfit.measure.target import choose_target
+
     target = choose_target(on, fraction)
+
+    from memfit.measure.records import default_folder
+    from memfit.measure.session import Session
+
     session = Session(target, records or default_folder(), is_forced=force)
-    if suite:
+    if recipe is None:
         return _suite(session, model, minutes, find_limit=find_limit, as_json=as_json)
-    return _one(session, model, given, find_limit=find_limit, as_json=as_json)
+    return _one(session, recipe, find_limit=find_limit, as_json=as_json)
 
 
 def _suite(
@@ -93,13 +98,11 @@ def _suite(
     return _exit_code(tally.outcomes, of_suite=True)
 
 
-def _one(
-    session: Session, model: str | None, given: dict[str, Any], *, find_limit: bool, as_json: bool
-) -> int:
+def _one(session: Session, recipe: Recipe, *, find_limit: bool, as_json: bool) -> int:
     from memfit.measure.records import record_path
     from memfit.report.measure import render_outcomes
 
-    entry = working("planning", lambda: _entry(session, model, given))
+    entry = working("planning", lambda: _entry(session, recipe))
     outcomes = working("measuring", lambda: session.measure(entry, with_limit=find_limit))
     if as_json:
         show_json({
@@ -113,12 +116,11 @@ def _one(
     return _exit_code(outcomes, of_suite=False)
 
 
-def _entry(session: Session, model: str | None, given: dict[str, Any]) -> Entry:
+def _entry(session: Session, recipe: Recipe) -> Entry:
     """The recipe under a name of its own; without a micro-batch the one that a plan recommends."""
     from memfit.measure.suite import entry_of
     from memfit.planner.planning import plan_recipe
 
-    recipe = recipe_of(model, given)
     batch_size = recipe.batch_size
     if batch_size is None:
         plan = plan_recipe(recipe, session.target.card, verify=False)

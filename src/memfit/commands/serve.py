@@ -52,11 +52,12 @@ def serve(
     open_browser:
         Open the page.
     """
+    _check(models, port, workers, timeout)
+
     from memfit.web.app import Site
     from memfit.web.asking.cards import card_of, local_card
     from memfit.web.launch import bind, new_token, run_server
 
-    _check(models, port, workers, timeout)
     card = card_of(gpu, None)
     local = local_card()
     if card is None and local is not None:

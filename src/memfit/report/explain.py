@@ -11,8 +11,8 @@ from rich.text import Text
 
 from memfit.explain.explained import Explained
 from memfit.explain.out_of_memory import Cause, OutOfMemory
+from memfit.files.names import clean
 from memfit.memory.tape.parts import PARTS, UNKNOWN
-from memfit.report.console.names import clean
 from memfit.report.console.numbers import largest_remainders
 from memfit.report.console.terminal import Marks, heading, marks_of, shorten
 from memfit.units import MIB, format_bytes

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import io
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from memfit.data.images.decode import MAX_PIXELS, Pixels, pixels_of, printable, reading_images
+from memfit.data.images.decode import MAX_PIXELS, Pixels, pixels_of, reading_images
 from memfit.data.sets.dataset import Dataset, Split
 from memfit.errors import BadImage, DataError
-from memfit.report.console.names import clean
-from memfit.report.console.output_path import check_output_path
+from memfit.files.names import clean
+from memfit.files.output_path import check_figure_path, write_output
 from memfit.report.console.terminal import UNICODE, shorten
 
 if TYPE_CHECKING:
@@ -29,10 +27,9 @@ if TYPE_CHECKING:
     from memfit.data.facts.inspection import Inspection
     from memfit.data.facts.statistics import PixelStatistics
 
-__all__ = ["SUFFIXES", "check_figure_path", "samples_figure", "write_figure"]
+__all__ = ["samples_figure", "write_figure"]
 
 #: What matplotlib writes without further packages.
-SUFFIXES = (".png", ".pdf", ".svg")
 
 _COLUMNS, _CLASSES, _ROWS_WITHOUT_CLASSES = 12, 16, 6
 _CELL, _GAP = 96, 8  # pixels of a sample in the mosaic, and between two
@@ -50,20 +47,6 @@ _COLOURS = {1: ("#4b5563",), 3: ("#dc2626", "#16a34a", "#2563eb")}
 _CHANNEL_NAMES = {1: ("grey",), 3: ("red", "green", "blue")}
 
 _Mosaic = NDArray[np.uint8]
-
-
-def check_figure_path(path: str | Path, *, force: bool = False) -> Path:
-    """Whether a figure can be written there; asked before any long work.
-
-    Args:
-        path: of the file to write.
-        force: overwrite it.
-
-    Raises:
-        UsageError: the suffix is none of :data:`SUFFIXES`.
-        DataError: the file exists, or its folder does not or takes no files.
-    """
-    return check_output_path(path, what="figure", suffixes=SUFFIXES, force=force)
 
 
 def samples_figure(
@@ -101,7 +84,7 @@ def samples_figure(
 
 
 def write_figure(figure: Figure, path: Path) -> None:
-    """Write a figure whole or not at all: beside its place, then moved.
+    """Write a figure whole or not at all.
 
     Args:
         figure: of matplotlib.
@@ -114,23 +97,10 @@ def write_figure(figure: Figure, path: Path) -> None:
 
     date = {".pdf": "CreationDate", ".svg": "Date"}.get(path.suffix.lower())
     metadata: dict[str, Any] = {date: None} if date else {}
-    try:
-        descriptor, name = tempfile.mkstemp(suffix=path.suffix.lower(), dir=path.parent)
-        os.close(descriptor)
-    except OSError as error:
-        raise DataError(f"{printable(str(path))} cannot be written: {error.strerror}.") from None
-    try:
-        with mpl.rc_context({"svg.hashsalt": "memfit"}):
-            figure.savefig(name, dpi=_DPI, metadata=metadata)
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)
-        Path(name).replace(path)
-    except OSError as error:
-        raise DataError(f"{printable(str(path))} cannot be written: {error.strerror}.") from None
-    finally:
-        with suppress(FileNotFoundError):
-            Path(name).unlink()
+    content = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "memfit"}):
+        figure.savefig(content, format=path.suffix[1:].lower(), dpi=_DPI, metadata=metadata)
+    write_output(path, content.getvalue())
 
 
 # -- the sheet -------------------------------------------------------------------------------------

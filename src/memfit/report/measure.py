@@ -10,12 +10,12 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from memfit.files.names import clean
 from memfit.measure.compare import Comparison, Difference, Figure
 from memfit.measure.records import Limit, Measurement
 from memfit.measure.session import Outcome, Tally
 from memfit.measure.target import Target
 from memfit.memory.tape.parts import PARTS
-from memfit.report.console.names import clean
 from memfit.report.console.terminal import Marks, heading, marks_of, shorten
 from memfit.units import format_bytes
 

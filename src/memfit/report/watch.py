@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from memfit.cards.readings import GPUReading, ProcessReading
-from memfit.report.console.names import clean
+from memfit.files.names import clean
 from memfit.report.console.terminal import Marks, marks_of, shorten
 from memfit.units import format_bytes
 

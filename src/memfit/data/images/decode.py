@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from memfit.errors import BadImage
+from memfit.files.names import printable
 
 __all__ = [
     "MAX_PIXELS",
@@ -41,7 +42,6 @@ __all__ = [
     "is_grey",
     "open_image",
     "pixels_of",
-    "printable",
     "read_file",
     "reading_images",
 ]
@@ -63,11 +63,6 @@ _DAMAGED = (
     OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError,
     AttributeError, ArithmeticError, MemoryError, Image.DecompressionBombError,
 )  # fmt: skip
-
-
-def printable(path: str) -> str:
-    """A path that any terminal and JSON can carry: bytes that are no UTF-8 become escapes."""
-    return os.fsencode(path).decode("utf-8", errors="backslashreplace")
 
 
 def open_image(

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memfit.data.images.decode import printable
 from memfit.data.sets.dataset import ArraySplit, Dataset, Split
 from memfit.data.sets.labels import class_labels, classes_of
 from memfit.errors import DataError
+from memfit.files.names import printable
 
 __all__ = ["find_cifar", "is_cifar_archive", "load_plain_pickle", "open_cifar"]
 

@@ -13,16 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from memfit.data.images.decode import (
-    MAX_PIXELS,
-    Pixels,
-    check_floats,
-    open_image,
-    pixels_of,
-    printable,
-)
+from memfit.data.images.decode import MAX_PIXELS, Pixels, check_floats, open_image, pixels_of
 from memfit.data.sets.paths import PathTable
 from memfit.errors import BadImage, DataError, UnknownName
+from memfit.files.names import printable
 
 if TYPE_CHECKING:
     from torch import Tensor

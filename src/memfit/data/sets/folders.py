@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from memfit.data.images.decode import printable
 from memfit.data.sets.dataset import Dataset, FileSplit, Problem, Split
 from memfit.data.sets.labels import in_order, split_named
 from memfit.data.sets.paths import PathTable
 from memfit.errors import DataError
+from memfit.files.names import printable
 
 __all__ = ["IMAGE_EXTENSIONS", "is_image_name", "open_folder", "open_image_file"]
 

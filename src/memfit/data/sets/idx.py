@@ -18,10 +18,10 @@ from typing import BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from memfit.data.images.decode import printable
 from memfit.data.sets.dataset import ArraySplit, Dataset, Split
 from memfit.data.sets.labels import class_labels, classes_of, in_order, split_named
 from memfit.errors import DataError
+from memfit.files.names import printable
 
 __all__ = ["IdxPair", "find_idx", "is_idx_name", "open_idx", "read_idx"]
 

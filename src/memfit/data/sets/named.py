@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memfit.data.images.decode import printable
 from memfit.data.sets.cifar import find_cifar, open_cifar
 from memfit.data.sets.dataset import Dataset
 from memfit.data.sets.folders import open_folder
 from memfit.data.sets.idx import IdxPair, find_idx, open_idx
 from memfit.data.sets.labels import split_named
 from memfit.errors import DataError
+from memfit.files.names import printable
 
 __all__ = ["DEFAULT_ROOT", "NAMED_SETS", "NamedSet", "open_named"]
 

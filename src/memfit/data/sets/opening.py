@@ -11,7 +11,7 @@ import difflib
 import os
 from pathlib import Path
 
-from memfit.data.images.decode import open_image, printable
+from memfit.data.images.decode import open_image
 from memfit.data.sets.cifar import find_cifar, is_cifar_archive, open_cifar
 from memfit.data.sets.dataset import Dataset
 from memfit.data.sets.folders import is_image_name, open_folder, open_image_file
@@ -21,6 +21,7 @@ from memfit.data.sets.npz import open_npz
 from memfit.data.sets.shapes import open_shapes, parse_shapes
 from memfit.data.sets.tables import TABLE_EXTENSIONS, open_table
 from memfit.errors import BadImage, DataError, UnknownName, UsageError
+from memfit.files.names import printable
 
 __all__ = ["open_dataset", "source_names"]
 

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from memfit.data.facts.inspection import Inspection
 from memfit.data.facts.split_facts import SplitFacts
-from memfit.report.console.names import clean
+from memfit.files.names import clean
 from memfit.report.console.terminal import Marks, heading, shorten
 
 __all__ = ["class_table"]

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from memfit.data.facts.inspection import Inspection
 from memfit.data.facts.tally import Sizes
-from memfit.report.console.names import clean
+from memfit.files.names import clean
 from memfit.report.console.terminal import Marks, heading
 from memfit.report.data.pixel_numbers import sparkline
 from memfit.report.data.words import (

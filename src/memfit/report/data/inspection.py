@@ -8,7 +8,7 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from memfit.data.facts.inspection import Inspection
-from memfit.report.console.names import clean
+from memfit.files.names import clean
 from memfit.report.console.terminal import Marks, marks_of, shorten
 from memfit.report.data.class_counts import class_table
 from memfit.report.data.facts import cost, delivered, what_they_are

@@ -15,7 +15,7 @@ from rich.text import Text
 from memfit.data.images.decode import MAX_PIXELS, Pixels, pixels_of, reading_images
 from memfit.data.sets.dataset import Dataset, Split
 from memfit.errors import BadImage
-from memfit.report.console.names import clean
+from memfit.files.names import clean
 from memfit.report.console.terminal import Marks, marks_of, shorten
 
 __all__ = ["preview", "spread_samples"]

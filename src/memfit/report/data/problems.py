@@ -11,7 +11,7 @@ from rich.text import Text
 from memfit.data.facts.duplicates import DuplicateGroup
 from memfit.data.facts.hazards import Hazard
 from memfit.data.facts.inspection import Inspection
-from memfit.report.console.names import clean
+from memfit.files.names import clean
 from memfit.report.console.terminal import Marks, heading, shorten
 from memfit.report.data.words import grid_of
 

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from memfit.data.facts.inspection import Inspection
 from memfit.data.facts.tally import Found
-from memfit.report.console.names import clean
+from memfit.files.names import clean
 from memfit.report.console.terminal import Marks, shorten
 from memfit.units import format_bytes
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from memfit.cards.catalogue import GPU
-from memfit.planner.verdict import CardFit
 from memfit.report.console.terminal import marks_of, shorten
 from memfit.units import format_bytes
+
+if TYPE_CHECKING:  # `memfit gpus` waits for no torch
+    from memfit.planner.verdict import CardFit
 
 __all__ = ["card_fits_table", "render_gpus"]
 

@@ -6,8 +6,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from memfit.files.names import clean
 from memfit.planner.layers import Layer, LayerTable
-from memfit.report.console.names import clean
 from memfit.report.console.numbers import count, shape
 from memfit.report.console.terminal import Marks, marks_of, shorten
 from memfit.units import format_bytes

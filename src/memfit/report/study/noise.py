@@ -10,8 +10,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from memfit.files.output_path import check_figure_path
 from memfit.report.console.terminal import ASCII, Marks, heading, marks_of
-from memfit.report.figures import check_figure_path, write_figure
+from memfit.report.figures import write_figure
 
 __all__ = ["noise_figure", "render_noise"]
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from memfit.report.figures import check_figure_path, write_figure
+from memfit.files.output_path import check_figure_path
+from memfit.report.figures import write_figure
 from memfit.trainer.step.evaluation import Evaluation
 
 __all__ = ["confusion_figure"]

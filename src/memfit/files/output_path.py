@@ -6,12 +6,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from memfit.data.images.decode import printable
 from memfit.errors import DataError, UsageError
 from memfit.files.durable import write_whole
-from memfit.report.console.names import clean
+from memfit.files.names import shown
 
-__all__ = ["check_output_path", "shown", "write_output"]
+__all__ = ["FIGURE_SUFFIXES", "check_figure_path", "check_output_path", "write_output"]
+
+FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
 
 
 def check_output_path(
@@ -43,9 +44,18 @@ def check_output_path(
     return path
 
 
-def shown(path: Path) -> str:
-    """A path as a terminal can print it."""
-    return clean(printable(str(path)))
+def check_figure_path(path: str | Path, *, force: bool = False) -> Path:
+    """Whether a figure can be written there; asked before any long work.
+
+    Args:
+        path: of the file to write.
+        force: overwrite it.
+
+    Raises:
+        UsageError: the suffix is none of :data:`FIGURE_SUFFIXES`.
+        DataError: the file exists, or its folder does not or takes no files.
+    """
+    return check_output_path(path, what="figure", suffixes=FIGURE_SUFFIXES, force=force)
 
 
 def _check_place(path: Path, *, force: bool) -> None:

@@ -1,97 +1,25 @@
-"""``memfit noise`` and ``memfit study``: what batch size changes."""
+"""``memfit study``: what batch size changes."""
 
 from __future__ import annotations
 
-import os
+import re
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from memfit.commands.flags import JsonFlag, MemoryFlags, TrainingFlags, Whole, training_recipe
-from memfit.commands.output import counting, has_terminal, show, show_json, write
-from memfit.errors import ExitCode
+from memfit.commands.flags import JsonFlag, MemoryFlags, TrainingFlags, training_recipe
+from memfit.commands.output import has_terminal, show, write
+from memfit.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
+    from memfit.recipe.recipe import Recipe
+    from memfit.study.results import Study
     from memfit.study.trials.listener import StudyListener
 
-__all__ = ["noise", "study"]
-
-
-def noise(
-    model: str | None = None,
-    *,
-    memory_flags: MemoryFlags | None = None,
-    training_flags: TrainingFlags | None = None,
-    micro_batch: Whole = None,
-    micro_batches: Whole = None,
-    every: int = 1,
-    by_layer: Annotated[bool, Parameter(negative=())] = False,
-    figure: Path | None = None,
-    force: Annotated[bool, Parameter(negative=())] = False,
-    device: str = "auto",
-    as_json: JsonFlag = False,
-) -> int:
-    """The gradient noise scale B_simple of a recipe, from one short training.
-
-    --steps is the length of this training, 200 when omitted; the learning rate follows the
-    schedule of the recipe's own.
-
-    Parameters
-    ----------
-    model:
-        As for memfit plan; or a recipe file ending in .toml.
-    micro_batch:
-        Samples behind each small gradient; an eighth of the global batch when omitted.
-    micro_batches:
-        How many make the large gradient, which is one optimizer step; 8 when omitted.
-    every:
-        Measure one of so many steps.
-    by_layer:
-        Also for each top-level module.
-    figure:
-        Write the noise scale over the training: a .png, .pdf or .svg file.
-    force:
-        Overwrite the figure.
-    device:
-        auto (a GPU where there is one), cpu, cuda or cuda:1.
-    as_json:
-        Print JSON and nothing else.
-    """
-    from memfit.study.measuring.noise import measure_noise, micro_batches_of
-
-    if figure is not None:
-        from memfit.report.figures import check_figure_path
-
-        check_figure_path(figure, force=force)
-    changes = {
-        **(memory_flags or MemoryFlags()).given(), **(training_flags or TrainingFlags()).given()
-    }  # fmt: skip
-    steps = changes.pop("steps", 200)
-    recipe = training_recipe(model, changes)
-    small, number = micro_batches_of(recipe, micro_batch, micro_batches)
-    with redirect_stdout(sys.stderr):  # what a user's own model prints
-        measured = counting("steps", lambda step: measure_noise(
-            recipe, steps=steps, micro_batch=small, micro_batches=number, every=every,
-            device=device, by_layer=by_layer, progress=step,
-        ))  # fmt: skip
-    if int(os.environ.get("RANK", "0")) != 0:
-        return ExitCode.OK
-    content = measured.to_dict()
-    if figure is not None:
-        from memfit.report.study.noise import noise_figure
-
-        noise_figure(content, figure, force=force)
-        print(f"wrote {figure}", file=sys.stderr)
-    if as_json:
-        show_json(content)
-    else:
-        from memfit.report.study.noise import render_noise
-
-        show(lambda console: render_noise(content, console))
-    return ExitCode.OK
+__all__ = ["study", "study_asked", "study_folder", "write_reports"]
 
 
 def study(
@@ -143,9 +71,6 @@ def study(
     as_json:
         Print the study as JSON and nothing else.
     """
-    from memfit.commands.study_words import study_asked, study_folder, write_reports
-    from memfit.study.study import run_study
-
     changes = {
         **(memory_flags or MemoryFlags()).given(), **(training_flags or TrainingFlags()).given()
     }  # fmt: skip
@@ -153,7 +78,9 @@ def study(
         None if model is None and demo else training_recipe(model, changes),
         batch_sizes, seeds=seeds, budget=budget, goal=goal, demo=demo, has_flags=bool(changes),
     )  # fmt: skip
-    listener = study_listener()
+    from memfit.study.study import run_study
+
+    listener = _listener()
     try:
         with redirect_stdout(sys.stderr):  # what a user's own model prints
             found = run_study(
@@ -182,7 +109,85 @@ def study(
     return ExitCode.OK
 
 
-def study_listener() -> StudyListener:
+def study_asked(
+    recipe: Recipe | None,
+    batch_sizes: str | None,
+    *,
+    seeds: int,
+    budget: str | None,
+    goal: str | None,
+    demo: bool,
+    has_flags: bool,
+) -> dict[str, Any]:
+    """Arguments of :func:`~memfit.study.study.run_study`.
+
+    Args:
+        recipe: what to train; None with ``demo``.
+        batch_sizes: as typed.
+        seeds: whole trials of each batch size.
+        budget: as typed.
+        goal: as typed.
+        demo: the recipe, the batch sizes and the goal that memfit brings.
+        has_flags: whether fields of the recipe were given, too.
+
+    Raises:
+        UsageError: they do not go together.
+    """
+    from memfit.study.asked import parse_batch_sizes, parse_budget
+    from memfit.study.science.goal import parse_goal
+
+    if demo and (recipe is not None or has_flags):
+        raise UsageError("--demo brings its own recipe.", hint="Leave out the model and its flags.")
+    if not demo and batch_sizes is None:
+        raise UsageError("Which batch sizes?", hint="Such as --batch-sizes 16,64,256; or --demo.")
+    asked = {
+        "recipe": recipe,
+        "batch_sizes": None if batch_sizes is None else parse_batch_sizes(batch_sizes),
+        "seeds": seeds,
+        "budget_seconds": None if budget is None else parse_budget(budget),
+        "goal": None if goal is None else parse_goal(goal),
+    }
+    return _with_demo(asked) if demo else asked
+
+
+def _with_demo(asked: dict[str, Any]) -> dict[str, Any]:
+    import torch
+
+    from memfit.study.demo import DEMO_BATCH_SIZES, DEMO_GOAL, demo_recipe
+    from memfit.study.science.goal import parse_goal
+
+    torch.set_num_threads(1)  # tensors so small gain nothing from more, and lose on a busy machine
+    brought = {
+        "recipe": demo_recipe(),
+        "batch_sizes": DEMO_BATCH_SIZES,
+        "goal": parse_goal(DEMO_GOAL),
+    }
+    return asked | {name: asked[name] or value for name, value in brought.items()}
+
+
+def study_folder(recipe: Recipe, *, demo: bool) -> Path:
+    """Where a study goes when nothing is said."""
+    if demo:
+        return Path("studies/demo")
+    words = [str(word).partition(",")[0] for word in (recipe.model, recipe.data)]
+    names = (re.sub(r"[^\w.]+", "-", Path(word).name.lower()).strip("-._") for word in words)
+    return Path("studies") / ("-".join(filter(None, names))[:60] or "study")
+
+
+def write_reports(study: Study) -> None:
+    """The figures and the page, beside ``study.json``.
+
+    Raises:
+        DataError: one cannot be written.
+    """
+    from memfit.report.study.figures import write_study_figures
+    from memfit.report.study.page import write_study_page
+
+    write_study_figures(study, study.folder / "figures")
+    write_study_page(study, study.folder / "report.html")
+
+
+def _listener() -> StudyListener:
     from memfit.report.study.progress import StudyBar, StudyLines
 
     if has_terminal():

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from memfit.commands.flags import JsonFlag, Whole
 from memfit.commands.output import counting, show, show_json
 from memfit.errors import ExitCode, UsageError
+from memfit.files.output_path import check_figure_path
 
 __all__ = ["data"]
 
@@ -57,18 +58,17 @@ def data(
     as_json:
         Print everything as JSON and nothing else.
     """
+    for name, number in (("--batch-size", batch_size), ("--max-pixels", max_pixels)):
+        if number is not None and number < 1:
+            raise UsageError(f"{name} is {number}; it must be 1 or more.")
+    if figure is not None:
+        check_figure_path(figure, force=force)
+
     from memfit.data.facts.inspection import inspect_dataset
     from memfit.data.images.decode import MAX_PIXELS
     from memfit.data.sets.opening import open_dataset
 
-    for name, number in (("--batch-size", batch_size), ("--max-pixels", max_pixels)):
-        if number is not None and number < 1:
-            raise UsageError(f"{name} is {number}; it must be 1 or more.")
     limit, size = max_pixels or MAX_PIXELS, batch_size or 64
-    if figure is not None:
-        from memfit.report.figures import check_figure_path, samples_figure
-
-        check_figure_path(figure, force=force)
     opened = open_dataset(source, root=root, download=download)
     if figure is not None and figure.exists() and opened.holds(figure):
         raise UsageError(f"{figure} is one of the images: it is not overwritten.")
@@ -76,6 +76,8 @@ def data(
         "images", lambda step: inspect_dataset(opened, max_pixels=limit, progress=step)
     )
     if figure is not None:
+        from memfit.report.figures import samples_figure
+
         samples_figure(opened, found, figure, force=force, max_pixels=limit)
         print(f"wrote {figure}", file=sys.stderr)
     if as_json:
