@@ -147,22 +147,12 @@ def study_asked(
         "budget_seconds": None if budget is None else parse_budget(budget),
         "goal": None if goal is None else parse_goal(goal),
     }
-    return _with_demo(asked) if demo else asked
+    if not demo:
+        return asked
 
+    from memfit.study.demo import with_demo
 
-def _with_demo(asked: dict[str, Any]) -> dict[str, Any]:
-    import torch
-
-    from memfit.study.demo import DEMO_BATCH_SIZES, DEMO_GOAL, demo_recipe
-    from memfit.study.science.goal import parse_goal
-
-    torch.set_num_threads(1)  # tensors so small gain nothing from more, and lose on a busy machine
-    brought = {
-        "recipe": demo_recipe(),
-        "batch_sizes": DEMO_BATCH_SIZES,
-        "goal": parse_goal(DEMO_GOAL),
-    }
-    return asked | {name: asked[name] or value for name, value in brought.items()}
+    return with_demo(asked)
 
 
 def study_folder(recipe: Recipe, *, demo: bool) -> Path:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import torch
 from torch import nn
 
 from memfit.recipe.recipe import Recipe
+from memfit.study.science.goal import parse_goal
 
-__all__ = ["DEMO_BATCH_SIZES", "DEMO_GOAL", "build", "demo_recipe"]
+__all__ = ["DEMO_BATCH_SIZES", "DEMO_GOAL", "build", "demo_recipe", "with_demo"]
 
 DEMO_BATCH_SIZES = (16, 32, 64, 128, 256, 512)
 DEMO_GOAL = "accuracy=0.7"
@@ -42,3 +47,14 @@ def demo_recipe() -> Recipe:
         epochs=9,
         warmup=0.1,
     )
+
+
+def with_demo(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a study with the demo's recipe, batch sizes and goal where none were given."""
+    torch.set_num_threads(1)  # tensors so small gain nothing from more, and lose on a busy machine
+    return {
+        **asked,
+        "recipe": demo_recipe(),
+        "batch_sizes": asked["batch_sizes"] or DEMO_BATCH_SIZES,
+        "goal": asked["goal"] or parse_goal(DEMO_GOAL),
+    }
