@@ -18,7 +18,7 @@ from rich.console import Console
 from memfit.cli import COMMANDS as CALLED
 from memfit.cli import app
 
-COMMANDS_IN_ORDER = ([], *([name] for name in CALLED))
+COMMANDS_IN_ORDER = ([], *([command.__name__] for command in CALLED))
 ROOT = Path(__file__).parent.parent
 COMMANDS = ROOT / "docs" / "commands.md"
 README = ROOT / "README.md"

@@ -9,6 +9,20 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Env
 
+from memfit.commands.data import data
+from memfit.commands.evaluate import evaluate
+from memfit.commands.explain import explain
+from memfit.commands.export import export
+from memfit.commands.gpus import gpus
+from memfit.commands.measure import measure
+from memfit.commands.model import model
+from memfit.commands.noise import noise
+from memfit.commands.plan import plan
+from memfit.commands.predict import predict
+from memfit.commands.serve import serve
+from memfit.commands.study import study
+from memfit.commands.train import train
+from memfit.commands.watch import watch
 from memfit.errors import ExitCode, MemfitError
 from memfit.files.names import clean
 from memfit.version import __version__
@@ -26,15 +40,14 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 
-#: In the order in which people meet them. Each is a function in a file of its name, which is
-#: imported when it is typed.
+#: In the order in which people meet them.
 COMMANDS = (
-    "plan", "model", "data", "train", "predict", "evaluate", "export", "study", "noise", "serve",
-    "explain", "watch", "measure", "gpus",
+    plan, model, data, train, predict, evaluate, export, study, noise, serve, explain, watch,
+    measure, gpus,
 )  # fmt: skip
 
 for command in COMMANDS:
-    app.command(f"memfit.commands.{command}:{command}")
+    app.command(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
