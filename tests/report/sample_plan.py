@@ -13,7 +13,8 @@ from memfit.planner.learning_rate import LearningRate, scale_learning_rate
 from memfit.planner.options import Option
 from memfit.planner.plan import BatchPlan, Peak, Plan
 from memfit.planner.verdict import CardFit, Verdict
-from memfit.recipe.recipe import MAX_BATCH, Recipe
+from memfit.recipe.fields import MAX_BATCH
+from memfit.recipe.recipe import Recipe
 from memfit.units import GIB, MIB
 
 CARD = GPU(

@@ -12,7 +12,8 @@ import pytest
 
 from memfit.commands.study import study_asked, study_folder, write_reports
 from memfit.errors import RunInUse, UsageError
-from memfit.recipe.recipe import Recipe, load_recipe
+from memfit.recipe.recipe import Recipe
+from memfit.recipe.toml import load_recipe
 from memfit.study.folder import StudyFolder
 from memfit.study.results import Study
 from memfit.study.science.goal import Goal

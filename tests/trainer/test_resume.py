@@ -30,8 +30,8 @@ from small_runs import (
 from torch import nn
 
 from memfit.errors import CheckpointError, OtherVersion, RunError, UsageError, WeightsMismatch
-from memfit.files.toml import recipe_to_toml
 from memfit.recipe.recipe import Recipe
+from memfit.recipe.toml import recipe_to_toml
 from memfit.trainer.run.run import train
 from memfit.trainer.run.run_folder import RunFolder
 from memfit.trainer.step.evaluation import Evaluation

@@ -34,7 +34,7 @@ from memfit.errors import (
     UsageError,
     WeightsMismatch,
 )
-from memfit.recipe.recipe import load_recipe
+from memfit.recipe.toml import load_recipe
 from memfit.trainer.run.run import train
 from memfit.trainer.run.run_folder import RunFolder
 from memfit.trainer.step.training import NonFiniteLoss

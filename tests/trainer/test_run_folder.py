@@ -8,7 +8,6 @@ import resource
 import signal
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ from hypothesis import strategies as st
 import memfit
 from memfit.errors import CheckpointError, OtherVersion, RunError, RunInUse, UsageError
 from memfit.files.metrics_file import MetricsFile
-from memfit.files.toml import recipe_to_toml
-from memfit.recipe.recipe import Recipe, load_recipe
+from memfit.recipe.recipe import Recipe
+from memfit.recipe.toml import load_recipe
 from memfit.trainer.run.run_folder import RunFolder
 
 
@@ -403,42 +402,8 @@ def test_checkpoints_and_metrics_go_together(root: Path) -> None:
 # ---- TOML
 
 
-text = st.text(st.characters(exclude_categories=["Cs"]))
-scalar = st.booleans() | st.integers() | st.floats(allow_nan=False) | text
-array = st.recursive(
-    scalar, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=2)
-).filter(lambda value: not isinstance(value, dict))
-table = st.recursive(
-    st.dictionaries(text, array, max_size=4),
-    lambda inner: st.dictionaries(text, inner | array, max_size=4),
-)
-
-
-@settings(max_examples=300, deadline=None)
-@given(values=table)
-def test_toml_comes_back(values: dict[str, Any]) -> None:
-    assert tomllib.loads(recipe_to_toml(values)) == values
-
-
-@given(value=st.floats())
-def test_every_float_comes_back(value: float) -> None:
-    read = tomllib.loads(recipe_to_toml({"x": value}))["x"]
-    assert type(read) is float
-    assert read == value or (math.isnan(read) and math.isnan(value))
-    assert math.copysign(1, read) == math.copysign(1, value) or math.isnan(value)
-
-
-def test_toml_leaves_out_nothing_but_none() -> None:
-    assert recipe_to_toml({"a": None, "b": (1, 2.0), "c": {"d": None, "e": True}}) == (
-        "b = [1, 2.0]\n\n[c]\ne = true\n"
-    )
-    assert recipe_to_toml({}).strip() == ""
-
-
 @pytest.mark.parametrize("value", [object(), [None], b"x", "\udcff", Path("a")])
 def test_what_toml_cannot_hold_is_named(root: Path, value: Any) -> None:
-    with pytest.raises(ValueError, match=r"optimizer\.x is"):
-        recipe_to_toml({"optimizer": {"x": value}})
     with RunFolder.create(root, "a") as run, pytest.raises(RunError, match=r"TOML.*optimizer\.x"):
         run.write_recipe({"optimizer": {"x": value}})
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from memfit.recipe.fields import Offer, offered
 from memfit.recipe.recipe import Recipe
 from memfit.web.asking.names import KnownNames
 from memfit.web.asking.refusals import Refusal
-from memfit.web.asking.requests import RECIPE_FIELDS, read_batch, read_plan_request
+from memfit.web.asking.requests import read_batch, read_plan_request
 
 NAMES = KnownNames(
     {"named": ["my.py:build"], "builtin": ["mlp"], "torchvision": ["torchvision:resnet50"]},
@@ -57,7 +58,7 @@ def test_spellings_of_one_question_have_one_name() -> None:
 
 
 def test_the_defaults_of_every_field_are_accepted() -> None:
-    defaults = {name: Recipe.__dataclass_fields__[name].default for name in RECIPE_FIELDS}
+    defaults = {row.name: row.default for row in offered(Offer.REQUEST)}
     assert read(defaults | {"model": "mlp"}).name == read({"model": "mlp"}).name
 
 

@@ -1,1 +1,1 @@
-"""Files that are whole or absent, lines of JSON, locks, and TOML."""
+"""Files that are whole or absent, lines of JSON, and locks."""

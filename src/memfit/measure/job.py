@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from types import NoneType
 from typing import Any
 
 from memfit.errors import UsageError
 from memfit.measure.target import Target
+from memfit.recipe.fields import FIELDS
 from memfit.recipe.recipe import Recipe
 
 __all__ = ["Job", "recipe_facts", "run_job"]
@@ -62,17 +64,15 @@ def recipe_facts(recipe: Recipe) -> dict[str, Any]:
     Raises:
         UsageError: the recipe holds code, which no other process can be given.
     """
-    usual = {field.name: field.default for field in fields(Recipe)}
     given = {
         name: value
         for name, value in recipe.to_dict().items()
-        if name != "batch_size" and getattr(recipe, name) != usual[name]
+        if name != "batch_size" and getattr(recipe, name) != FIELDS[name].default
     }
-    for name in ("model", "optimizer", "loss", "step", "transform", "data"):
-        value = getattr(recipe, name)
-        if value is not None and not isinstance(value, (str, dict)):
+    for row in FIELDS.values():
+        if row.takes_code and not isinstance(getattr(recipe, row.name), (str, dict, NoneType)):
             raise UsageError(
-                f"{name} is a Python object; each measurement is a process of its own.",
+                f"{row.name} is a Python object; each measurement is a process of its own.",
                 hint="Name it: path/to/file.py:NAME.",
             )
     return given

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from memfit.measure.records import Limit
 from memfit.planner.search import largest_batch
-from memfit.recipe.recipe import MAX_BATCH
+from memfit.recipe.fields import MAX_BATCH
 
 __all__ = ["find_limit"]
 

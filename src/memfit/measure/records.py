@@ -17,6 +17,7 @@ from memfit.errors import MemfitError, OtherVersion, RunError, UsageError
 from memfit.files.durable import why_not_written, write_whole
 from memfit.measure.job import recipe_facts
 from memfit.measure.target import Target, card_from_facts
+from memfit.recipe.fields import FIELDS
 from memfit.recipe.recipe import Recipe
 from memfit.version import __version__
 
@@ -309,20 +310,9 @@ def measured_points(
     return sorted(points, key=lambda point: point["batch_size"])
 
 
-#: Fields of a recipe that change no byte of a step on one device.
-_WITHOUT_EFFECT = frozenset(
-    {
-        "base_lr", "base_batch_size", "checkpoint_every", "early_stopping", "ema_decay", "epochs",
-        "evaluate_every", "global_batch", "grow_after", "keep_checkpoints", "lr", "milestones",
-        "on_bad_image", "root", "safety", "schedule", "seed", "steps", "warmup", "weights",
-        "workers",
-    }
-)  # fmt: skip
-
-
 def _deciding(facts: Mapping[str, Any]) -> str:
     """The memory-deciding fields in one spelling; a recipe file's name in place of its path."""
-    kept = {k: v for k, v in facts.items() if k not in _WITHOUT_EFFECT}
+    kept = {k: v for k, v in facts.items() if FIELDS[k].has_effect}
     model = str(kept.get("model", ""))
     file, colon, name = model.rpartition(":")
     if colon and file.endswith(".py"):

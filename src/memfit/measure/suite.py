@@ -7,14 +7,15 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from memfit.errors import UnknownName, UsageError
 from memfit.measure.job import recipe_facts
 from memfit.measure.records import resolved_model
-from memfit.recipe.recipe import Recipe, parse_optimizer
+from memfit.recipe.fields import FIELDS
+from memfit.recipe.recipe import Recipe
 
 __all__ = ["Entry", "Work", "default_suite", "entry_of", "in_order", "load_suite"]
 
@@ -116,7 +117,7 @@ def default_suite() -> Path:
 
 def _entry(row: dict[str, Any], path: Path) -> Entry:
     name = str(row.get("name", ""))
-    known = {f.name for f in fields(Recipe)} | _OWN_KEYS
+    known = FIELDS.keys() | _OWN_KEYS
     for key in row:
         if key not in known or key == "batch_size":
             raise UnknownName(f"key of recipe {name!r} in {path}:", key, known - {"batch_size"})
@@ -125,8 +126,6 @@ def _entry(row: dict[str, Any], path: Path) -> Entry:
             f"{path}: {name!r} is no name of a record: small letters, digits, - and _."
         )
     facts = {key: value for key, value in row.items() if key not in _OWN_KEYS}
-    if isinstance(facts.get("optimizer"), str) and "," in facts["optimizer"]:
-        facts["optimizer"] = parse_optimizer(facts["optimizer"])
     if "model" not in facts:
         raise UsageError(f"{path}: the recipe {name!r} names no model.")
     recipe = Recipe(**facts | {"model": resolved_model(facts["model"], path.parent)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from memfit.planner.plan import Plan
-from memfit.recipe.recipe import MAX_BATCH
+from memfit.recipe.fields import MAX_BATCH
 
 __all__ = ["CurvePoint", "memory_curve"]
 

@@ -18,7 +18,8 @@ from memfit.planner.assumptions import Assumption, assumptions_of
 from memfit.planner.learning_rate import LearningRate, scale_learning_rate
 from memfit.planner.search import largest_batch
 from memfit.planner.tracing import TrainingStep
-from memfit.recipe.recipe import MAX_BATCH, Recipe
+from memfit.recipe.fields import MAX_BATCH
+from memfit.recipe.recipe import Recipe
 from memfit.step.optimizers import is_adaptive
 from memfit.units import format_bytes
 

@@ -11,10 +11,10 @@ from memfit.cards.catalogue import GPU
 from memfit.cards.catalogue import gpu as find_gpu
 from memfit.data.loading.loader import DEFAULT_BATCH, with_data
 from memfit.errors import DataError, UsageError
-from memfit.files.toml import recipe_to_toml
 from memfit.planner.plan import Plan
 from memfit.planner.planning import plan_recipe
 from memfit.recipe.recipe import Recipe
+from memfit.recipe.toml import recipe_to_toml
 from memfit.study.advice import advice
 from memfit.study.analysis import size_result
 from memfit.study.folder import StudyFolder

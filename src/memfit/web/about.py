@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Any, get_args
+from typing import Any
 
 from memfit.page.documents.card import card_document
-from memfit.recipe.recipe import Attention, Checkpointing, MemoryFormat, Precision, Recipe, ZeroGrad
+from memfit.recipe.fields import Offer, offered
+from memfit.recipe.kinds import Choice
 from memfit.version import __version__
 from memfit.web.asking.cards import offered_cards
 from memfit.web.asking.names import KnownNames
-from memfit.web.asking.requests import RECIPE_FIELDS
 
 __all__ = ["about_document"]
 
@@ -35,14 +34,7 @@ def about_document(
             {"name": name, "kind": kind} for kind, listed in names.models.items() for name in listed
         ],
         "cards": [card_document(card) for card in offered_cards()],
-        "choices": {
-            "precision": get_args(Precision),
-            "optimizer": names.optimizers,
-            "memory_format": get_args(MemoryFormat),
-            "attention": get_args(Attention),
-            "zero_grad": get_args(ZeroGrad),
-            "gradient_checkpointing": get_args(Checkpointing),
-        },
+        "choices": _choices() | {"optimizer": names.optimizers},
         "recipe": _first_recipe(names),
         "gpu": gpu,
         "datasets": names.datasets,
@@ -51,9 +43,12 @@ def about_document(
     }
 
 
+def _choices() -> dict[str, Any]:
+    rows = offered(Offer.REQUEST)
+    return {row.name: row.kind.words for row in rows if isinstance(row.kind, Choice)}
+
+
 def _first_recipe(names: KnownNames) -> dict[str, Any]:
     named = names.models["named"]
-    defaults = {field.name: field.default for field in fields(Recipe)}
-    return {name: defaults[name] for name in RECIPE_FIELDS} | {
-        "model": named[0] if named else _FIRST_MODEL
-    }
+    defaults = {row.name: row.default for row in offered(Offer.REQUEST)}
+    return defaults | {"model": named[0] if named else _FIRST_MODEL}

@@ -23,7 +23,7 @@ from memfit.data.loading.augment import Transform, seeded
 from memfit.data.loading.randomness import sample_seeds
 from memfit.data.sets.dataset import FileSplit, Split
 from memfit.errors import BadImage, DataError
-from memfit.recipe.recipe import Resize
+from memfit.recipe.fields import Resize
 
 __all__ = [
     "Request",

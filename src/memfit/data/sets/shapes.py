@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from memfit.data.sets.dataset import ArraySplit, Dataset, Split
 from memfit.data.sets.shape_outlines import OUTLINES, Field, outline
 from memfit.errors import UnknownName, UsageError
-from memfit.recipe.recipe import parse_optimizer
+from memfit.recipe.words import parse_spec
 from memfit.units import GIB, format_bytes
 
 __all__ = ["ShapesOptions", "generate", "open_shapes", "parse_shapes"]
@@ -82,7 +82,7 @@ def parse_shapes(text: str) -> ShapesOptions:
         UsageError: a value is impossible.
         UnknownName: there is no such option.
     """
-    spec = parse_optimizer(text, "shapes", "shapes,size=48,channels=1")
+    spec = parse_spec(text, "shapes", "shapes,size=48,channels=1")
     names = {field.name for field in fields(ShapesOptions)}
     for key in spec.keys() - {"name"}:
         if key not in names:

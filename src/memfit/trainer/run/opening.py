@@ -10,7 +10,8 @@ from types import NoneType
 from typing import Any
 
 from memfit.errors import CheckpointError, RunError, UsageError
-from memfit.recipe.recipe import Recipe, load_recipe
+from memfit.recipe.recipe import Recipe
+from memfit.recipe.toml import load_recipe
 from memfit.trainer.ranks.launch import launch, restarts
 from memfit.trainer.ranks.ranks import Ranks
 from memfit.trainer.run.resolve import absolute

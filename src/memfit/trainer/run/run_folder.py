@@ -34,7 +34,7 @@ from memfit.errors import OtherVersion, RunError, UsageError
 from memfit.files.durable import remove_leftovers, why_not_written, write_whole
 from memfit.files.metrics_file import MetricsFile, to_json
 from memfit.files.run_lock import RunLock
-from memfit.files.toml import recipe_to_toml
+from memfit.recipe.toml import recipe_to_toml
 from memfit.trainer.ranks.launch import launch
 from memfit.trainer.weights.checkpoints import Checkpoints
 
@@ -206,7 +206,7 @@ class RunFolder:
         """
         try:
             text = recipe_to_toml(recipe)
-        except ValueError as error:
+        except UsageError as error:
             raise RunError(f"The recipe cannot be written as TOML: {error}") from None
         self._write("recipe.toml", text)
 

@@ -17,7 +17,8 @@ from memfit.data.sets.dataset import FileSplit
 from memfit.data.sets.paths import PathTable
 from memfit.errors import BadImage, DataError, RunError, UsageError
 from memfit.models.user_code import import_object
-from memfit.recipe.recipe import Recipe, load_recipe
+from memfit.recipe.recipe import Recipe
+from memfit.recipe.toml import load_recipe
 from memfit.trainer.recovery.recover import recover
 from memfit.trainer.run.run_folder import RunFolder
 from memfit.trainer.step.devices import choose_device

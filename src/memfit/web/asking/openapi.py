@@ -2,48 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
-from memfit.recipe.recipe import MAX_BATCH, Attention, MemoryFormat, Precision, ZeroGrad
+from memfit.recipe.fields import MAX_BATCH, Offer, offered
 from memfit.version import __version__
+from memfit.web.asking.requests import FREE_BYTES, GPU_WORD
 
 __all__ = ["OPENAPI"]
-
-_TEXT = {"type": "string", "maxLength": 200}
-_COUNT = {"type": ["integer", "null"], "minimum": 1}
 
 _RECIPE = {
     "type": "object",
     "required": ["model"],
     "additionalProperties": False,
-    "properties": {
-        "model": {**_TEXT, "description": "A name that /api/about lists."},
-        "input_shape": {
-            "type": ["array", "null"],
-            "items": {"type": "integer", "minimum": 1, "maximum": 1 << 14},
-            "minItems": 1,
-            "maxItems": 4,
-        },
-        "input_ids": {**_COUNT, "maximum": 1 << 17},
-        "num_classes": {**_COUNT, "maximum": 1_000_000},
-        "batch_size": {**_COUNT, "maximum": MAX_BATCH},
-        "global_batch": {**_COUNT, "maximum": MAX_BATCH},
-        "accumulation": {"type": "integer", "minimum": 1, "maximum": 1 << 16},
-        "precision": {"enum": list(get_args(Precision))},
-        "optimizer": {**_TEXT, "description": "A name, or text such as sgd,momentum=0.9."},
-        "gradient_checkpointing": {"enum": [False, True, "non-reentrant", "reentrant"]},
-        "memory_format": {"enum": list(get_args(MemoryFormat))},
-        "zero_grad": {"enum": list(get_args(ZeroGrad))},
-        "ema": {"type": "boolean"},
-        "cudnn_benchmark": {"type": "boolean"},
-        "attention": {"enum": list(get_args(Attention))},
-        "clip_grad_norm": {
-            "type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 1_000_000,
-        },
-        "safety": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
-        "allocator": _TEXT,
-    },
-}  # fmt: skip
+    "properties": {row.name: row.schema for row in offered(Offer.REQUEST)},
+}
 
 _PLAN_REQUEST = {
     "type": "object",
@@ -51,12 +23,11 @@ _PLAN_REQUEST = {
     "additionalProperties": False,
     "properties": {
         "recipe": {"$ref": "#/components/schemas/Recipe"},
-        "gpu": {
-            "type": ["string", "null"],
-            "maxLength": 64,
+        "gpu": GPU_WORD.schema_or_null
+        | {
             "description": "A card's key, or a size such as 11GiB.",
         },
-        "free_bytes": {"type": ["integer", "null"], "minimum": 1, "maximum": 1 << 44},
+        "free_bytes": FREE_BYTES.schema_or_null,
     },
 }
 
