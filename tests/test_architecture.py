@@ -16,7 +16,7 @@ SOURCE = ROOT / "src" / "memfit"
 #: A room imports only from rooms on lower floors. Rooms of a room obey the same rule among
 #: themselves, and its own files stand above them.
 FLOORS = {
-    "errors": 1, "version": 1,
+    "errors": 1, "progress": 1, "version": 1,
     "units": 2,
     "files": 3, "recipe": 3, "cards": 3, "models": 3,
     "data": 4,
@@ -43,7 +43,7 @@ FLOORS = {
     "__main__": 15,
 }  # fmt: skip
 WITHOUT_TORCH = (
-    "errors.py", "units.py", "recipe/recipe.py", "recipe/fields.py", "recipe/kinds.py",
+    "errors.py", "progress.py", "units.py", "recipe/recipe.py", "recipe/fields.py", "recipe/kinds.py",
     "recipe/words.py", "recipe/toml.py", "cards/catalogue.py", "cli.py",
     "commands/flags.py", "commands/plan.py", "commands/train.py", "commands/study.py",
     "memory/tape/tape.py", "memory/tape/parts.py",

@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from memfit.report.console.progress import duration
 from memfit.report.console.terminal import as_text
 from memfit.report.study.figures import FIGURES, draw, write_study_figures
 from memfit.report.study.page import study_page
-from memfit.report.study.progress import duration, trial_words
+from memfit.report.study.progress import trial_words
 from memfit.report.study.text import findings, render_study, study_rows
 from memfit.study.results import Study
 from memfit.study.science.noise_scale import noise_scale

@@ -39,8 +39,10 @@ class Heard(StudyListener):
         if self.interrupt_after is not None and len(self.trained) >= self.interrupt_after:
             raise KeyboardInterrupt
 
-    def progressed(self, share: float, seconds_left: float | None) -> None:
-        self.shares.append(share)
+    def at(
+        self, done: float, total: float, *, seconds_left: float | None = None, facts: str = ""
+    ) -> None:
+        self.shares.append(done / total)
 
     def note(self, text: str) -> None:
         self.notes.append(text)

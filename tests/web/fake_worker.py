@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from memfit.errors import UsageError
-from memfit.web.workers.worker import Progress, work
+from memfit.web.workers.worker import JobProgress, work
 
 LISTENS, HANGS, DIES, FAILS, REFUSES, SLOW = 1, 2, 3, 4, 5, 6
 
@@ -20,7 +20,7 @@ class FakeDesk:
         self.plans: set[str] = set()
 
     @property
-    def jobs(self) -> Mapping[str, Callable[[dict[str, Any], Progress], bytes]]:
+    def jobs(self) -> Mapping[str, Callable[[dict[str, Any], JobProgress], bytes]]:
         return dict.fromkeys(("plan", "options", "sizes", "snapshot", "data", "learn"), self.job)
 
     @property
@@ -37,10 +37,10 @@ class FakeDesk:
             "datasets": ["mnist"],
         }
 
-    def job(self, request: dict[str, Any], progress: Progress) -> bytes:
+    def job(self, request: dict[str, Any], progress: JobProgress) -> bytes:
         self.made += 1
         what = request.get("recipe", {}).get("num_classes")
-        progress.enter("tracing")
+        progress.stage("tracing")
         if what == LISTENS:
             while True:
                 progress.check()

@@ -19,7 +19,7 @@ from memfit.page.documents.plan import plan_document, ruled_sizes_at
 from memfit.planner.planning import plan
 from memfit.trainer.run.run_folder import RunFolder
 from memfit.web.workers.planning import PlanningDesk, short_ladder
-from memfit.web.workers.worker import Cancelled, Progress
+from memfit.web.workers.worker import Cancelled, JobProgress
 from memfit.web.workers.workers import PLANNING_WORKER, WorkerPool
 
 MODEL = """
@@ -148,9 +148,9 @@ def test_a_trace_stops_between_two_modules_and_leaves_nothing_behind() -> None:
     """Stopped anywhere, the next plan in the same worker is as good as the first."""
     desk = PlanningDesk()
     request = {"plan": "a", "recipe": {"model": "cnn"}, "gpu": "rtx-3060", "free_bytes": None}
-    whole = desk.jobs["plan"](request, Progress())
+    whole = desk.jobs["plan"](request, JobProgress())
 
-    class Impatient(Progress):
+    class Impatient(JobProgress):
         left = 12
 
         def check(self) -> None:
@@ -164,30 +164,30 @@ def test_a_trace_stops_between_two_modules_and_leaves_nothing_behind() -> None:
         with pytest.raises(Cancelled):
             desk.jobs["plan"]({**request, "plan": f"left {left}"}, impatient)
         assert gc.isenabled()
-    assert desk.jobs["plan"]({**request, "plan": "b"}, Progress()) == whole
+    assert desk.jobs["plan"]({**request, "plan": "b"}, JobProgress()) == whole
 
 
 def test_batches_of_a_plan_that_is_traced_each(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = PlanningDesk()
     request = {"plan": "a", "recipe": {"model": "mlp"}, "gpu": "rtx-3060", "free_bytes": None}
-    desk.jobs["plan"](request, Progress())
+    desk.jobs["plan"](request, JobProgress())
     made = desk._plans["a"]
     made._affine, made.not_affine_because = None, "a test says so"
     assert desk.questions["sizes_now"]({"plan": "a", "batch": 5}) is None
-    found = json.loads(desk.jobs["sizes"]({**request, "batch": 5}, Progress()))
+    found = json.loads(desk.jobs["sizes"]({**request, "batch": 5}, JobProgress()))
     own = made.step.trace(5)
     assert found["tape"]["constant"] == own.sizes_bytes
     assert found["batch"] == 5
 
 
 def test_progress_counts_operators() -> None:
-    desk, progress = PlanningDesk(), Progress()
+    desk, progress = PlanningDesk(), JobProgress()
     seen: list[tuple[str, int | None, int]] = []
     ended = threading.Event()
 
     def look() -> None:
         while not ended.is_set():
-            seen.append((progress.stage, progress.batch, progress.operators()))
+            seen.append((progress.at_stage, progress.batch, progress.operators()))
             time.sleep(0.001)
 
     watcher = threading.Thread(target=look)

@@ -10,6 +10,7 @@ from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from memfit.errors import MemfitError
+from memfit.progress import SILENT, Tell
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -38,30 +39,23 @@ def working(words: str, work: Callable[[], T]) -> T:
             return work()
 
 
-def counting(things: str, work: Callable[[Callable[[int, int], None] | None], T]) -> T:
+def counting(things: str, work: Callable[[Tell], T]) -> T:
     """Do something that counts as it goes; draw its progress on a terminal's stderr."""
     if not has_terminal():
-        return work(None)
+        return work(SILENT)
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
 
-    speed = TextColumn("{task.fields[speed]}")
-    columns = (TextColumn(things), BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(things, total=None, speed="")
+    from memfit.report.console.progress import Bar
 
-        def step(done: int, total: int) -> None:
-            speed = bar.tasks[0].speed
-            words = f"{speed:,.0f} {things}/s" if speed else ""
-            bar.update(task, completed=done, total=total, speed=words)
+    bar = Bar(Console(stderr=True), things)
 
-        return work(step)
+    def tell(done: int, total: int) -> None:
+        bar.at(done, total, facts=f"{bar.speed:,.0f} {things}/s" if bar.speed else "")
+
+    try:
+        return work(tell)
+    finally:
+        bar.ended()
 
 
 def show(render: Callable[[Console], RenderableType]) -> None:

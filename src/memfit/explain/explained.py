@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from memfit.explain.part_rules import Sure
 from memfit.memory.snapshot.reader import open_snapshot
 from memfit.memory.snapshot.snapshot import SnapshotContent, Stack
 from memfit.memory.tape.tape import Phase
+from memfit.progress import SILENT, Tell
 
 __all__ = ["Biggest", "Explained", "explain_content", "explain_snapshot"]
 
@@ -146,7 +146,7 @@ class Explained:
 def explain_snapshot(
     path: str | Path,
     device: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Tell = SILENT,
 ) -> Explained:
     """Read a snapshot file and explain one device.
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from memfit.progress import TimeLeft
 from memfit.recipe.recipe import Recipe
 from memfit.study.folder import StudyFolder
-from memfit.study.trials.listener import Pace
 
 if TYPE_CHECKING:
     from memfit.study.measuring.noise import NoisePoint
@@ -27,7 +27,7 @@ def measured_speed(
     batch_sizes: Sequence[int],
     seconds_each: float,
     device: str,
-    pace: Pace,
+    pace: TimeLeft,
 ) -> tuple[Throughput, ...]:
     """Samples/s of every batch size, all measured together: no drift between them.
 
@@ -80,7 +80,7 @@ def measured_noise(
     batch: int,
     device: str,
     by_layer: bool,
-    pace: Pace,
+    pace: TimeLeft,
 ) -> tuple[tuple[NoisePoint, ...], tuple[str, ...]]:
     """The noise scale while the recipe trains, and what to know about it.
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from memfit.progress import TimeLeft
 from memfit.recipe.recipe import Recipe
 from memfit.study.results import StudySettings
 from memfit.study.science.goal import Goal
-from memfit.study.trials.listener import Pace, StudyListener
+from memfit.study.trials.listener import StudyListener
 from memfit.study.trials.trial import (
     Trial,
     TrialRecord,
@@ -142,7 +143,7 @@ class Search:
         speeds: Mapping[int, float],
         is_late: Callable[[], bool],
         listener: StudyListener,
-        pace: Pace,
+        pace: TimeLeft,
     ) -> None:
         self.settings, self.batch_sizes = settings, tuple(batch_sizes)
         self.seeds, self.first_seed, self.goal = seeds, first_seed, goal

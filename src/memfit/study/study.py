@@ -13,6 +13,7 @@ from memfit.data.loading.loader import DEFAULT_BATCH, with_data
 from memfit.errors import DataError, UsageError
 from memfit.planner.plan import Plan
 from memfit.planner.planning import plan_recipe
+from memfit.progress import TimeLeft
 from memfit.recipe.recipe import Recipe
 from memfit.recipe.toml import recipe_to_toml
 from memfit.study.advice import advice
@@ -27,7 +28,7 @@ from memfit.study.science.rate_rule import fit_rate_rule
 from memfit.study.science.recommendation import Recommendation
 from memfit.study.science.tradeoff import fit_tradeoff
 from memfit.study.search import LocalRunner, Runner, Search, SizeRecords, goal_of, study_seconds
-from memfit.study.trials.listener import Pace, StudyListener
+from memfit.study.trials.listener import StudyListener
 from memfit.trainer.recovery.transaction import batch_dependent_layers
 from memfit.trainer.step.devices import choose_device
 from memfit.trainer.step.schedule import peak_learning_rate
@@ -119,7 +120,7 @@ class _Work:
         self.place = choose_device(device)
         self.card = find_gpu(gpu) if isinstance(gpu, str) else gpu or self.place.card
         self.start = time.perf_counter()
-        self.pace = Pace(listener)
+        self.pace = TimeLeft(listener)
         self.notes: list[str] = []
         opened = with_data(recipe)
         self.samples = _checked_data(opened, sizes)

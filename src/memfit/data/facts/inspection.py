@@ -12,13 +12,14 @@ import numpy as np
 
 from memfit.data.facts.duplicates import Duplicates, find_duplicates
 from memfit.data.facts.hazards import Hazard, hazards_of
-from memfit.data.facts.scan import DEFAULT_THREADS, Progress, Scan, scan_split
+from memfit.data.facts.scan import DEFAULT_THREADS, Scan, scan_split
 from memfit.data.facts.split_facts import SplitFacts, class_counts, facts_of
 from memfit.data.facts.statistics import PixelStatistics, pixel_statistics
 from memfit.data.facts.tally import Sizes, Tally, summarise_sizes
 from memfit.data.images.decode import MAX_PIXELS, reading_images
 from memfit.data.sets.dataset import Dataset, Problem, Split
 from memfit.errors import UsageError
+from memfit.progress import SILENT, Tell
 
 __all__ = [
     "Cost",
@@ -227,7 +228,7 @@ def inspect_source(
     root: str | Path | None = None,
     download: bool = False,
     max_pixels: int = MAX_PIXELS,
-    progress: Progress | None = None,
+    progress: Tell = SILENT,
 ) -> Inspection:
     """Open a source of images and look at every one.
 
@@ -251,7 +252,7 @@ def inspect_dataset(
     dataset: Dataset,
     *,
     max_pixels: int = MAX_PIXELS,
-    progress: Progress | None = None,
+    progress: Tell = SILENT,
     threads: int = DEFAULT_THREADS,
 ) -> Inspection:
     """Decode every image of a source once and say what it is.
@@ -299,7 +300,7 @@ def inspect_dataset(
 
 
 def _scan_all(
-    splits: Sequence[Split], max_pixels: int, threads: int, progress: Progress | None
+    splits: Sequence[Split], max_pixels: int, threads: int, progress: Tell
 ) -> tuple[Scan, list[Scan]]:
     """All samples together, and each split."""
     total, before, scans = sum(map(len, splits)), 0, []
@@ -307,8 +308,7 @@ def _scan_all(
     for split in splits:
 
         def report(done: int, before: int = before) -> None:
-            if progress is not None:
-                progress(before + done, total)
+            progress(before + done, total)
 
         scan = whole.part(before, before + len(split))
         scan_split(split, scan, max_pixels=max_pixels, threads=threads, progress=report)

@@ -21,13 +21,11 @@ from memfit.data.images.decode import Pixels
 from memfit.data.sets.dataset import ArraySplit, FileSplit, Split
 from memfit.errors import BadImage
 
-__all__ = ["DEFAULT_THREADS", "Progress", "Scan", "scan_split"]
+__all__ = ["DEFAULT_THREADS", "Scan", "scan_split"]
 
 #: Pillow decodes without Python's lock; more threads than this wait for each other.
 DEFAULT_THREADS = min(8, os.cpu_count() or 1)
 
-#: ``progress(done, total)``: images.
-Progress = Callable[[int, int], None]
 
 _ROWS = 128  # looked at together
 _ARRAY_BYTES = 8 << 20  # of an array looked at together

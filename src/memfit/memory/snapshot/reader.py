@@ -26,10 +26,10 @@ from memfit.memory.snapshot.snapshot import (
     Stack,
     Trace,
 )
+from memfit.progress import SILENT, Tell
 
 __all__ = ["open_snapshot", "read_snapshot"]
 
-Progress = Callable[[int, int], None]
 
 _ACTIONS: dict[str, Action] = {action.name.lower(): action for action in Action}
 
@@ -49,7 +49,7 @@ _OTHER_FILES: tuple[tuple[bytes, str, str | None], ...] = (
 )  # fmt: skip
 
 
-def open_snapshot(path: str | Path, progress: Progress | None = None) -> SnapshotContent:
+def open_snapshot(path: str | Path, progress: Tell = SILENT) -> SnapshotContent:
     """Read a snapshot file of any size.
 
     Args:
@@ -70,7 +70,7 @@ def open_snapshot(path: str | Path, progress: Progress | None = None) -> Snapsho
 
 
 def read_snapshot(
-    source: BinaryIO, size_bytes: int, *, name: str = "snapshot", progress: Progress | None = None
+    source: BinaryIO, size_bytes: int, *, name: str = "snapshot", progress: Tell = SILENT
 ) -> SnapshotContent:
     """Read a snapshot from bytes.
 
@@ -86,9 +86,10 @@ def read_snapshot(
     start = source.read(4)
     source.seek(0)
     _check_start(start, name)
-    told = None if progress is None else _in_mebibytes(progress, size_bytes)
     receiver = _Receiver(name)
-    receiver.machine = PickleMachine(source, size_bytes, name, receiver, told)
+    receiver.machine = PickleMachine(
+        source, size_bytes, name, receiver, _in_mebibytes(progress, size_bytes)
+    )
     return receiver.content(run_pickle(receiver.machine))
 
 
@@ -105,7 +106,7 @@ def _check_start(start: bytes, name: str) -> None:
         )
 
 
-def _in_mebibytes(progress: Progress, size_bytes: int) -> Callable[[int], None]:
+def _in_mebibytes(progress: Tell, size_bytes: int) -> Callable[[int], None]:
     return lambda done: progress(done >> 20, max(1, size_bytes >> 20))
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from memfit.files.metrics_file import to_json
+from memfit.report.console.progress import Bar, Lines, print_line
 from memfit.trainer.recovery.transaction import MicroBatchEvent
 from memfit.trainer.run.listener import Beginning, Listener
 from memfit.trainer.step.evaluation import Evaluation
@@ -34,22 +33,52 @@ def describe_event(event: MicroBatchEvent) -> str:
     )
 
 
-class _Pace:
-    """Samples for each second, over the last epoch so far."""
+class _Speed:
+    """Samples for each second, since it was made."""
 
     def __init__(self) -> None:
-        self.restart()
-
-    def restart(self) -> None:
+        self.now = 0.0
         self._start = time.perf_counter()
         self._samples = 0
 
-    def count(self, samples: int) -> float:
+    def count(self, samples: int) -> None:
         self._samples += samples
-        return self._samples / max(1e-9, time.perf_counter() - self._start)
+        self.now = self._samples / max(1e-9, time.perf_counter() - self._start)
 
 
-class LineReporter(Listener):
+class _Told(Listener):
+    """What a run says in sentences."""
+
+    def __init__(self) -> None:
+        self._speed = _Speed()
+        self._losses: list[float] = []
+        self._beginning: Beginning | None = None
+
+    def began(self, beginning: Beginning) -> None:
+        """What is trained, where, and with which micro-batch."""
+        self._beginning = beginning
+        for line in opening_lines(beginning):
+            self.note(line)
+
+    def took_step(self, result: StepResult, used_bytes: int | None) -> None:  # noqa: ARG002
+        """Counted; a line comes with the evaluation."""
+        self._speed.count(result.samples)
+        self._losses.append(result.loss)
+
+    def changed_micro_batch(self, event: MicroBatchEvent) -> None:
+        """A sentence."""
+        self.note(describe_event(event))
+
+    def finished_epoch(
+        self, step: int, epoch: int, evaluation: Evaluation | None, is_best: bool
+    ) -> None:
+        """The epoch in a line."""
+        self.note(epoch_line(step, epoch, self._losses, evaluation, self._speed.now, is_best))
+        self._losses.clear()
+        self._speed = _Speed()
+
+
+class LineReporter(_Told, Lines):
     """A line for each epoch and each event, for a pipe or a log.
 
     Args:
@@ -57,41 +86,8 @@ class LineReporter(Listener):
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream
-        self._pace = _Pace()
-        self._rate = 0.0
-        self._losses: list[float] = []
-        self._beginning: Beginning | None = None
-
-    def _say(self, text: str) -> None:
-        _print(text, self._stream or sys.stderr)
-
-    def began(self, beginning: Beginning) -> None:
-        """What is trained, where, and with which micro-batch."""
-        self._beginning = beginning
-        for line in opening_lines(beginning):
-            self._say(line)
-
-    def note(self, text: str) -> None:
-        """A sentence."""
-        self._say(text)
-
-    def took_step(self, result: StepResult, used_bytes: int | None) -> None:  # noqa: ARG002
-        """Counted; a line comes with the evaluation."""
-        self._rate = self._pace.count(result.samples)
-        self._losses.append(result.loss)
-
-    def changed_micro_batch(self, event: MicroBatchEvent) -> None:
-        """A sentence."""
-        self._say(describe_event(event))
-
-    def finished_epoch(
-        self, step: int, epoch: int, evaluation: Evaluation | None, is_best: bool
-    ) -> None:
-        """The epoch in a line."""
-        self._say(epoch_line(step, epoch, self._losses, evaluation, self._rate, is_best))
-        self._losses.clear()
-        self._pace.restart()
+        _Told.__init__(self)
+        Lines.__init__(self, stream)
 
 
 class JsonReporter(Listener):
@@ -105,7 +101,7 @@ class JsonReporter(Listener):
         self._stream = stream or sys.stdout
 
     def _say(self, event: str, **values: Any) -> None:
-        _print(to_json({"event": event, **values}), self._stream)
+        print_line(to_json({"event": event, **values}), self._stream)
 
     def began(self, beginning: Beginning) -> None:
         """The run's numbers."""
@@ -161,7 +157,7 @@ class JsonReporter(Listener):
         self._say("checkpoint", path=str(path))
 
 
-class BarReporter(LineReporter):
+class BarReporter(_Told, Bar):
     """A bar with samples/s, memory against the plan and the time that is left; lines above it.
 
     Args:
@@ -169,44 +165,25 @@ class BarReporter(LineReporter):
     """
 
     def __init__(self, console: Console) -> None:
-        super().__init__()
-        self._console = console
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[facts]}"),
-            TimeRemainingColumn(),
-            console=console,
-        )
-        self._task = self._progress.add_task("epoch 1", total=None, facts="")
-
-    def _say(self, text: str) -> None:
-        self._progress.console.print(text, highlight=False, markup=False)
+        _Told.__init__(self)
+        Bar.__init__(self, console, "epoch 1", stays=True)
 
     def began(self, beginning: Beginning) -> None:
         """Start the bar."""
         super().began(beginning)
-        self._progress.update(self._task, total=beginning.total_steps, completed=beginning.step)
-        self._progress.start()
+        self.at(beginning.step, beginning.total_steps)
 
     def took_step(self, result: StepResult, used_bytes: int | None) -> None:
         """Move the bar."""
         super().took_step(result, used_bytes)
         beginning = self._beginning
         assert beginning is not None
-        facts = f"loss {result.loss:.3f}  {self._rate:,.0f} samples/s"
+        facts = f"loss {result.loss:.3f}  {self._speed.now:,.0f} samples/s"
         if used_bytes is not None:
             planned = beginning.plan.at(result.micro_batch).peak_reserved_bytes
             facts += f"  {format_bytes(used_bytes)} of {format_bytes(planned)} planned"
-        epoch = 1 + (result.step - 1) // beginning.steps_per_epoch
-        self._progress.update(
-            self._task, completed=result.step, description=f"epoch {epoch}", facts=facts
-        )
-
-    def ended(self) -> None:
-        """Take the bar away."""
-        self._progress.stop()
+        self.stage(f"epoch {1 + (result.step - 1) // beginning.steps_per_epoch}")
+        self.at(result.step, beginning.total_steps, facts=facts)
 
 
 def opening_lines(beginning: Beginning) -> list[str]:
@@ -244,11 +221,3 @@ def epoch_line(
     if losses:
         facts.append(f"{rate:,.0f} samples/s")
     return "  ".join(facts + ["best"] * is_best)
-
-
-def _print(text: str, stream: TextIO) -> None:
-    """A reader that went away (``| head``) does not end the run."""
-    try:
-        print(text, file=stream, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, overload
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from memfit.data.loading.loader import DEFAULT_BATCH, Loader, loader
 from memfit.errors import UsageError
+from memfit.progress import SILENT, Tell
 from memfit.recipe.recipe import Recipe
 from memfit.study.measuring.gradients import MeasuredTraining, SquaredNorms, layer_groups
 from memfit.study.science.noise_scale import NoiseScale, noise_scale
@@ -140,7 +141,7 @@ def measure_noise(
     every: int = 1,
     device: str = "auto",
     by_layer: bool | Sequence[str] = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Tell = SILENT,
 ) -> NoiseMeasurement:
     """Train a recipe for some steps, and measure the noise of its gradients meanwhile.
 
@@ -234,7 +235,7 @@ def _train(
     data: Loader,
     steps: int,
     every: int,
-    progress: Callable[[int, int], None] | None,
+    progress: Tell,
 ) -> _Record:
     record = _Record([], [], [])
     batches = (batch for epoch in _count() for batch in data.batches(epoch))
@@ -251,8 +252,7 @@ def _train(
         if norms is not None:
             record.numbers.append(result.step)
             record.norms.append(norms)
-        if progress is not None:
-            progress(training.step, steps)
+        progress(training.step, steps)
     return record
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import count
@@ -15,6 +15,7 @@ import torch
 
 from memfit.data.loading.loader import Batch, Loader, loader
 from memfit.errors import UsageError
+from memfit.progress import SILENT, Tell
 from memfit.recipe.recipe import Recipe
 from memfit.study.science.intervals import mean_interval
 from memfit.trainer.run.resolve import resolved
@@ -93,7 +94,7 @@ def measure_throughput(
     seconds_each: float = 1.0,
     repeats: int = 5,
     device: str = "auto",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Tell = SILENT,
 ) -> list[Throughput]:
     """Time real training steps at several global batches, on one process.
 
@@ -131,8 +132,7 @@ def measure_throughput(
         for repeat in range(repeats):
             for size in sizes if repeat % 2 == 0 else reversed(sizes):
                 seconds[size].append(bench.seconds_per_step(size, groups[size], repeat))
-                if progress is not None:
-                    progress(sum(map(len, seconds.values())), repeats * len(sizes))
+                progress(sum(map(len, seconds.values())), repeats * len(sizes))
     return [
         Throughput.of_groups(size, seconds[size], bench.trainings[size].fitting.size)
         for size in sizes

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memfit.planner.plan import Plan
+from memfit.progress import Progress
 from memfit.trainer.recovery.transaction import MicroBatchEvent
 from memfit.trainer.step.evaluation import Evaluation
 from memfit.trainer.step.training import StepResult
@@ -45,14 +46,11 @@ class Beginning:
     memory_bytes: int | None
 
 
-class Listener:
+class Listener(Progress):
     """Hears nothing: a base for reporters."""
 
     def began(self, beginning: Beginning) -> None:
         """The run is about to take its first step."""
-
-    def note(self, text: str) -> None:
-        """Something the user should know, in a sentence."""
 
     def took_step(self, result: StepResult, used_bytes: int | None) -> None:
         """An optimizer step; ``used_bytes`` are reserved on the device, where that is known."""
@@ -67,9 +65,6 @@ class Listener:
 
     def saved(self, path: Path) -> None:
         """A checkpoint is on the disk."""
-
-    def ended(self) -> None:
-        """No step follows."""
 
 
 class Listeners(Listener):

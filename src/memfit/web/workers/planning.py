@@ -33,7 +33,7 @@ from memfit.planner.planning import plan_recipe
 from memfit.recipe.recipe import Recipe
 from memfit.step.optimizers import optimizer_names
 from memfit.web.asking.cards import card_of
-from memfit.web.workers.worker import Cancelled, Progress, work
+from memfit.web.workers.worker import Cancelled, JobProgress, work
 
 __all__ = ["PlanningDesk", "short_ladder"]
 
@@ -49,14 +49,14 @@ class PlanningDesk:
     def __init__(self) -> None:
         self._plans: OrderedDict[str, Plan] = OrderedDict()
         self._lock = threading.Lock()
-        self._progress = Progress()
+        self._progress = JobProgress()
         self._threads = ThreadPoolExecutor(2)  # cuDNN computes outside of Python's lock
         register_module_forward_pre_hook(self._stop_in_forward)
 
     # -- what can be asked -----------------------------------------------------------------------
 
     @property
-    def jobs(self) -> Mapping[str, Callable[[dict[str, Any], Progress], bytes]]:
+    def jobs(self) -> Mapping[str, Callable[[dict[str, Any], JobProgress], bytes]]:
         """What takes a while."""
         return {
             "plan": self._document,
@@ -93,26 +93,26 @@ class PlanningDesk:
 
     # -- jobs ------------------------------------------------------------------------------------
 
-    def _document(self, request: dict[str, Any], progress: Progress) -> bytes:
+    def _document(self, request: dict[str, Any], progress: JobProgress) -> bytes:
         plan = self._plan(request, progress)
-        progress.enter("tabling")
+        progress.stage("tabling")
         measured = measured_of_plan(plan)
         return _json(plan_document(plan, measured=measured, ladder=short_ladder(plan)))
 
-    def _options(self, request: dict[str, Any], progress: Progress) -> bytes:
+    def _options(self, request: dict[str, Any], progress: JobProgress) -> bytes:
         plan = self._plan(request, progress)
         with self._watched(progress):
-            progress.enter("tracing")
+            progress.stage("tracing")
             return _json([asdict(option) for option in ways_to_fit_more(plan)])
 
-    def _sizes(self, request: dict[str, Any], progress: Progress) -> bytes:
+    def _sizes(self, request: dict[str, Any], progress: JobProgress) -> bytes:
         plan, batch = self._plan(request, progress), request["batch"]
         if plan.is_affine:
             return _json({"batch": batch, "bytes": ruled_sizes_at(plan, batch)})
         with self._watched(progress):
-            progress.enter("tracing")
+            progress.stage("tracing")
             plan.tape_at(batch)
-        progress.enter("tabling")
+        progress.stage("tabling")
         tape = plan_document(plan, ladder=())["traced"][str(batch)]
         return _json({"batch": batch, "tape": tape})
 
@@ -125,17 +125,17 @@ class PlanningDesk:
         found = self._threads.map(lambda each: each[0].size_bytes(each[1].at(batch)), ruled)
         return _json({"batch": batch, "bytes": list(found)})
 
-    def _snapshot(self, request: dict[str, Any], progress: Progress) -> bytes:
+    def _snapshot(self, request: dict[str, Any], progress: JobProgress) -> bytes:
         from memfit.planner.snapshot import plan_snapshot
 
         plan = self._plan(request, progress)
         with self._watched(progress):
-            progress.enter("tabling")
+            progress.stage("tabling")
             return plan_snapshot(plan, request["batch"])
 
     # -- plans -----------------------------------------------------------------------------------
 
-    def _plan(self, request: dict[str, Any], progress: Progress) -> Plan:
+    def _plan(self, request: dict[str, Any], progress: JobProgress) -> Plan:
         """The plan of a request: a kept one, or made now."""
         kept = self._kept(request["plan"])
         if kept is not None:
@@ -146,9 +146,9 @@ class PlanningDesk:
         with self._watched(progress):
             watch = partial(_note_trace, progress)
             plan = plan_recipe(Recipe(**values), _card(request), verify=False, watch=watch)
-            progress.enter("tracing")
+            progress.stage("tracing")
             micro_batch = plan.micro_batch
-            progress.enter("verifying")
+            progress.stage("verifying")
             plan.verify(micro_batch)
         with self._lock:
             self._plans[request["plan"]] = plan
@@ -162,7 +162,7 @@ class PlanningDesk:
                 self._plans.move_to_end(name)
             return self._plans.get(name)
 
-    def _watched(self, progress: Progress) -> _Watched:
+    def _watched(self, progress: JobProgress) -> _Watched:
         return _Watched(self, progress)
 
     def _stop_in_forward(self, _module: nn.Module, _inputs: Any) -> None:
@@ -173,14 +173,14 @@ class PlanningDesk:
 class _Watched:
     """While it is entered, every module of a trace asks whether somebody still waits."""
 
-    def __init__(self, desk: PlanningDesk, progress: Progress) -> None:
+    def __init__(self, desk: PlanningDesk, progress: JobProgress) -> None:
         self._desk, self._new = desk, progress
 
     def __enter__(self) -> None:
         self._desk._progress = self._new
 
     def __exit__(self, *_error: object) -> None:
-        self._desk._progress = Progress()
+        self._desk._progress = JobProgress()
 
 
 def short_ladder(plan: Plan) -> list[int]:
@@ -194,10 +194,10 @@ def short_ladder(plan: Plan) -> list[int]:
     return sorted({*named, 1, *TRACED_BATCHES, *wide, last})
 
 
-def _note_trace(progress: Progress, micro_batch: int, recorder: Recorder) -> None:
+def _note_trace(progress: JobProgress, micro_batch: int, recorder: Recorder) -> None:
     progress.check()
-    if progress.stage == "building":
-        progress.stage = "tracing"
+    if progress.at_stage == "building":
+        progress.at_stage = "tracing"
     progress.batch, progress.operators = micro_batch, lambda: recorder.operators
 
 
@@ -205,17 +205,17 @@ def _card(request: dict[str, Any]) -> GPU | None:
     return card_of(request["gpu"], request["free_bytes"])
 
 
-def _data(request: dict[str, Any], progress: Progress) -> bytes:
+def _data(request: dict[str, Any], progress: JobProgress) -> bytes:
     from memfit.page.documents.data import data_document
 
-    progress.enter("tabling")
+    progress.stage("tabling")
     return to_json(data_document(request["name"], None)).encode()
 
 
-def _learn(_request: dict[str, Any], progress: Progress) -> bytes:
+def _learn(_request: dict[str, Any], progress: JobProgress) -> bytes:
     from memfit.page.documents.learn import learn_documents
 
-    progress.enter("tabling")
+    progress.stage("tabling")
     return _json(learn_documents())
 
 

@@ -16,9 +16,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, Protocol
 
 from memfit.errors import MemfitError
+from memfit.progress import Progress
 from memfit.web.workers.channel import Kind, frame
 
-__all__ = ["Cancelled", "Desk", "Progress", "work"]
+__all__ = ["Cancelled", "Desk", "JobProgress", "work"]
 
 _SECONDS_BETWEEN_REPORTS = 0.1
 
@@ -27,29 +28,29 @@ class Cancelled(BaseException):
     """Nobody waits for this job any more; no ``except Exception`` on the way keeps it."""
 
 
-class Progress:
+class JobProgress(Progress):
     """What a job says of itself while it runs, and where it learns that nobody waits.
 
     Attributes:
-        stage: ``building``, ``tracing``, ``verifying`` or ``tabling``.
+        at_stage: ``building``, ``tracing``, ``verifying`` or ``tabling``.
         batch: the micro-batch of the trace at work.
         operators: tells how many ran so far.
     """
 
     def __init__(self) -> None:
-        self.stage = "building"
+        self.at_stage = "building"
         self.batch: int | None = None
         self.operators: Callable[[], int] = int
         self._cancelled = threading.Event()
 
-    def enter(self, stage: str) -> None:
+    def stage(self, name: str) -> None:
         """A stage begins.
 
         Raises:
             Cancelled: nobody waits.
         """
         self.check()
-        self.stage, self.batch, self.operators = stage, None, int
+        self.at_stage, self.batch, self.operators = name, None, int
 
     def check(self) -> None:
         """A good moment to stop.
@@ -66,7 +67,7 @@ class Progress:
 
     def to_json(self) -> bytes:
         """As the page reads it."""
-        content = {"stage": self.stage, "batch": self.batch, "operators": self.operators()}
+        content = {"stage": self.at_stage, "batch": self.batch, "operators": self.operators()}
         return json.dumps(content).encode()
 
 
@@ -74,7 +75,7 @@ class Desk(Protocol):
     """What a worker can do."""
 
     @property
-    def jobs(self) -> Mapping[str, Callable[[dict[str, Any], Progress], bytes]]:
+    def jobs(self) -> Mapping[str, Callable[[dict[str, Any], JobProgress], bytes]]:
         """By name: what takes a while; on the main thread, one at a time."""
 
     @property
@@ -135,12 +136,12 @@ class _Running:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._number: int | None = None
-        self._progress = Progress()
+        self._progress = JobProgress()
         self._cancelled: set[int] = set()
 
-    def begin(self, number: int) -> Progress:
+    def begin(self, number: int) -> JobProgress:
         with self._lock:
-            self._number, self._progress = number, Progress()
+            self._number, self._progress = number, JobProgress()
             if number in self._cancelled:
                 self._progress.cancel()
             self._cancelled.clear()
@@ -199,7 +200,7 @@ def _run(desk: Desk, request: dict[str, Any], out: _Answers, running: _Running) 
     out.send(kind, number, payload)
 
 
-def _report(progress: Progress, number: int, out: _Answers, ended: threading.Event) -> None:
+def _report(progress: JobProgress, number: int, out: _Answers, ended: threading.Event) -> None:
     said = b""
     while not ended.is_set():
         content = progress.to_json()
