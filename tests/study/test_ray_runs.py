@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import socket
 import threading
@@ -16,6 +15,7 @@ import pytest
 import torch
 
 from memfit.errors import UsageError
+from memfit.files.run_lock import writer_of
 from memfit.recipe.recipe import Recipe
 from memfit.study.ray_runs import RayRunner
 from memfit.study.study import run_study
@@ -42,11 +42,11 @@ class Killer(threading.Thread):
         while not self.is_over.is_set():
             for metrics in self.runs.glob("*/metrics.jsonl"):
                 lock = metrics.with_name("run.lock")
-                match = re.match(r"process (\d+) on", lock.read_text())
+                writer = writer_of(lock)
                 is_training = not metrics.with_name("trial.json").exists()
-                if match and is_training and int(match[1]) != os.getpid():
-                    os.kill(int(match[1]), signal.SIGKILL)
-                    self.killed = int(match[1])
+                if writer and is_training and writer[0] != os.getpid():
+                    os.kill(writer[0], signal.SIGKILL)
+                    self.killed = writer[0]
                     return
             time.sleep(0.005)
 

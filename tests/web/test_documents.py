@@ -92,9 +92,9 @@ def test_a_run_whose_process_is_gone_was_killed(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
     assert run_document(tmp_path / "gone")["status"] == "killed"
     lock = tmp_path / "gone" / "run.lock"
-    lock.write_text("process 1 on another-machine\n")  # nobody here can tell
+    lock.write_text("\nprocess 1 on another-machine\n")  # nobody here can tell
     assert run_document(tmp_path / "gone")["status"] == "running"
-    lock.write_text(f"process {os.getpid()} on {os.uname().nodename}\n")
+    lock.write_text(f"\nprocess {os.getpid()} on {os.uname().nodename}\n")
     assert run_document(tmp_path / "gone")["status"] == "running"
 
 

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
-import sys
 from contextlib import suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from memfit.errors import RunInUse
 
-__all__ = ["RunLock"]
+__all__ = ["RunLock", "writer_of"]
 
 #: Disks that know no locks: the run goes on without one.
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
-_held: set[int] = set()
 
 
 class RunLock:
     """Held from construction to ``release`` or the end of the process, however it ends.
 
-    Data loader workers that outlive a killed process do not hold it: they close it when they
+    Data loader workers that outlive a killed process do not hold it: filelock closes it when they
     are forked. The file stays; without its process it locks nothing.
 
     Args:
@@ -33,56 +34,41 @@ class RunLock:
     """
 
     def __init__(self, path: Path) -> None:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+        self._lock = FileLock(
+            path, blocking=False, thread_local=False, preserve_lock_file=True, on_acquired=_sign
+        )
         try:
-            _lock(handle)
-        except BlockingIOError:
-            owner = os.read(handle, 200).decode(errors="replace").strip() or "another process"
-            os.close(handle)
+            self._lock.acquire()
+        except Timeout:
+            writer = writer_of(path)
+            name = "another process" if writer is None else "process {} on {}".format(*writer)
             raise RunInUse(
-                f"{path.parent} is being written by {owner}.",
+                f"{path.parent} is being written by {name}.",
                 hint="Wait for it, or stop it (it writes a checkpoint first), then resume.",
             ) from None
         except OSError as error:
             if error.errno not in _NO_LOCKS:
-                os.close(handle)
                 raise
-        os.truncate(handle, 0)
-        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-        self._handle: int | None = handle
-        _held.add(handle)
+            path.write_bytes(_signature())
 
     def release(self) -> None:
         """Let another process write; releasing twice is harmless."""
-        if self._handle is not None and self._handle in _held:
-            _held.discard(self._handle)
-            os.close(self._handle)
-        self._handle = None
+        self._lock.release()
 
 
-if sys.platform == "win32":
-    import msvcrt
+def writer_of(path: Path) -> tuple[int, str] | None:
+    """The process that held the lock last, and its machine; None where nobody is named."""
+    with suppress(OSError), path.open("rb") as file:
+        file.seek(1)  # Windows lets nobody read the byte that is locked
+        if found := re.match(rb"process (\d+) on (\S+)", file.read(200)):
+            return int(found[1]), found[2].decode(errors="replace")
+    return None
 
-    def _lock(handle: int) -> None:
-        os.lseek(handle, 1 << 30, os.SEEK_SET)  # beyond the text, which others may then read
-        try:
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            raise BlockingIOError from None
-        finally:
-            os.lseek(handle, 0, os.SEEK_SET)
 
-else:
-    import fcntl
+def _sign(handle: int) -> None:
+    os.truncate(handle, 0)
+    os.write(handle, _signature())
 
-    def _lock(handle: int) -> None:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-    def _forget_in_child() -> None:
-        """flock(2) belongs to the open file, which a forked child shares."""
-        for handle in _held:
-            with suppress(OSError):
-                os.close(handle)
-        _held.clear()
-
-    os.register_at_fork(after_in_child=_forget_in_child)
+def _signature() -> bytes:
+    return f"\nprocess {os.getpid()} on {socket.gethostname()}\n".encode()

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from memfit.errors import RunError
+from memfit.files.run_lock import writer_of
 from memfit.page.documents.run_pace import pace_of
 from memfit.trainer.run.run_folder import RunFolder
 
 __all__ = ["run_document", "run_names"]
 
 _SCHEMA_VERSION = 1
-#: As :class:`memfit.files.run_lock.RunLock` writes it.
-_OWNER = re.compile(r"process (\d+) on (\S+)")
 
 
 def run_names(root: Path) -> list[str]:
@@ -80,13 +78,10 @@ def _status(folder: Path, noted: str) -> str:
     """
     if noted != "running":
         return noted
-    try:
-        owner = _OWNER.match((folder / "run.lock").read_text(errors="replace"))
-    except OSError:
+    writer = writer_of(folder / "run.lock")
+    if writer is None or writer[1] != socket.gethostname():
         return noted
-    if owner is None or owner[2] != socket.gethostname():
-        return noted
-    return noted if _is_alive(int(owner[1])) else "killed"
+    return noted if _is_alive(writer[0]) else "killed"
 
 
 def _is_alive(process: int) -> bool:
