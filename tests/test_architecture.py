@@ -43,8 +43,8 @@ FLOORS = {
     "__main__": 15,
 }  # fmt: skip
 WITHOUT_TORCH = (
-    "errors.py", "progress.py", "units.py", "recipe/recipe.py", "recipe/fields.py", "recipe/kinds.py",
-    "recipe/words.py", "recipe/toml.py", "cards/catalogue.py", "cli.py",
+    "errors.py", "progress.py", "units.py", "recipe/recipe.py", "recipe/fields.py",
+    "recipe/kinds.py", "recipe/words.py", "recipe/toml.py", "cards/catalogue.py", "cli.py",
     "commands/flags.py", "commands/plan.py", "commands/train.py", "commands/study.py",
     "memory/tape/tape.py", "memory/tape/parts.py",
     "memory/allocator/timeline.py", "memory/allocator/allocator.py",
