@@ -1,4 +1,4 @@
-"""Golden files: what a command printed once and shall print again."""
+"""Golden files: what a command printed once and shall print again; and no test against a clock."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+#: A machine that is ten times slower, or busy, finds the same.
+settings.register_profile(
+    "any machine",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("any machine")
 
 GOLDEN = Path(__file__).parent / "golden"
 

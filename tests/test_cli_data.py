@@ -179,7 +179,7 @@ def test_ctrl_c_ends_without_a_result(folder: Path) -> None:
     assert process.stderr is not None
     assert process.stderr.read(7) == b"waiting"
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert out == b""
     assert b"Traceback" not in err

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -141,7 +141,6 @@ COLOURS = st.lists(st.tuples(UNIT, UNIT, UNIT), min_size=1, max_size=20)
 
 class TestRoundTrips:
     @pytest.mark.parametrize(("there", "back"), THERE_AND_BACK, ids=named)
-    @settings(deadline=None)
     @given(rgb=COLOURS)
     def test_float(
         self, there: Conversion, back: Conversion, rgb: list[tuple[float, float, float]]
@@ -163,7 +162,6 @@ class TestRoundTrips:
         images = hwc_to_chw(torch.from_numpy(grid(levels=64)))
         assert (back(there(images)).int() - images.int()).abs().max() == levels
 
-    @settings(deadline=None)
     @given(
         rgb=COLOURS,
         mean=st.floats(0, 1),

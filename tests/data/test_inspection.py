@@ -309,7 +309,7 @@ def test_no_samples_at_all() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=8))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_sizes_add_up(sizes: list[tuple[int, int]]) -> None:
     from memfit.data.facts.tally import summarise_sizes
 

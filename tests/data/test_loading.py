@@ -146,7 +146,7 @@ def test_memory_or_decoding_changes_nothing(files: Dataset) -> None:
     batch=st.integers(1, 40), start=st.integers(0, COUNT), world=st.integers(1, 5),
     epoch=st.integers(0, 3), micro=st.integers(1, 9),
 )  # fmt: skip
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_batch_ranks_start_and_micro_batch_change_nothing(
     batch: int, start: int, world: int, epoch: int, micro: int
 ) -> None:
@@ -166,7 +166,7 @@ def test_batch_ranks_start_and_micro_batch_change_nothing(
 
 
 @given(world=st.integers(1, 4), micro=st.integers(1, 8))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @pytest.mark.parametrize("augment", [("mixup=1",), ("cutmix", "flip"), ("mixup", "cutmix")])
 def test_ranks_and_micro_batches_mix_what_the_global_batch_would(
     augment: tuple[str, ...], world: int, micro: int

@@ -116,6 +116,4 @@ class AllocatorMachine(RuleBasedStateMachine):
 
 
 TestAllocatorMachine = AllocatorMachine.TestCase
-TestAllocatorMachine.settings = hypothesis_settings(
-    max_examples=40, stateful_step_count=40, deadline=None
-)
+TestAllocatorMachine.settings = hypothesis_settings(max_examples=40, stateful_step_count=40)

@@ -75,7 +75,7 @@ def test_counts_what_the_recorders_tape_replays_to(expandable: bool) -> None:
     assert budget.max_reserved_bytes == timeline.peak_reserved_bytes
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(capacity=st.integers(4, 70).map(lambda mib: mib * MIB))
 def test_runs_out_exactly_where_the_tape_does(capacity: int) -> None:
     tape = recorded()

@@ -49,7 +49,7 @@ OPTIONS = st.sampled_from(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(tape=tapes(), options=OPTIONS, capacity=st.sampled_from([None, 64 * MIB, 200 * MIB]))
 def test_a_round_trip_gives_every_byte_back(tape: Tape, options: str, capacity: int | None) -> None:
     conf = AllocatorSettings.parse(options)
@@ -78,7 +78,7 @@ def test_a_round_trip_gives_every_byte_back(tape: Tape, options: str, capacity: 
         assert failure.device_free_bytes == capacity - failure.reserved_bytes
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(tape=tapes(), options=OPTIONS)
 def test_torchs_own_tools_read_it(tape: Tape, options: str) -> None:
     from torch.cuda import _memory_viz

@@ -99,7 +99,7 @@ def layers(sizes: list[int], tie: bool, frozen: bool, norm: bool) -> nn.Sequenti
 
 
 @given(st.lists(st.integers(1, 4), min_size=2, max_size=5), *[st.booleans()] * 3)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_twin_and_redirected_construction_agree_with_the_original(
     sizes: list[int], tie: bool, frozen: bool, norm: bool
 ) -> None:

@@ -79,7 +79,7 @@ def recipes() -> st.SearchStrategy[Recipe]:
     return st.fixed_dictionaries({}, optional=values).map(made)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(recipe=recipes())
 def test_a_recipe_comes_back_from_toml_and_json(
     recipe: Recipe, tmp_path_factory: pytest.TempPathFactory

@@ -96,7 +96,7 @@ plain = st.recursive(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(value=plain)
 def test_whatever_is_accepted_can_be_read_back(
     tmp_path_factory: pytest.TempPathFactory, value: Any
@@ -192,7 +192,7 @@ def test_the_file_has_the_rights_that_any_new_file_gets(tmp_path: Path) -> None:
 # ---- damage
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_every_truncation_is_detected(
     whole: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -202,7 +202,7 @@ def test_every_truncation_is_detected(
     damaged_reason(path)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_every_altered_byte_is_detected(
     whole: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

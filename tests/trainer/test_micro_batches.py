@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import math
 from itertools import pairwise
 
@@ -14,12 +13,7 @@ from memfit.cards.catalogue import gpu
 from memfit.memory.allocator.settings import AllocatorSettings
 from memfit.memory.allocator.timeline import fits
 from memfit.planner.planning import plan
-from memfit.trainer.step import micro_batches
 from memfit.trainer.step.micro_batches import even_sizes, sizes_that_fit
-
-
-def test_the_examples() -> None:
-    assert doctest.testmod(micro_batches).failed == 0
 
 
 @given(st.integers(1, 5000))

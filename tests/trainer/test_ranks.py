@@ -266,7 +266,7 @@ def torchrun(
     environment = {**os.environ, "OMP_NUM_THREADS": "1"} | environment
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False,
-        timeout=120,
+        timeout=600,
     )  # fmt: skip
 
 

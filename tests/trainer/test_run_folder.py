@@ -66,7 +66,7 @@ def test_names_are_made_of_the_day_the_words_and_a_number(root: Path) -> None:
     ]  # fmt: skip
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(words=st.lists(st.text(max_size=200), max_size=3))
 def test_any_words_make_a_folder_in_the_root(
     tmp_path_factory: pytest.TempPathFactory, words: list[str]
@@ -303,7 +303,7 @@ def test_metrics_are_lines_of_strict_json(root: Path) -> None:
         ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_a_torn_last_line_is_dropped_and_appending_goes_on(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

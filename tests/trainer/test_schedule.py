@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
 from memfit.recipe.recipe import Recipe
-from memfit.trainer.step import schedule
 from memfit.trainer.step.schedule import peak_learning_rate, rate_at
 
 STEPS = 40
@@ -31,10 +29,6 @@ def torchs(make: Any) -> list[float]:
         optimizer.step()
         scheduler.step()
     return found
-
-
-def test_the_examples() -> None:
-    assert doctest.testmod(schedule).failed == 0
 
 
 def test_cosine_is_torchs() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import doctest
 import threading
 import weakref
@@ -21,7 +20,7 @@ import memfit
 from memfit.errors import DoesNotFit, StepError, UsageError
 from memfit.memory.recording.cpu_budget import CpuBudget
 from memfit.memory.tape.tape import Phase
-from memfit.trainer.recovery import out_of_memory, recover, sizes, transaction
+from memfit.trainer.recovery import recover
 from memfit.trainer.recovery.transaction import (
     MicroBatchEvent,
     batch_dependent_layers,
@@ -222,7 +221,7 @@ def test_a_real_lack_of_memory_finds_the_size_that_fits() -> None:
     assert equal(run.gradients(), small.gradients())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     name=st.sampled_from(sorted(BUILDS)),
     failures=st.lists(
@@ -511,7 +510,7 @@ def test_all_redo_when_one_failed_elsewhere() -> None:
 
 
 def test_two_ranks_keep_one_size() -> None:
-    barrier = threading.Barrier(2, timeout=20)
+    barrier = threading.Barrier(2, timeout=300)
     flags = [False, False]
     limits = [6, 3]  # what fits on each
     runs: list[Run] = []
@@ -675,12 +674,6 @@ def test_nothing_of_a_block_lives_when_the_cache_is_released() -> None:
 
 
 # -- documents ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("module", [transaction, recover, sizes, out_of_memory])
-def test_examples_run(module: Any) -> None:
-    result = doctest.testmod(module, extraglobs=copy.copy(vars(module)))
-    assert result.attempted > 0 == result.failed
 
 
 def test_the_example_is_ten_lines() -> None:

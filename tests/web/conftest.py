@@ -30,7 +30,7 @@ def start() -> Iterator[Callable[..., Server]]:
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     """One for all tests that leave it as it was."""
-    pool = WorkerPool(FAKE_WORKER, size=2, timeout_seconds=10)
+    pool = WorkerPool(FAKE_WORKER, size=2, timeout_seconds=300)
     site = {"models": ("my.py:build",), "data": ("/some/where/images",)}
-    with running(site, pool, Limits(body_seconds=0.3)) as started:
+    with running(site, pool, Limits(body_seconds=3)) as started:
         yield started

@@ -54,7 +54,7 @@ class FakeDesk:
         elif what == REFUSES:
             raise UsageError("It is refused.", hint="Ask otherwise.")
         elif what == SLOW:
-            time.sleep(0.4)
+            time.sleep(2)
         self.plans.add(request.get("plan", ""))
         return json.dumps({"made": self.made, "process": os.getpid(), "asked": request}).encode()
 

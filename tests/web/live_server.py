@@ -46,7 +46,7 @@ class Server:
         return [json.loads(line) for line in answer.text.splitlines()]
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=300)
 
     def raw(self, request: bytes) -> tuple[int, bytes]:
         """Status and everything that comes back for bytes as they are."""
@@ -88,7 +88,7 @@ def running(site: dict[str, Any], pool: WorkerPool, limits: Limits | None) -> It
             with httpx.Client(
                 base_url=f"http://127.0.0.1:{port}",
                 headers={"Authorization": f"Bearer {TOKEN}"},
-                timeout=60,
+                timeout=300,
             ) as client:
                 yield Server(port, client)
         finally:
@@ -96,7 +96,7 @@ def running(site: dict[str, Any], pool: WorkerPool, limits: Limits | None) -> It
             thread.join()
 
 
-def until(holds: Callable[[], bool], seconds: float = 10) -> None:
+def until(holds: Callable[[], bool], seconds: float = 300) -> None:
     """Wait for something that another process does."""
     end = time.monotonic() + seconds
     while not holds():

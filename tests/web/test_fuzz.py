@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from live_server import Server
 
@@ -64,9 +64,7 @@ def operation(method: str, path: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_any_request_has_an_answer(
     server: Server, method: str, path: str, data: st.DataObject
@@ -109,9 +107,7 @@ def test_other_methods_are_not_allowed(server: Server, method: str, path: str) -
     assert operation(method, path)["operationId"]
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150)
 @given(body=st.binary(max_size=200))
 def test_any_bytes_have_an_answer(server: Server, body: bytes) -> None:
     check(server, "post", "/api/plan", "/api/plan", body)

@@ -58,7 +58,7 @@ def test_who_leaves_a_shared_job_does_not_end_it(start: Start) -> None:
     server = start()
     with begin(server, num_classes=SLOW), ThreadPoolExecutor(1) as threads:
         other = threads.submit(server.plan, num_classes=SLOW)
-        time.sleep(0.05)
+        time.sleep(0.5)
     assert other.result()["document"]["made"] == 1
 
 
@@ -98,10 +98,10 @@ def test_a_job_in_the_queue_is_left_before_it_begins(start: Start) -> None:
 
 
 def test_a_job_that_takes_too_long(start: Start) -> None:
-    server = start(timeout_seconds=0.3)
+    server = start(timeout_seconds=5)
     process = server.plan()["document"]["process"]
     error = server.plan(num_classes=HANGS)["error"]
-    assert "longer than 0.3 seconds" in error["message"]
+    assert "longer than 5 seconds" in error["message"]
     assert "--timeout" in error["hint"]
     assert server.plan(batch_size=2)["document"]["process"] != process
 
@@ -215,7 +215,7 @@ def test_a_worker_ends_when_its_server_is_gone() -> None:
     request = {"number": 1, "job": "plan", "recipe": {"num_classes": HANGS}}
     worker.stdin.write(json.dumps(request).encode() + b"\n")
     worker.stdin.close()
-    assert worker.wait(timeout=10) == 0
+    assert worker.wait(timeout=300) == 0
     worker.stdout.close()
 
 

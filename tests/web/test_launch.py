@@ -51,11 +51,11 @@ def test_it_says_where_it_is_and_ends_without_a_word(ending: signal.Signals) -> 
         tunnel = process.stdout.readline()
         assert f"ssh -N -L {url[2]}:127.0.0.1:{url[2]} " in tunnel
         header = {"Authorization": f"Bearer {url[3]}"}
-        assert httpx.get(f"{url[1]}/api/about", headers=header, timeout=30).status_code == 200
+        assert httpx.get(f"{url[1]}/api/about", headers=header, timeout=300).status_code == 200
         workers = psutil.Process(process.pid).children(recursive=True)
         assert workers
         process.send_signal(ending)
-        _, messages = process.communicate(timeout=30)
+        _, messages = process.communicate(timeout=300)
         assert messages == ""
         assert process.returncode == (0 if ending == signal.SIGINT else -signal.SIGTERM)
         until(lambda: not any(worker.is_running() for worker in workers))
@@ -65,9 +65,9 @@ def test_all_addresses_are_warned_of_and_still_need_the_token() -> None:
     with started("0.0.0.0") as process:
         assert process.stdout is not None
         address = process.stdout.readline().split()[-1].partition("/#")[0]
-        assert httpx.get(f"{address}/api/about", timeout=30).status_code == 401
+        assert httpx.get(f"{address}/api/about", timeout=300).status_code == 401
         process.send_signal(signal.SIGINT)
-        _, messages = process.communicate(timeout=30)
+        _, messages = process.communicate(timeout=300)
         assert messages.startswith("warning: 0.0.0.0 can be reached from other machines")
         assert messages.count("\n") == 1
 

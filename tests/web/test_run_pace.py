@@ -99,7 +99,7 @@ def test_a_long_run_is_thinned_but_keeps_its_peak(file: MetricsFile) -> None:
     assert {speed for _, speed in found["speed"]} == {640.0}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 12)), min_size=1, max_size=6))
 def test_whatever_was_killed_steps_only_grow(
     tmp_path_factory: pytest.TempPathFactory, processes: list[tuple[int, int]]

@@ -20,6 +20,7 @@ __all__ = [
     "JsonFlag",
     "MemoryFlags",
     "ModelFlags",
+    "RecipeFlags",
     "TrainingFlags",
     "Whole",
     "recipe_of",

@@ -72,7 +72,7 @@ def show(render: Callable[[Console], RenderableType]) -> None:
     except BrokenPipeError:
         return
     except OSError as error:
-        raise unwritten(error) from None
+        raise _unwritten(error) from None
     write(text)
 
 
@@ -89,9 +89,9 @@ def write(text: str) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        raise unwritten(error) from None
+        raise _unwritten(error) from None
 
 
-def unwritten(error: OSError) -> MemfitError:
+def _unwritten(error: OSError) -> MemfitError:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor at the end
     return MemfitError(f"The result cannot be written: {error.strerror}.")

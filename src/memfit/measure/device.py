@@ -27,7 +27,7 @@ from memfit.memory.recording.recorder import Recorder
 from memfit.memory.tape.tape import Part, Phase, Tape
 from memfit.step.loop import Watcher
 
-__all__ = ["CpuDevice", "CudaDevice", "Device", "Peaks", "open_device"]
+__all__ = ["CpuDevice", "CudaDevice", "Device", "GradScaler", "Peaks", "open_device"]
 
 optimizer_hooks: Any = import_module("torch.optim.optimizer")  # hidden by torch.optim
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from memfit.cards.readings import GPUReading, NoGPU, ProcessReading, read_gpus
 
-__all__ = ["Reading", "Use", "read_use"]
+__all__ = ["Reading", "Use", "read_use", "use_of"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ __all__ = [
     "measured_points",
     "recipe_of",
     "record_path",
+    "resolved_model",
     "save_record",
     "versions_here",
 ]

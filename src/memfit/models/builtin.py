@@ -12,7 +12,7 @@ from memfit.errors import InputShapeError
 from memfit.models.built import BuiltModel
 from memfit.models.meta import is_for_training
 
-__all__ = ["build_builtin", "builtin_names"]
+__all__ = ["ConvBlock", "build_builtin", "builtin_names", "cnn", "mlp"]
 
 DEFAULT_INPUT_SHAPE = (1, 28, 28)  # MNIST
 DEFAULT_NUM_CLASSES = 10

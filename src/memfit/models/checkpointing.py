@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from memfit.models.optional import optional_package
 
-__all__ = ["enable_gradient_checkpointing"]
+__all__ = ["enable_gradient_checkpointing", "repeated_blocks"]
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList)
 

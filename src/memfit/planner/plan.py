@@ -23,7 +23,7 @@ from memfit.recipe.recipe import Recipe
 from memfit.step.optimizers import is_adaptive
 from memfit.units import format_bytes
 
-__all__ = ["BatchPlan", "Peak", "Plan"]
+__all__ = ["TRACED_BATCHES", "BatchPlan", "Peak", "Plan"]
 
 SCHEMA_VERSION = 1
 

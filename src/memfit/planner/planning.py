@@ -16,7 +16,7 @@ from memfit.planner.plan import Plan
 from memfit.planner.tracing import TrainingStep
 from memfit.recipe.recipe import Recipe
 
-__all__ = ["plan", "plan_recipe"]
+__all__ = ["DEFAULT_CARD", "plan", "plan_recipe"]
 
 #: The card whose rules hold when no card is named: the most common architecture.
 DEFAULT_CARD = "rtx-3060"

@@ -11,7 +11,14 @@ from torch.optim import Optimizer
 
 from memfit.errors import MemfitError, UnknownName, UsageError
 
-__all__ = ["build_optimizer", "is_adaptive", "optimizer_name", "optimizer_names"]
+__all__ = [
+    "EightBit",
+    "Lion",
+    "build_optimizer",
+    "is_adaptive",
+    "optimizer_name",
+    "optimizer_names",
+]
 
 OptimizerSpec = str | Mapping[str, Any] | Callable[..., Any]
 

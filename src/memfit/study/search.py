@@ -22,7 +22,16 @@ from memfit.study.trials.trial import (
 )
 from memfit.study.trials.tuning import first_rates, further_rates, most_promising, winner
 
-__all__ = ["Job", "LocalRunner", "Runner", "Search", "SizeRecords", "goal_of"]
+__all__ = [
+    "Job",
+    "LocalRunner",
+    "Runner",
+    "Search",
+    "SizeRecords",
+    "goal_of",
+    "study_seconds",
+    "trial_seconds",
+]
 
 #: About so many evaluations of a trial.
 _EVALUATIONS = 40

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 from memfit.page.html import assets, served_page
 
-__all__ = ["Asset", "PageAssets"]
+__all__ = ["Asset", "PageAssets", "policy_of"]
 
 _MEDIA_TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
 

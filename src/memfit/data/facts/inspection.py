@@ -22,6 +22,7 @@ from memfit.errors import UsageError
 from memfit.progress import SILENT, Tell
 
 __all__ = [
+    "RESIZED",
     "Cost",
     "Delivered",
     "Imbalance",

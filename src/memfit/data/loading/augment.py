@@ -23,7 +23,7 @@ from torchvision.transforms import v2
 from memfit.data.loading.randomness import Purpose, uniform
 from memfit.errors import UnknownName, UsageError
 
-__all__ = ["Augmentation", "crop_and_flip", "parse_augmentation", "seeded"]
+__all__ = ["Augmentation", "Transform", "crop_and_flip", "parse_augmentation", "seeded"]
 
 Transform = Callable[[Tensor], Any]
 

@@ -44,7 +44,15 @@ from memfit.models.user_code import import_object
 from memfit.recipe.precision import weights_dtype
 from memfit.recipe.recipe import Recipe
 
-__all__ = ["Batch", "Loader", "loader", "normalised", "with_data"]
+__all__ = [
+    "DEFAULT_BATCH",
+    "Batch",
+    "Loader",
+    "loader",
+    "normalised",
+    "single_threaded",
+    "with_data",
+]
 
 DEFAULT_BATCH = 64
 #: Models that take any size, and so have none of their own.

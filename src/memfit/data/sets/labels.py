@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from memfit.data.sets.dataset import Split
 from memfit.errors import DataError
 
-__all__ = ["SPLIT_NAMES", "class_labels", "classes_of", "in_order", "split_named"]
+__all__ = ["MAX_CLASSES", "SPLIT_NAMES", "class_labels", "classes_of", "in_order", "split_named"]
 
 #: How people spell the purpose of a split, in lower case.
 SPLIT_NAMES = {

@@ -16,6 +16,16 @@ from typing import Literal
 from memfit.units import MIB
 
 __all__ = [
+    "FREE",
+    "GONE",
+    "KEY_SHIFT",
+    "MIN_BLOCK_BYTES",
+    "MIN_LARGE_BYTES",
+    "ROUND_LARGE_BYTES",
+    "SMALL_BYTES",
+    "SMALL_SEGMENT_BYTES",
+    "UNLIMITED",
+    "UNMAPPED",
     "Block",
     "BlockState",
     "DeviceMemory",

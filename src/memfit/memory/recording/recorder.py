@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_map
 from memfit.memory.recording.in_place import in_place_twin
 from memfit.memory.tape.tape import Allocation, Mark, Part, Phase, SizeRule, Tape
 
-__all__ = ["Recorder", "TransientRule"]
+__all__ = ["Recorder", "TransientRule", "in_backward"]
 
 _LOCAL_SCALAR = torch.ops.aten._local_scalar_dense.default
 

@@ -21,7 +21,7 @@ from memfit.page.documents.command import plan_words
 from memfit.planner.options import Option
 from memfit.planner.plan import Plan
 
-__all__ = ["PAGE_SCHEMA_VERSION", "batch_ladder", "plan_document", "ruled_sizes_at"]
+__all__ = ["PAGE_SCHEMA_VERSION", "Measured", "batch_ladder", "plan_document", "ruled_sizes_at"]
 
 #: Of the documents that the page reads.
 PAGE_SCHEMA_VERSION = 1

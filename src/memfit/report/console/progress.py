@@ -118,7 +118,7 @@ def duration(seconds: float) -> str:
     """A time that people can wait for.
 
     >>> duration(4.2), duration(75), duration(7300)
-    ('5 s', '1 min 15 s', '2 h 2 min')
+    ('5 s', '1 min 15 s', '2 h 1 min')
     """
     whole = math.ceil(seconds)
     if whole < 60:

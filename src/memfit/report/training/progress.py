@@ -17,7 +17,14 @@ from memfit.trainer.step.evaluation import Evaluation
 from memfit.trainer.step.training import StepResult
 from memfit.units import format_bytes
 
-__all__ = ["BarReporter", "JsonReporter", "LineReporter", "describe_event"]
+__all__ = [
+    "BarReporter",
+    "JsonReporter",
+    "LineReporter",
+    "describe_event",
+    "epoch_line",
+    "opening_lines",
+]
 
 
 def describe_event(event: MicroBatchEvent) -> str:

@@ -17,7 +17,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Candidate", "Recommendation", "Sureness", "recommend", "sample_efficiency"]
+__all__ = [
+    "Candidate",
+    "Recommendation",
+    "Sureness",
+    "recommend",
+    "sample_efficiency",
+    "sample_efficiency_of",
+]
 
 Sureness = Literal["clear", "likely", "cannot tell"]
 

@@ -11,7 +11,7 @@ from memfit.study.science.goal import Goal, crossing
 from memfit.study.science.rate_rule import TunedRate
 from memfit.study.trials.trial import TrialRecord
 
-__all__ = ["first_rates", "further_rates", "most_promising", "tuned_rate", "winner"]
+__all__ = ["early_loss", "first_rates", "further_rates", "most_promising", "tuned_rate", "winner"]
 
 #: All batch sizes share one grid of rates, each twice the one before.
 FACTOR = 2.0

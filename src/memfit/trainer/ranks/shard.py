@@ -23,6 +23,7 @@ from memfit.recipe.recipe import Recipe
 
 __all__ = [
     "CannotRedo",
+    "blocks_of",
     "check_shardable",
     "full_model_state",
     "full_optimizer_state",

@@ -25,7 +25,7 @@ from memfit.trainer.recovery.sizes import MicroBatchEvent, Sizes, Where
 #: Of a :class:`Fitting`, beside its size.
 _STATE = ("steps", "wait", "clean_steps", "is_trial")
 
-__all__ = ["Fitting", "MicroBatchEvent", "batch_dependent_layers", "fit_micro_batch"]
+__all__ = ["Fitting", "MicroBatchEvent", "batch_dependent_layers", "even_slices", "fit_micro_batch"]
 
 
 @dataclass(frozen=True, slots=True)

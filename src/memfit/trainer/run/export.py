@@ -17,7 +17,7 @@ from memfit.trainer.run.run_folder import RunFolder
 from memfit.trainer.weights.checkpoint import content_bytes, load_checkpoint
 from memfit.trainer.weights.weights import unwrap
 
-__all__ = ["ExportedWeights", "export_weights"]
+__all__ = ["ExportedWeights", "export_weights", "without_shared"]
 
 
 @dataclass(frozen=True, slots=True)
