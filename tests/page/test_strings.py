@@ -17,6 +17,7 @@ TABLES = {
     path.stem: json.loads(path.read_text(encoding="utf-8"))
     for path in (Path(memfit.page.__file__).parent / "assets" / "texts").iterdir()
 }
+TABLES["fields"] = {key: text for key, text in texts().items() if key.startswith("field.")}
 #: What is written alike in both languages: names of code and of things, units, abbreviations.
 NAMES = re.compile(
     r"memfit|PyTorch|CUDA|cuBLAS|cuDNN|GPU|CPU|SGD|Adam|AdamW|EMA|AMP|fp32|fp16|bf16|float32|ReLU"

@@ -264,9 +264,18 @@ def test_a_new_row_can_be_asked_of_the_server(with_zeal: dict[str, Any]) -> None
     assert with_zeal["asked"] == 41
     assert with_zeal["asking_refuses"] == with_zeal["recipe_refuses"]
     assert with_zeal["openapi"] == {
-        "type": "integer", "minimum": 2, "maximum": 41, "description": "Zeal of the whole net.",
+        "type": "integer", "minimum": 2, "maximum": 41, "default": 3,
+        "description": "Zeal of the whole net.",
     }  # fmt: skip
     assert with_zeal["about"] == 3
+
+
+def test_a_new_row_is_a_control_of_the_page(with_zeal: dict[str, Any]) -> None:
+    bundle = json.loads(with_zeal["page"].partition('id="memfit-bundle">')[2].split("</script>")[0])
+    assert [row for row in bundle["form"] if row["name"] == "zeal"] == [
+        {"name": "zeal", "more": True, "schema": with_zeal["openapi"]}
+    ]
+    assert bundle["texts"]["field.zeal"] == {"en": "Zeal", "zh": "热情"}
 
 
 def test_a_new_row_says_whether_it_changes_a_measurement(with_zeal: dict[str, Any]) -> None:

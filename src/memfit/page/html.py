@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from memfit.memory.tape.parts import PARTS
+from memfit.recipe.fields import Offer, offered
 
 __all__ = ["assets", "modules", "packed", "served_page", "single_file", "texts"]
 
@@ -46,6 +47,8 @@ def modules() -> Mapping[str, str]:
 def texts() -> Mapping[str, Mapping[str, str]]:
     """Every text of the page by its key, such as ``"tab.plan"``: ``{"en": ..., "zh": ...}``."""
     found = {f"part.{part}": {"en": x.name, "zh": x.name_zh} for part, x in PARTS.items()}
+    for row in offered(Offer.FORM | Offer.MORE):
+        found[f"field.{row.name}"] = dict(zip(("en", "zh"), row.label, strict=True))
     for path in sorted(_FOLDER.glob("texts/*.json")):
         found |= json.loads(path.read_text(encoding="utf-8"))
     return found
@@ -83,7 +86,7 @@ def packed(value: Any) -> dict[str, str] | None:
 
 
 def _page(styles: str, imports: Mapping[str, str], bundle: Mapping[str, Any]) -> str:
-    given = {"texts": texts(), "parts": _parts(), **bundle}
+    given = {"texts": texts(), "parts": _parts(), "form": _form(), **bundle}
     return (
         _text("index.html")
         .replace("<!--styles-->", f"{styles}\n<style>\n{_part_colours()}\n</style>")
@@ -102,6 +105,12 @@ def _part_colours() -> str:
 def _parts() -> list[dict[str, str]]:
     """Every part in order, with its number of the four that everyone is taught."""
     return [{"part": str(part), "number": look.number} for part, look in PARTS.items()]
+
+
+def _form() -> list[dict[str, Any]]:
+    """Every field that the form offers; how it is asked for comes of its schema."""
+    rows = offered(Offer.FORM | Offer.MORE)
+    return [{"name": r.name, "more": Offer.MORE in r.by, "schema": r.schema} for r in rows]
 
 
 def _script(kind: str, value: Any, name: str = "") -> str:

@@ -11,7 +11,7 @@ for a measurement.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from enum import Enum, Flag
 from typing import Any, Literal, get_args
 
@@ -73,7 +73,7 @@ class Field:
 
     Args:
         name: in Python, TOML and JSON; the flag is the same with dashes.
-        default: None stands for "decided by something else".
+        default: None stands for "decided by something else", ``MISSING`` for none.
         kind: what it may be.
         section: of ``--help``.
         by: who offers it.
@@ -89,7 +89,7 @@ class Field:
     section: Section
     by: Offer
     help: str
-    label: tuple[str, str] | None = None
+    label: tuple[str, str] = ("", "")
     has_effect: bool = True
     takes_code: bool = False
 
@@ -102,7 +102,8 @@ class Field:
     def schema(self) -> dict[str, Any]:
         """What it may be in JSON, in words of JSON Schema."""
         schema = self.kind.schema_or_null if self.default is None else self.kind.schema
-        return schema | {"description": self.help}
+        default = {} if self.default is MISSING else {"default": self.default}
+        return schema | default | {"description": self.help}
 
     def checked(self, value: Any) -> Any:
         """The value in its one spelling.

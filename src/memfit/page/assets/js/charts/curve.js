@@ -154,7 +154,7 @@ function optionsOf({ curves }, width, live) {
     ],
     series: [{}, ...curves.flatMap(seriesOf), ...readingsOf()],
     hooks: {
-      draw: [(chart) => drawMarks(chart, live.current)],
+      draw: [(chart) => drawMarks(chart, live.current, font)],
       setCursor: [(chart) => showPoint(chart)],
     },
   };

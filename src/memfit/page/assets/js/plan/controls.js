@@ -1,12 +1,15 @@
 /** The recipe: a form where a server plans it, its values where the page is a file. */
 
 import { optimizerText } from "memfit/plan/served";
+import { form as ROWS } from "memfit/source/bundle";
 import { useDraft } from "memfit/ui/hooks";
 import { html } from "memfit/ui/html";
 import { t } from "memfit/ui/i18n";
 import { Problem, Progress } from "memfit/ui/progress";
 
 const WIDE = "(min-width: 901px)"; // as in style-plan.css: below, the form starts folded
+const FIRST = ROWS.filter((row) => !row.more);
+const MORE = ROWS.filter((row) => row.more);
 
 /** The form of a served page. @param {{planning: Planning}} properties */
 export function RecipeForm({ planning }) {
@@ -19,9 +22,9 @@ export function RecipeForm({ planning }) {
   return html`<form class="recipe" onSubmit=${submit} data-test="recipe-form">
     <details class="recipe-fields" open=${matchMedia(WIDE).matches}>
       <summary>${t("control.recipe")}</summary>
-      <${Basics} ...${{ about, form, change }} />
+      <${Controls} ...${{ rows: FIRST, about, form, change }} />
       <details class="more"><summary>${t("control.more")}</summary>
-        <${More} ...${{ about, form, change }} /></details>
+        <${Controls} ...${{ rows: MORE, about, form, change }} /></details>
     </details>
     <div class="recipe-foot">
       <div class="toolbar">
@@ -38,46 +41,34 @@ export function RecipeForm({ planning }) {
   </form>`;
 }
 
-function Basics({ about, form, change }) {
-  const { choices = {} } = about;
-  const names = about.models.map((model) => model.name);
+/** A control for each field: the model as wide as the form, others in pairs, switches below. */
+function Controls({ rows, about, form, change }) {
+  const lists = {
+    model: about.models.map((model) => model.name),
+    optimizer: about.choices.optimizer,
+  };
+  const draw = ({ name, schema }) =>
+    html`<${controlOf(schema)} key=${name}
+      ...${{ form, change, name, schema, list: lists[name] }} />`;
+  const isWide = ({ name }) => name === "model";
   return html`
-    <${Text} ...${{ form, change }} name="model" label="control.model" list=${names} />
-    <div class="pair">
-      <${Text} ...${{ form, change }} name="input_shape" label="control.input" place="3x224x224"
-        write=${(shape) => (shape ?? []).join("x")} read=${readShape} />
-      <${Amount} ...${{ form, change }} name="num_classes" label="control.classes" />
-    </div>
-    <div class="pair">
-      <${Select} ...${{ form, change }} name="precision" label="control.precision"
-        options=${choices.precision} />
-      <${Text} ...${{ form, change }} name="optimizer" label="control.optimizer"
-        list=${choices.optimizer} />
-      <${Amount} ...${{ form, change }} name="accumulation" label="control.accumulation"
-        least=${1} empty=${1} />
-      <${Select} ...${{ form, change }} name="memory_format" label="control.memoryFormat"
-        options=${choices.memory_format} />
-    </div>
-    <${Check} ...${{ form, change }} name="gradient_checkpointing"
-      label="control.checkpointing" />`;
+    ${rows.filter(isWide).map(draw)}
+    <div class="pair">${rows.filter((row) => !isWide(row) && !isSwitch(row.schema)).map(draw)}</div>
+    ${rows.filter(({ schema }) => isSwitch(schema)).map(draw)}`;
 }
 
-function More({ about, form, change }) {
-  const { choices = {} } = about;
-  return html`
-    <div class="pair">
-      <${Select} ...${{ form, change }} name="zero_grad" label="control.zeroGrad"
-        options=${choices.zero_grad} />
-      <${Select} ...${{ form, change }} name="attention" label="control.attention"
-        options=${choices.attention} />
-    </div>
-    <${Amount} ...${{ form, change }} name="clip_grad_norm" label="control.clip" step="any" />
-    <${Check} ...${{ form, change }} name="ema" label="control.ema" />
-    <${Check} ...${{ form, change }} name="cudnn_benchmark" label="control.benchmark" />`;
+function controlOf(schema) {
+  if (schema.enum) return isSwitch(schema) ? Check : Select;
+  const [type] = [schema.type].flat();
+  return { array: Shape, integer: Amount, number: Amount }[type] ?? Text;
+}
+
+function isSwitch(schema) {
+  return Boolean(schema.enum?.includes(false));
 }
 
 /** @param {Record<string, any>} field */
-function Text({ form, change, name, label, list, place = "", write = asText, read }) {
+function Text({ form, change, name, schema, list, place = "", write = asText, read }) {
   const listId = list && `list-${name}`;
   const { typing, taken } = useDraft(write(form[name]));
   const set = (event) => {
@@ -90,9 +81,10 @@ function Text({ form, change, name, label, list, place = "", write = asText, rea
     taken();
     change({ [name]: value });
   };
-  return html`<label class="field"><span>${t(label)}</span>
+  return html`<label class="field"><span>${t(`field.${name}`)}</span>
     <input type="text" data-test=${`field-${name}`} list=${listId} ...${typing}
-      placeholder=${place} spellcheck=${false} autocomplete="off" onChange=${set} />
+      maxlength=${schema.maxLength} placeholder=${place} spellcheck=${false} autocomplete="off"
+      onChange=${set} />
     ${
       list &&
       html`<datalist id=${listId}>
@@ -101,31 +93,38 @@ function Text({ form, change, name, label, list, place = "", write = asText, rea
   </label>`;
 }
 
-function Amount({ form, change, name, label, least = 0, empty = null, step = 1 }) {
+function Shape(field) {
+  const write = (shape) => (shape ?? []).join("x");
+  return html`<${Text} ...${field} place="3x224x224" write=${write} read=${readShape} />`;
+}
+
+function Amount({ form, change, name, schema }) {
   const { typing, taken } = useDraft(form[name] ?? "");
   const set = ({ target }) => {
     if (!target.reportValidity()) return;
     taken();
-    change({ [name]: target.value === "" ? empty : Number(target.value) });
+    change({ [name]: target.value === "" ? schema.default : Number(target.value) });
   };
-  return html`<label class="field"><span>${t(label)}</span>
-    <input type="number" data-test=${`field-${name}`} min=${least} step=${step}
+  const isWhole = schema.type.includes("integer");
+  return html`<label class="field"><span>${t(`field.${name}`)}</span>
+    <input type="number" data-test=${`field-${name}`} step=${isWhole ? 1 : "any"}
+      min=${schema.minimum ?? schema.exclusiveMinimum} max=${schema.maximum}
       ...${typing} placeholder="–" onChange=${set} /></label>`;
 }
 
-function Select({ form, change, name, label, options = [form[name]] }) {
-  return html`<label class="field"><span>${t(label)}</span>
+function Select({ form, change, name, schema }) {
+  return html`<label class="field"><span>${t(`field.${name}`)}</span>
     <select data-test=${`field-${name}`} value=${form[name]}
       onChange=${(event) => change({ [name]: event.target.value })}>
-      ${options.map((value) => html`<option key=${value} value=${value}>${value}</option>`)}
+      ${schema.enum.map((value) => html`<option key=${value} value=${value}>${value}</option>`)}
     </select></label>`;
 }
 
-function Check({ form, change, name, label }) {
+function Check({ form, change, name }) {
   return html`<label class="check"><input type="checkbox" data-test=${`field-${name}`}
     checked=${Boolean(form[name])}
     onChange=${(event) => change({ [name]: event.target.checked })} />
-    <span>${t(label)}</span></label>`;
+    <span>${t(`field.${name}`)}</span></label>`;
 }
 
 function asText(value) {
@@ -145,28 +144,21 @@ function readShape(text) {
 /** What the plan of a file was asked with. @param {{document: PlanDocument}} properties */
 export function RecipeFacts({ document }) {
   const { recipe, input_shape: shape } = document;
-  const yes = (value) => t(value ? "control.on" : "control.off");
-  const rows = [
-    ["control.model", document.model.name],
-    ["control.input", shape.join("×")],
-    ["control.classes", recipe.num_classes ?? t("control.default")],
-    ["control.precision", recipe.precision],
-    ["control.optimizer", optimizerText(recipe.optimizer)],
-    ["control.checkpointing", yes(recipe.gradient_checkpointing)],
-    ["control.accumulation", document.accumulation],
-    ["control.memoryFormat", recipe.memory_format],
-  ];
-  const rest = [
-    ["control.zeroGrad", recipe.zero_grad],
-    ["control.attention", recipe.attention],
-    ["control.clip", recipe.clip_grad_norm ?? "–"],
-    ["control.ema", yes(recipe.ema)],
-    ["control.benchmark", yes(recipe.cudnn_benchmark)],
-  ];
+  const shown = {
+    model: document.model.name,
+    input_shape: shape.join("×"),
+    num_classes: recipe.num_classes ?? t("control.default"),
+    optimizer: optimizerText(recipe.optimizer),
+    accumulation: document.accumulation,
+  };
+  const told = ({ name, schema }) =>
+    shown[name] ??
+    (isSwitch(schema) ? t(recipe[name] ? "control.on" : "control.off") : recipe[name]);
+  const facts = (rows) => rows.map((row) => [`field.${row.name}`, told(row) ?? "–"]);
   return html`<section class="recipe-facts small" data-test="recipe-facts"
     aria-label=${t("control.recipe")}>
-    <${Values} rows=${rows} />
-    <details><summary>${t("control.rest")}</summary><${Values} rows=${rest} /></details>
+    <${Values} rows=${facts(FIRST)} />
+    <details><summary>${t("control.rest")}</summary><${Values} rows=${facts(MORE)} /></details>
     <p class="muted">${t("control.readOnly")}</p>
   </section>`;
 }

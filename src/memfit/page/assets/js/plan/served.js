@@ -9,26 +9,6 @@ const FIRST_CARD = "rtx-3060"; // where the server names none; DEFAULT_CARD of m
 const PAUSE_MS = 350;
 const EXACT_PAUSE_MS = 150;
 
-/** What the page may set of a recipe, as POST /api/plan takes it. */
-const FIELDS = [
-  "model",
-  "input_shape",
-  "input_ids",
-  "num_classes",
-  "precision",
-  "optimizer",
-  "gradient_checkpointing",
-  "accumulation",
-  "memory_format",
-  "zero_grad",
-  "ema",
-  "cudnn_benchmark",
-  "attention",
-  "clip_grad_norm",
-  "safety",
-  "allocator",
-];
-
 /**
  * The form and what became of it.
  * @param {boolean} isServed
@@ -74,7 +54,7 @@ export function usePlanning(isServed) {
   useEffect(() => {
     if (!isServed) return undefined;
     getJson("/api/about").then((found) => {
-      const wanted = formOf(found.recipe);
+      const wanted = { ...found.recipe, optimizer: optimizerText(found.recipe.optimizer) };
       setAbout(found);
       setForm(wanted);
       setPlanState({ choice: choiceOf(found) });
@@ -137,14 +117,6 @@ function requestOf(form) {
   const { choice } = planState();
   const recipe = { ...form, batch_size: null };
   return { recipe, gpu: gpuFlag(choice), free_bytes: choice.freeBytes };
-}
-
-/** The fields of a recipe that the form has; an optimizer as text. */
-export function formOf(recipe) {
-  const values = Object.fromEntries(
-    FIELDS.filter((name) => name in recipe).map((name) => [name, recipe[name]]),
-  );
-  return { ...values, optimizer: optimizerText(values.optimizer) };
 }
 
 /** "sgd,momentum=0.9" as memfit plan --optimizer takes it. */

@@ -64,8 +64,8 @@ function Subject({ document, card }) {
     recipe.precision,
     optimizerText(recipe.optimizer),
     ...(recipe.memory_format === "nhwc" ? [t("verdict.nhwc")] : []),
-    ...(recipe.gradient_checkpointing ? [t("control.checkpointing")] : []),
-    ...(recipe.ema ? [t("control.ema")] : []),
+    ...(recipe.gradient_checkpointing ? [t("field.gradient_checkpointing")] : []),
+    ...(recipe.ema ? [t("field.ema")] : []),
   ];
   return html`<div class="subject">
     <p class="model-name"><b data-test="model-name">${model.name}</b>

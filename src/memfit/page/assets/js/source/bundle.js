@@ -4,11 +4,12 @@ const bundle = JSON.parse(document.getElementById("memfit-bundle")?.textContent 
 const unpacked = new Map();
 
 /**
- * Every text of the page by its key, and the parts of memory in order.
+ * Every text of the page by its key, the parts of memory in order, and the fields of the form.
  * @type {{texts: Record<string, {en: string, zh: string}>,
- *   parts: {part: string, number: string}[]}}
+ *   parts: {part: string, number: string}[],
+ *   form: {name: string, more: boolean, schema: Record<string, any>}[]}}
  */
-export const { texts, parts } = bundle;
+export const { texts, parts, form = [] } = bundle;
 
 /** Whether a server is behind the page. */
 export const isServed = bundle.mode === "served";
