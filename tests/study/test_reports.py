@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from rich.console import Console
 from memfit.report.console.progress import duration
 from memfit.report.console.terminal import as_text
 from memfit.report.study.figures import FIGURES, draw, write_study_figures
-from memfit.report.study.page import study_page
 from memfit.report.study.progress import trial_words
 from memfit.report.study.text import findings, render_study, study_rows
 from memfit.study.results import Study
@@ -54,7 +52,6 @@ def test_without_results_it_still_reads(finished: Study) -> None:
         tradeoff=None, rate_rule=None, recommendation=None,
     )  # fmt: skip
     assert "Nothing can be recommended" in text_of(bare)
-    assert "Nothing can be recommended" in study_page(bare)
     assert [name for name in FIGURES if draw(bare, name) is not None] == ["memory"]
 
 
@@ -67,18 +64,6 @@ def test_every_figure_is_written(finished: Study, tmp_path: Path) -> None:
         if path.suffix == ".png":
             with Image.open(path) as picture:
                 assert picture.width > 1000
-
-
-def test_the_page_loads_nothing_and_has_its_own_ids(finished: Study) -> None:
-    page = study_page(replace(finished, model_name="<b>mine</b>"))
-    assert "<b>mine" not in page
-    assert "&lt;b&gt;mine" in page
-    ids = re.findall(r'\bid="([^"]+)"', page)
-    assert len(ids) == len(set(ids))
-    used = {*re.findall(r'href="#([^"]+)"', page), *re.findall(r"url\(#([^)]+)\)", page)}
-    assert used <= set(ids)
-    links = set(re.findall(r'(?:href|src)="([^#"][^"]*)"', page))
-    assert links == set()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from memfit.commands.flags import JsonFlag, MemoryFlags, TrainingFlags, training_recipe
 from memfit.commands.output import has_terminal, show, write
-from memfit.errors import ExitCode, UsageError
+from memfit.errors import DataError, ExitCode, UsageError
 
 if TYPE_CHECKING:
     from memfit.recipe.recipe import Recipe
@@ -170,11 +170,16 @@ def write_reports(study: Study) -> None:
     Raises:
         DataError: one cannot be written.
     """
+    from memfit.files.durable import write_whole
+    from memfit.page.single_file import study_page
     from memfit.report.study.figures import write_study_figures
-    from memfit.report.study.page import write_study_page
 
     write_study_figures(study, study.folder / "figures")
-    write_study_page(study, study.folder / "report.html")
+    path = study.folder / "report.html"
+    try:
+        write_whole(path, study_page(study.folder).encode())
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror}.") from None
 
 
 def _listener() -> StudyListener:

@@ -65,8 +65,8 @@ def single_file(documents: Mapping[str, Any]) -> str:
     """The page with all that it shows inside; opens from the disk and works without a network.
 
     Args:
-        documents: by name (``plan``, ``learn``, ``data``, ``explain``, ``snapshot``): plain values
-            for JSON, or bytes.
+        documents: by name (``plan``, ``learn``, ``data``, ``explain``, ``snapshot``, ``study``,
+            ``runs``): plain values for JSON, or bytes.
     """
     css = "\n".join(_text(name) for name in _STYLES)
     imports = {

@@ -1,8 +1,9 @@
-"""The one-file reports: of a plan, and of a memory snapshot."""
+"""The one-file reports: of a plan, of a memory snapshot, and of a study."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from memfit.explain.explained import Explained
@@ -10,12 +11,14 @@ from memfit.page.documents.data import data_document
 from memfit.page.documents.explained import explain_document
 from memfit.page.documents.learn import learn_documents
 from memfit.page.documents.plan import Measured, plan_document
+from memfit.page.documents.run import run_document
+from memfit.page.documents.study import study_document
 from memfit.page.html import single_file
 from memfit.planner.options import Option
 from memfit.planner.plan import Plan
 from memfit.planner.snapshot import plan_snapshot
 
-__all__ = ["explain_page", "plan_page"]
+__all__ = ["explain_page", "plan_page", "study_page"]
 
 
 def plan_page(
@@ -41,4 +44,25 @@ def plan_page(
 def explain_page(explained: Explained) -> str:
     """The page with what a memory snapshot says, and the lessons inside."""
     documents = {"explain": explain_document(explained), "learn": learn_documents()}
+    return single_file(documents)
+
+
+def study_page(folder: Path) -> str:
+    """The page with a study, the trials of the batch size that it recommends, and the lessons.
+
+    Args:
+        folder: of the study, finished or not.
+
+    Raises:
+        RunError: the folder is no study, or a file is damaged.
+    """
+    study = study_document(folder)
+    found = study.get("recommendation")
+    batch = found["global_batch"] if found else 0
+    trials = sorted(folder.glob(f"runs/b{batch:05d}-*/run.json"))
+    documents: dict[str, Any] = {
+        "study": study,
+        "runs": [run_document(trial.parent) for trial in trials] or None,
+        "learn": learn_documents(),
+    }
     return single_file(documents)

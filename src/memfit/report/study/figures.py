@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["FIGURES", "as_svg", "draw", "write_study_figures"]
+__all__ = ["FIGURES", "draw", "write_study_figures"]
 
 _SIZE = (7.2, 4.4)
 _MIB = 1024**2
@@ -73,17 +72,6 @@ def draw(study: Study, name: str) -> Figure | None:
     figure = Figure(figsize=_SIZE, layout="constrained", facecolor="white")
     paint(study, figure)
     return figure
-
-
-def as_svg(figure: Figure) -> str:
-    """The figure as an SVG element, to put into a page."""
-    import matplotlib as mpl
-
-    buffer = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": "memfit", "svg.fonttype": "path"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
 
 
 # -- the figures -----------------------------------------------------------------------------------

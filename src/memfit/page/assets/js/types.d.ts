@@ -156,6 +156,10 @@ interface StudyDocument {
   name: string;
   is_finished: boolean;
   recommendation: Record<string, any> | null;
+  knee: number | null;
+  noise: Record<string, any>[];
+  noise_batch: number | null;
+  tradeoff: Record<string, any> | null;
   sizes: Record<string, any>[];
   notes: string[];
   [fact: string]: any;

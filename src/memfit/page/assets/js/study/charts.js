@@ -15,7 +15,7 @@ const GREY = "--muted";
 /** Every curve for which there are measurements. @param {{study: StudyDocument, theme: Theme}} props */
 export function StudyCharts({ study, theme }) {
   const props = { study, theme, batch: batchAxis(study), verticals: recommendedOf(study) };
-  const charts = [Speed, Steps, Accuracy, Gap, Rates, Noise];
+  const charts = [Speed, Steps, Examples, Accuracy, Gap, Rates, Noise];
   return html`<div class="study-plots">
     <${Memory} study=${study} />
     ${charts.map((One, index) => html`<${One} key=${index} ...${props} />`)}
@@ -106,7 +106,28 @@ function Steps({ study, theme, batch, verticals }) {
     y=${{ label: t("study.steps.axis"), isLog: true, format: formatCount }} />`;
 }
 
-function boundText(value) {
+/** The same goal in examples: each batch size is a point between the least of the one and the other. */
+function Examples({ study, theme }) {
+  const reached = study.sizes.filter((size) => size.goal && size.goal.mean_steps !== null);
+  if (reached.length < 2) return null;
+  const fit = (study.curves.steps ?? []).map(([batch, steps]) => [batch * steps, steps]);
+  const lines = [
+    {
+      label: t("study.steps.measured"),
+      colour: BLUE,
+      kind: "points",
+      points: reached.map(({ goal }) => [goal.mean_examples, goal.mean_steps]),
+    },
+    { label: t("study.steps.fit"), colour: RED, points: fit },
+  ];
+  return html`<${Chart} title=${t("study.examples")} note=${t("study.examples.note")}
+    lines=${lines} theme=${theme} name="examples"
+    x=${{ label: t("study.examples.axis"), isLog: true, format: formatCount }}
+    y=${{ label: t("study.steps.axis"), isLog: true, format: formatCount }} />`;
+}
+
+/** An end of an interval, which may be open. @param {number|null} value */
+export function boundText(value) {
   return value === null ? "?" : formatCount(value);
 }
 

@@ -3,16 +3,41 @@
 import { joined, NOTHING } from "memfit/runs/follow";
 import { RunView } from "memfit/runs/view";
 import { getJson } from "memfit/source/api";
-import { isServed } from "memfit/source/bundle";
+import { hasDocument, isServed, readDocument } from "memfit/source/bundle";
 import { Chooser, Failure } from "memfit/ui/chooser";
 import { html, useEffect, useRef, useState } from "memfit/ui/html";
 import { t } from "memfit/ui/i18n";
 
 const POLL_MS = 2000;
 
-export const tab = { id: "runs", title: "tab.runs", isThere: () => isServed, Tab: RunsTab };
+export const tab = {
+  id: "runs",
+  title: "tab.runs",
+  isThere: () => isServed || hasDocument("runs"),
+  Tab: RunsTab,
+};
 
 function RunsTab({ isOpen, theme }) {
+  return isServed
+    ? html`<${ServedRuns} isOpen=${isOpen} theme=${theme} />`
+    : html`<${FileRuns} theme=${theme} />`;
+}
+
+function FileRuns({ theme }) {
+  const [runs, setRuns] = useState(/** @type {RunDocument[]} */ ([]));
+  const [name, setName] = useState("");
+  useEffect(() => {
+    readDocument("runs").then(setRuns);
+  }, []);
+  const document = runs.find((run) => run.name === name) ?? runs[0];
+  if (!document) return html`<p class="muted">${t("word.loading")}</p>`;
+  return html`
+    <${Chooser} label="runs.choose" names=${runs.map((run) => run.name)} name=${document.name}
+      choose=${setName} />
+    <${RunView} key=${document.name} followed=${joined(NOTHING, document)} theme=${theme} />`;
+}
+
+function ServedRuns({ isOpen, theme }) {
   const [names, setNames] = useState(/** @type {string[]|null} */ (null));
   const [name, setName] = useState("");
   const [error, setError] = useState(/** @type {Told|null} */ (null));
