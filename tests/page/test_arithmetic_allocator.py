@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
+import json
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import js_page
@@ -148,49 +147,27 @@ def test_every_block_is_where_the_command_puts_it(in_page: InPage) -> None:
     assert retries > failures
 
 
-def recorded_runs() -> ModuleType:
-    path = Path(__file__).parent.parent / "memory" / "recorded_allocator_runs.py"
-    spec = importlib.util.spec_from_file_location("recorded_allocator_runs_of_memory", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_as_the_binary_of_torch(in_page: InPage) -> None:
-    recorded = recorded_runs()
-    operations = list(recorded.operations())
+def test_as_counted_by_hand(in_page: InPage) -> None:
+    """``tests/engine/allocator.json``: the cases of ``tests/memory/test_allocator.py``."""
+    cases = json.loads((Path(__file__).parents[1] / "engine" / "allocator.json").read_text())
+    letters = {"allocate": "a", "free": "f", "empty": "e"}
     runs = [
         AllocatorRun(
-            AllocatorSettings.parse(run.conf),
-            recorded.CAPACITY_BYTES,
-            recorded.DEVICE_TOTAL_BYTES,
-            operations,
+            AllocatorSettings.parse(case["conf"]),
+            case["capacity_bytes"],
+            case["device_total_bytes"],
+            [
+                (letters[what], *values, *[0] * (3 - len(values)))
+                for what, *values in case["events"]
+            ],
         )
-        for run in recorded.RECORDED_RUNS
+        for case in cases
     ]
-    for run, played in zip(
-        recorded.RECORDED_RUNS, in_page(RUN_ALLOCATOR, [r.for_page() for r in runs]), strict=True
-    ):
-        failed = {
-            operation[1]
-            for operation, row in zip(operations, played["figures"], strict=True)
-            if isinstance(row[0], list)
-        }
-        figures = [
-            (row[1], row[2])
-            for (what, number, _, _), row in zip(operations, played["figures"], strict=True)
-            if what != "f" or number not in failed
+    played = in_page(RUN_ALLOCATOR, [run.for_page() for run in runs])
+    for case, found in zip(cases, played, strict=True):
+        after = [
+            dict(zip(after, outcome, strict=True)) if isinstance(after, dict) else figures
+            for after, (outcome, *figures) in zip(case["after"], found["figures"], strict=True)
         ]
-        requested, peak_allocated, peak_reserved, retries = played["sums"]
-        assert run == recorded.RecordedRun(
-            run.conf,
-            *figures[-1],
-            requested,
-            peak_allocated,
-            peak_reserved,
-            retries,
-            len(failed),
-            recorded.checksum(figures),
-        )
+        assert after == case["after"], case["name"]
+        assert found["sums"][3] == case["retries"], case["name"]
