@@ -69,12 +69,13 @@ def picture() -> None:
     """Plan ResNet-50 and draw what the terminal shows."""
     import memfit
     from memfit.planner.options import ways_to_fit_more
+    from memfit.planner.overview import overview
     from memfit.report.plan.text import render_plan
 
     recipe = {"input_shape": (3, 224, 224), "optimizer": "adamw", "precision": "amp-fp16"}
     plan = memfit.plan("torchvision:resnet50", gpu="rtx-3060", **recipe)
     console = Console(record=True, width=100, file=io.StringIO(), highlight=False, markup=False)
-    console.print(render_plan(plan, ways_to_fit_more(plan), console))
+    console.print(render_plan(overview(plan, ways_to_fit_more(plan)), console))
     title = "memfit plan torchvision:resnet50 --optimizer adamw --precision amp-fp16 --gpu rtx-3060"
     svg = re.sub(r"@font-face \{.*?\}", "", console.export_svg(title=title), flags=re.DOTALL)
     PICTURE.write_text(svg)  # without fonts from elsewhere

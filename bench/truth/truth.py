@@ -116,7 +116,7 @@ def hold(records: Iterable[Record]) -> Truth:
 
 
 def _limit_row(record: Record, plan: Plan, found: int) -> LimitRow:
-    return LimitRow(record, plan.max_batch_on(record.card), found)
+    return LimitRow(record, plan.limits.on(record.card).max_batch_size, found)
 
 
 # -- the baseline ----------------------------------------------------------------------------------

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from memfit.cards.catalogue import GPU, gpus
     from memfit.errors import MemfitError
     from memfit.memory.recording.virtual_gpu import VirtualGPU
-    from memfit.planner.plan import BatchPlan, Plan
+    from memfit.planner.plan import Plan
     from memfit.planner.planning import plan
+    from memfit.planner.result import BatchPlan
     from memfit.recipe.recipe import Recipe
     from memfit.trainer.recovery.recover import recover
     from memfit.trainer.recovery.transaction import fit_micro_batch
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BatchPlan": "memfit.planner.plan",
+    "BatchPlan": "memfit.planner.result",
     "GPU": "memfit.cards.catalogue",
     "MemfitError": "memfit.errors",
     "Plan": "memfit.planner.plan",

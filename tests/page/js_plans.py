@@ -11,7 +11,8 @@ import pytest
 
 import memfit
 from memfit.page.documents.plan import plan_document, ruled_sizes_at
-from memfit.planner.plan import BatchPlan, Plan
+from memfit.planner.plan import Plan
+from memfit.planner.result import BatchPlan
 
 InPage = Callable[..., Any]
 
@@ -114,6 +115,7 @@ def named(at: BatchPlan) -> dict[str, Any]:
         "peakReservedBytes": at.peak_reserved_bytes,
         "totalBytes": at.total_bytes,
         "parts": at.parts,
+        "partsMost": at.parts_most,
         "peak": {
             "position": peak.position,
             "phase": str(at.peak.phase),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import random
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import js_page
@@ -15,8 +16,8 @@ from memfit.cards.catalogue import GPU, gpu
 from memfit.memory.allocator.timeline import fits
 from memfit.page.documents.plan import batch_ladder, plan_document
 from memfit.planner.curve import memory_curve
+from memfit.planner.largest import BatchLimits
 from memfit.planner.layers import summarise_layers
-from memfit.planner.search import largest_batch
 
 InPage = Callable[..., Any]
 
@@ -45,8 +46,9 @@ def test_between_stops_the_answer_says_so_until_the_server_was_asked(both: Both)
     assert batch in both.ask("plan.stops")
 
 
-def card(name: str) -> tuple[GPU, dict[str, int]]:
-    found = gpu(name)
+def card(name: str | GPU | None) -> tuple[GPU, dict[str, int]]:
+    found = gpu(name) if isinstance(name, str) else name
+    assert found is not None
     names = ("usable_bytes", "context_bytes", "total_bytes")
     return found, {name: getattr(found, name) for name in names}
 
@@ -55,7 +57,7 @@ def test_what_fits_a_card(both: Both) -> None:
     for name in CARDS:
         ours, theirs = card(name)
         for batch in both.some_stops:
-            fits = both.plan.fits_on(ours, batch)
+            fits = both.plan.limits.runs_on(ours, batch)
             assert both.ask("plan.fitsOn(...values)", theirs, batch) is fits
             total = both.plan.at(batch).total_bytes - both.plan.card.context_bytes
             tight = fits and total + ours.context_bytes > ours.usable_bytes
@@ -66,21 +68,26 @@ def test_what_fits_a_card(both: Both) -> None:
 def test_the_largest_and_the_recommended_batch_of_any_card(both: Both) -> None:
     for name in CARDS:
         ours, theirs = card(name)
-        largest = both.ask_exactly("plan.maxBatchOn(values[0])", theirs)
-        assert largest == both.plan.max_batch_on(ours)
-        recommended = both.ask_exactly("plan.recommendedBatchOn(values[0])", theirs)
-        assert recommended == both.plan.recommended_batch_on(ours)
+        assert both.ask_exactly("plan.limitsOn(values[0])", theirs) == in_script(
+            both.plan.limits.on(ours)
+        )
+
+
+def in_script(limits: BatchLimits | None) -> dict[str, int]:
+    assert limits is not None
+    return {
+        "largest": limits.max_batch_size,
+        "largestThatRuns": limits.largest_that_runs,
+        "recommended": limits.recommended_batch_size,
+    }
 
 
 def test_the_same_of_the_plans_own_card(both: Both) -> None:
-    ours = both.plan.gpu
-    assert ours is not None
-    theirs = {"usable_bytes": ours.usable_bytes, "context_bytes": ours.context_bytes}
-    answers = both.plan.max_batch_size, both.plan.recommended_batch_size
-    code = "[plan.maxBatchOn(values[0]), plan.recommendedBatchOn(values[0])]"
-    assert both.ask(code, theirs) == list(answers)
+    _, theirs = card(both.plan.gpu)
+    expected = in_script(both.plan.batch_limits)
+    assert both.ask("plan.limitsOn(values[0])", theirs) == expected
     both.ask("void (plan.document.gpu = null)")  # worked out, not read
-    assert both.ask_exactly(code, theirs) == list(answers)
+    assert both.ask_exactly("plan.limitsOn(values[0])", theirs) == expected
     both.ask("void (plan.document.gpu = values[0])", both.document["gpu"])
 
 
@@ -94,7 +101,7 @@ def test_a_batch_that_fits_only_with_releases_is_tight(both: Both) -> None:
     theirs = {"usable_bytes": ours.usable_bytes, "context_bytes": ours.context_bytes}
     assert both.ask("plan.verdict(...values)", theirs, largest) == verdict
     less = {"usable_bytes": at.total_bytes - 1, "context_bytes": ours.context_bytes}
-    fits = both.plan.fits_on(ours.with_free_bytes(less["usable_bytes"]), largest)
+    fits = both.plan.limits.runs_on(ours.with_free_bytes(less["usable_bytes"]), largest)
     assert both.ask("plan.verdict(...values)", less, largest) == ("tight" if fits else "no")
 
 
@@ -136,7 +143,7 @@ def test_the_module_tree_adds_up_to_what_the_layers_keep(both: Both) -> None:
 
 def test_a_plan_that_is_not_affine_knows_what_was_traced(in_page: InPage) -> None:
     plan = memfit.plan("mlp", gpu="4GiB", batch_size=8, verify=False)
-    plan._affine = None
+    plan.tapes.affine = None
     plan.tape_at(16)
     both = Both("traced", plan, plan_document(plan), in_page)
     assert both.document["tape"] is None
@@ -149,7 +156,7 @@ def test_a_plan_that_is_not_affine_knows_what_was_traced(in_page: InPage) -> Non
     assert [p["batch"] for p in both.ask("plan.curve(plan.document.card, values[0])",
             {"from": 4, "to": 16, "points": 9})] == [4, 8, 16]  # fmt: skip
     _, theirs = card("t4")
-    assert both.ask("plan.maxBatchOn(values[0])", theirs) == both.stops[-1]
+    assert both.ask("plan.limitsOn(values[0]).largest", theirs) == both.stops[-1]
     assert both.ask("plan.moduleTree(8).totalBytes") == (
         summarise_layers(plan, batch_size=8).kept_bytes
     )
@@ -158,30 +165,23 @@ def test_a_plan_that_is_not_affine_knows_what_was_traced(in_page: InPage) -> Non
     assert both.ask("plan.at(5).totalBytes") == plan.at(8).total_bytes
 
 
-def test_the_search_takes_the_same_steps(in_page: InPage) -> None:
-    draw = random.Random(3)
-    cases = []
-    for _ in range(60):
-        bound = draw.choice([0, 1, 2, 17, 400, 2**24])
-        cases.append([draw.randint(0, 1000), bound, draw.randint(-5, max(1, bound) * 2)])
-    expected = []
-    for limit, bound, guess in cases:
-        asked: list[int] = []
-
-        def holds(batch: int, asked: list[int] = asked, limit: int = limit) -> bool:
-            asked.append(batch)
-            return batch <= limit
-
-        expected.append([largest_batch(holds, bound, guess), asked])
-    code = """async (cases, use) => {
-      const { largestBatch } = await use("memfit/engine/search");
-      return cases.map(([limit, bound, guess]) => {
-        const asked = [];
-        const holds = (batch) => asked.push(batch) && batch <= limit;
-        return [largestBatch(holds, bound, guess), asked];
+def test_the_rule_of_the_largest_batches_is_the_shared_one(in_page: InPage) -> None:
+    vectors = json.loads((Path(__file__).parent.parent / "engine" / "limits.json").read_text())
+    code = """async (vectors, use) => {
+      const { findLimits } = await use("memfit/engine/search");
+      return vectors.map(({ runs, runs_safely, last, stops }) => {
+        const within = (rows) => (batch) => rows.some(([a, b]) => a <= batch && batch <= b);
+        const found = findLimits(within(runs), within(runs_safely), last, stops);
+        return {
+          max_batch_size: found.largest,
+          largest_that_runs: found.largestThatRuns,
+          recommended_batch_size: found.recommended,
+        };
       });
     }"""
-    assert in_page(code, cases) == expected
+    found = in_page(code, vectors["rules"])
+    for vector, answer in zip(vectors["rules"], found, strict=True):
+        assert answer == vector["expected"], vector["name"]
 
 
 def test_a_share_of_the_card_limits_what_fits_also_where_the_peak_is_known(

@@ -137,7 +137,7 @@ def test_a_module_spans_its_forward_pass(both: Both) -> None:
           return found;
         })()"""
     )
-    tape = both.plan.affine_tape
+    tape = both.plan.tapes.affine
     assert tape is not None
     allocations, events = tape.tape.allocations, tape.tape.events
     sizes = both.plan.tape_at(8)[1]

@@ -88,8 +88,8 @@ def test_a_batch_of_one_is_a_tape_of_its_own(plan: Plan, document: dict) -> None
 
 def test_what_is_not_affine_has_the_tapes_that_were_traced() -> None:
     made = memfit.plan("mlp", gpu="11GiB", batch_size=16)
-    made._affine = None
-    made.not_affine_because = "tried"
+    made.tapes.affine = None
+    made.tapes.not_affine_because = "tried"
     found = plan_document(made)
     assert found["tape"] is None
     assert not found["is_affine"]

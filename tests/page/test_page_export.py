@@ -15,7 +15,8 @@ import pytest
 import memfit
 from memfit.memory.allocator.timeline import Timeline
 from memfit.page.documents.plan import plan_document
-from memfit.planner.plan import BatchPlan, Plan
+from memfit.planner.plan import Plan
+from memfit.planner.result import BatchPlan
 
 BATCH = 48
 SVG = "{http://www.w3.org/2000/svg}"

@@ -21,8 +21,8 @@ from memfit.measure.target import Target
 from memfit.memory.snapshot.writer import snapshot_bytes
 from memfit.page.documents.explained import explain_document
 from memfit.page.documents.plan import plan_document
-from memfit.planner.options import Option
 from memfit.planner.plan import Plan
+from memfit.planner.result import Option
 from memfit.units import MIB
 
 Document = dict[str, Any]

@@ -14,7 +14,8 @@ from memfit.cards.catalogue import gpu as find_gpu
 from memfit.errors import UnknownName, UsageError
 from memfit.memory.allocator.timeline import replay
 from memfit.memory.tape.tape import Part
-from memfit.planner.plan import BatchPlan, Plan
+from memfit.planner.plan import Plan
+from memfit.planner.result import BatchPlan
 
 MIB = 1024**2
 WEIGHTS = 407_080  # 101,770 float32
@@ -97,7 +98,7 @@ CASES = [
 def test_the_arithmetic_is_the_direct_trace_to_the_byte(model: str, options: Any) -> None:
     name, shape = MODELS[model]
     made = plan(name, **shape, **options)
-    assert made.is_affine, made.not_affine_because
+    assert made.is_affine, made.tapes.not_affine_because
     for batch in (1, 13, 64):
         arithmetic = made.at(batch)
         direct = replay(made.step.trace(batch), settings=None)
@@ -152,18 +153,21 @@ def test_the_largest_batch_fits_and_the_next_does_not(resnet: Plan) -> None:
     assert not resnet.at(largest + 1).fits()
 
 
-def test_the_recommended_batch_is_within_the_safety(resnet: Plan) -> None:
+def test_the_recommended_batch_runs_within_the_safety(resnet: Plan) -> None:
     batch = resnet.recommended_batch_size
     assert batch
     assert batch % 8 == 0
     assert resnet.gpu
-    allowed = 0.8 * resnet.gpu.usable_bytes
-    assert resnet.at(batch).total_bytes <= allowed < resnet.at(batch + 8).total_bytes
+    safe = resnet.gpu.with_free_bytes(int(0.8 * resnet.gpu.usable_bytes))
+    assert resnet.at(batch).fits(safe)
+    assert not resnet.at(batch + 8).fits(safe)
+    assert resnet.max_batch_size
+    assert 0.7 < batch / resnet.max_batch_size < 0.9
 
 
 def test_a_larger_card_takes_a_larger_batch(resnet: Plan) -> None:
     sizes = [find_gpu(f"{size}GiB") for size in (2, 4, 8)]
-    largest = [resnet.max_batch_on(gpu) for gpu in sizes]
+    largest = [resnet.limits.on(gpu).max_batch_size for gpu in sizes]
     assert largest == sorted(largest)
     assert largest[0] < largest[2]
 
@@ -229,7 +233,7 @@ class Branching(nn.Module):
 def test_a_model_that_branches_on_the_batch_is_traced_directly() -> None:
     made = plan(Branching(), input_shape=(16,))
     assert not made.is_affine
-    assert made.not_affine_because
+    assert made.tapes.not_affine_because
     assert any("traced directly" in sentence for sentence in made.assumptions)
     for batch in (2, 8, 32):
         timeline = made.at(batch).timeline
@@ -259,7 +263,7 @@ def test_verifying_finds_a_difference_that_the_two_traces_did_not_show() -> None
     assert made.verify(16)
     assert not made.verify(32)
     assert not made.is_affine
-    assert "32" in made.not_affine_because
+    assert "32" in made.tapes.not_affine_because
     operators = [a.operator for a in made.at(32).timeline.tape.allocations]
     assert "aten.sin.default" in operators
 
@@ -364,11 +368,11 @@ def test_a_share_of_the_card_limits_what_fits_whatever_was_asked_before() -> Non
     share = "per_process_memory_fraction:0.5"
     plan = memfit.plan("cnn", gpu="rtx-3060", batch_size=64, verify=False, allocator=share)
     assert plan.gpu is not None
-    assert not plan.fits_on(plan.gpu, 12_500)
+    assert not plan.limits.runs_on(plan.gpu, 12_500)
     free_bytes = plan.gpu.usable_bytes - plan.gpu.context_bytes
     assert plan.at(12_500).peak_reserved_bytes <= free_bytes  # the card has room, the share has not
-    assert not plan.fits_on(plan.gpu, 12_500)
-    assert plan.fits_on(plan.gpu, 8_000)
+    assert not plan.limits.runs_on(plan.gpu, 12_500)
+    assert plan.limits.runs_on(plan.gpu, 8_000)
 
 
 def test_where_each_batch_is_traced_the_end_of_the_search_is_said(
@@ -378,14 +382,15 @@ def test_where_each_batch_is_traced_the_end_of_the_search_is_said(
 
     from rich.console import Console
 
+    from memfit.planner.overview import overview
     from memfit.report.console.terminal import as_text
     from memfit.report.plan.text import render_plan
 
-    monkeypatch.setattr("memfit.planner.plan._MAX_TRACED_BATCH", 12)
+    monkeypatch.setattr("memfit.planner.tapes._MAX_TRACED_BATCH", 12)
     plan = memfit.plan("mlp", gpu="11GiB", batch_size=8, verify=False)
-    plan._affine = None
-    plan.not_affine_because = "tried"
-    assert plan.max_batch_size == plan.batch_limit == 12
+    plan.tapes.affine = None
+    plan.tapes.not_affine_because = "tried"
+    assert plan.max_batch_size == plan.tapes.last_batch == 12
     console = Console(width=100, file=io.StringIO())
-    text = as_text(console, render_plan(plan, None, console))
+    text = as_text(console, render_plan(overview(plan, None), console))
     assert "Largest micro-batch that fits: 12 or more" in text

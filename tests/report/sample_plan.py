@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
+from dataclasses import replace
 from typing import Any, cast
 
 from memfit.cards.catalogue import GPU
+from memfit.memory.allocator.settings import AllocatorSettings
 from memfit.memory.tape.tape import Part, Phase
-from memfit.planner.curve import CurvePoint
-from memfit.planner.learning_rate import LearningRate, scale_learning_rate
-from memfit.planner.options import Option
-from memfit.planner.plan import BatchPlan, Peak, Plan
-from memfit.planner.verdict import CardFit, Verdict
+from memfit.planner.assumptions import Assumption
+from memfit.planner.largest import BatchLimits
+from memfit.planner.learning_rate import scale_learning_rate
+from memfit.planner.result import (
+    BatchPlan,
+    CardFit,
+    CurvePoint,
+    Option,
+    Peak,
+    PlanResult,
+    Verdict,
+)
 from memfit.recipe.fields import MAX_BATCH
 from memfit.recipe.recipe import Recipe
 from memfit.units import GIB, MIB
@@ -27,15 +34,23 @@ LARGE_CARD = replace(CARD, key="rtx-9900", name="NVIDIA RTX 9900", usable_bytes=
 
 PARTS = {
     Part.PARAMETERS: 102_441_032,
-    Part.GRADIENTS: 102_228_128,
+    Part.GRADIENTS: 8_196_000,
     Part.OPTIMIZER: 204_456_264,
     Part.BATCH: 38_536_192,
     Part.ACTIVATIONS: 2_816_123_904,
     Part.TEMPORARIES: 205_520_896,
     Part.WORKSPACES: 17_039_360,
-    Part.CACHE: 311_427_072,
+    Part.CACHE: 405_459_200,
     Part.CONTEXT: 134_217_728,
 }
+PARTS_MOST = PARTS | {
+    Part.GRADIENTS: 102_228_128,
+    Part.ACTIVATIONS: 2_904_204_032,
+    Part.TEMPORARIES: 411_041_792,
+    Part.WORKSPACES: 68_157_440,
+    Part.CACHE: 3_221_225_472,
+}
+LIMITS = BatchLimits(240, 240, 184)
 PER_SAMPLE_BYTES = 48 * MIB
 
 OPTIONS = (
@@ -51,61 +66,53 @@ OPTIONS = (
 )  # fmt: skip
 
 
-@dataclass
-class SamplePlan:
-    """What the report reads of a :class:`memfit.Plan`."""
-
-    recipe: Recipe
-    gpu: GPU | None = CARD
-    model_name: str = "torchvision:resnet50"
-    parameter_count: int = 25_557_032
-    max_batch_size: int | None = 240
-    recommended_batch_size: int | None = 184
-    accumulation: int = 1
-    assumptions: list[str] = field(default_factory=lambda: ["The second training step.", "A" * 70])
-    unsupported: dict[str, str] = field(default_factory=dict)
-    batch_limit: int = MAX_BATCH
-
-    @property
-    def micro_batch(self) -> int:
-        return self.recipe.batch_size or self.recommended_batch_size or 1
-
-    @property
-    def step(self) -> Any:
-        inputs = SimpleNamespace(shape=self.recipe.input_shape or (128,))
-        is_tokens = self.recipe.input_ids is not None
-        return SimpleNamespace(gpu=CARD, batch=SimpleNamespace(inputs=inputs, is_tokens=is_tokens))
-
-    @property
-    def learning_rate(self) -> LearningRate | None:
-        base_lr = self.recipe.base_lr
-        if base_lr is None:
-            return None
-        batch = self.micro_batch * self.accumulation
-        return scale_learning_rate(base_lr, self.recipe.base_batch_size, batch, adaptive=False)
-
-    def at(self, batch_size: int | None = None) -> BatchPlan:
-        total = sum(PARTS.values())
-        return BatchPlan(
-            batch_size=batch_size or self.micro_batch,
-            peak_allocated_bytes=total - PARTS[Part.CACHE] - PARTS[Part.CONTEXT],
-            peak_reserved_bytes=total - PARTS[Part.CONTEXT],
-            total_bytes=total,
-            parts={str(part): size for part, size in PARTS.items()},
-            peak=Peak(Phase.BACKWARD, "layer1.0.conv3", "aten.convolution_backward.default"),
-            timeline=cast(Any, None),
-            _fits=cast(Any, None),
-        )
+def _at(batch_size: int) -> BatchPlan:
+    total = sum(PARTS.values())
+    return BatchPlan(
+        batch_size=batch_size,
+        peak_allocated_bytes=total - PARTS[Part.CACHE] - PARTS[Part.CONTEXT],
+        peak_reserved_bytes=total - PARTS[Part.CONTEXT],
+        total_bytes=total,
+        parts={str(part): size for part, size in PARTS.items()},
+        parts_most={str(part): size for part, size in PARTS_MOST.items()},
+        peak=Peak(Phase.BACKWARD, "layer1.0.conv3", "aten.convolution_backward.default"),
+        timeline=cast(Any, None),
+        gpu=CARD,
+        settings=AllocatorSettings(),
+    )
 
 
-def sample(gpu: GPU | None = CARD, **changes: Any) -> Plan:
-    """A plan of a made-up model; ``changes`` are the recipe's."""
-    recipe = {"model": "resnet50", "input_shape": (3, 224, 224), "optimizer": "adamw"} | changes
-    accumulation = recipe.get("accumulation", 1)
-    plan = SamplePlan(Recipe(**recipe), gpu=gpu, accumulation=accumulation)
-    if gpu is None:
-        plan.max_batch_size = plan.recommended_batch_size = None
-    return cast(Plan, plan)
+def sample(
+    gpu: GPU | None = CARD, unsupported: dict[str, str] | None = None, **changes: Any
+) -> PlanResult:
+    """The result of a made-up model; ``changes`` are the recipe's."""
+    recipe = Recipe(
+        **{"model": "resnet50", "input_shape": (3, 224, 224), "optimizer": "adamw"} | changes
+    )
+    limits = None if gpu is None else LIMITS
+    batch_size = recipe.batch_size or LIMITS.recommended_batch_size
+    rate = None
+    if recipe.base_lr is not None:
+        whole = batch_size * recipe.accumulation
+        rate = scale_learning_rate(recipe.base_lr, recipe.base_batch_size, whole, adaptive=False)
+    return PlanResult(
+        recipe=recipe,
+        model_name="torchvision:resnet50",
+        parameter_count=25_557_032,
+        input_shape=recipe.input_shape or (128,),
+        is_tokens=recipe.input_ids is not None,
+        gpu=gpu,
+        fits=None if gpu is None else True,
+        limits=limits,
+        last_batch=MAX_BATCH,
+        micro_batch=batch_size,
+        accumulation=recipe.accumulation,
+        at=_at(batch_size),
+        learning_rate=rate,
+        is_affine=True,
+        stated_assumptions=(Assumption("second_step"), Assumption("direct", {"because": "A" * 70})),
+        unsupported=unsupported or {},
+    )
 
 
 def fitting(batch_size: int = 64, missing_bytes: int = 0) -> Verdict:
@@ -125,4 +132,8 @@ def curve(last: int = 300) -> tuple[CurvePoint, ...]:
     return tuple(CurvePoint(b, n, n + n // 10) for b, n in zip(batches, needed, strict=True))
 
 
-CARDS = (CardFit(CARD, 240, 184), CardFit(LARGE_CARD, 1_234, 976), CardFit(CARD, 0, 0))
+CARDS = (
+    CardFit(CARD, LIMITS),
+    CardFit(LARGE_CARD, BatchLimits(1_234, 1_250, 976)),
+    CardFit(CARD, BatchLimits(0, 0, 0)),
+)

@@ -13,13 +13,14 @@ import sample_plan
 from rich.console import Console
 from sample_plan import CARDS, OPTIONS, PARTS, fitting, sample, too_large
 
-from memfit.planner.plan import Plan
-from memfit.report.console.terminal import ASCII, UNICODE, Marks, as_text
+from memfit.planner.largest import BatchLimits
+from memfit.planner.result import MOST_SENTENCE, PlanResult
+from memfit.report.console.terminal import ASCII, as_text
 from memfit.report.plan.charts import ChartMark, memory_chart
-from memfit.report.plan.text import plan_report
+from memfit.report.plan.text import render_plan
 from memfit.units import GIB
 
-CASES: dict[str, tuple[Plan, dict[str, Any]]] = {
+CASES: dict[str, tuple[PlanResult, dict[str, Any]]] = {
     "fits": (sample(batch_size=64, accumulation=4, base_lr=0.1), {"verdict": fitting()}),
     "largest": (sample(), {"verdict": replace(fitting(1), is_asked=False), "options": None}),
     "too_large": (sample(batch_size=512), {"verdict": too_large()}),
@@ -27,11 +28,15 @@ CASES: dict[str, tuple[Plan, dict[str, Any]]] = {
 }
 
 
-def printed(plan: Plan, *, width: int = 80, marks: Marks = UNICODE, **findings: Any) -> str:
-    found: dict[str, Any] = {"curve": sample_plan.curve(), "options": OPTIONS, "cards": ()}
-    report = plan_report(plan, **(found | findings), width=width, marks=marks)
-    console = Console(file=io.StringIO(), width=width, highlight=False, markup=False)
-    return as_text(console, report)
+def reported(plan: PlanResult, **findings: Any) -> PlanResult:
+    found: dict[str, Any] = {"curve": sample_plan.curve(), "options": OPTIONS}
+    return replace(plan, **(found | findings))
+
+
+def printed(plan: PlanResult, *, width: int = 80, encoding: str = "utf-8", **findings: Any) -> str:
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    console = Console(file=file, width=width, highlight=False, markup=False)
+    return as_text(console, render_plan(reported(plan, **findings), console))
 
 
 def columns(output: str) -> list[int]:
@@ -58,7 +63,7 @@ def test_no_line_is_wider_than_the_terminal(case: str, width: int) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_ascii_marks_only_where_the_encoding_has_no_others(case: str) -> None:
     plan, findings = CASES[case]
-    assert printed(plan, marks=ASCII, **findings).isascii()
+    assert printed(plan, encoding="ascii", **findings).isascii()
 
 
 def test_the_rows_add_up_to_the_total() -> None:
@@ -110,8 +115,7 @@ def test_a_tight_fit_is_said() -> None:
 
 
 def test_operators_that_were_not_counted_are_listed() -> None:
-    plan = sample(batch_size=64)
-    plan.unsupported["mylib.mystery.default"] = "has no rule"  # type: ignore[index]
+    plan = sample(batch_size=64, unsupported={"mylib.mystery.default": "has no rule"})
     output = printed(plan, verdict=fitting())
     assert "Incomplete" in output
     assert "mylib.mystery.default: has no rule" in output
@@ -120,12 +124,11 @@ def test_operators_that_were_not_counted_are_listed() -> None:
 def test_colours_only_where_they_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     plan, findings = CASES["fits"]
-    found: dict[str, Any] = {"curve": sample_plan.curve(), "options": OPTIONS, "cards": ()}
-    report = plan_report(plan, **(found | findings), width=80, marks=UNICODE)
+    found = reported(plan, **findings)
 
     def codes(**settings: Any) -> set[str]:
         console = Console(file=io.StringIO(), width=80, **settings)
-        return set(re.findall(r"\x1b\[[\d;]*m", as_text(console, report)))
+        return set(re.findall(r"\x1b\[[\d;]*m", as_text(console, render_plan(found, console))))
 
     assert codes() == set()
     assert any("3" in code for code in codes(force_terminal=True, color_system="standard"))
@@ -145,3 +148,16 @@ def test_the_chart_crosses_the_line_where_the_card_is_full() -> None:
     where = pointer.index("^")
     assert abs(line.index("#") - where) <= 1
     assert len(chart) <= 12
+
+
+def test_gradients_are_as_large_as_the_parameters_at_their_own_most() -> None:
+    output = printed(sample(batch_size=64), verdict=fitting())
+    row = next(line for line in output.splitlines() if "+ gradients" in line)
+    assert re.findall(r"[\d.]+ [MG]iB", row) == ["7.8 MiB", "97.5 MiB"]
+    assert MOST_SENTENCE in " ".join(output.split())
+
+
+def test_single_larger_batches_are_told_from_the_promise() -> None:
+    limits = BatchLimits(113, 116, 88)
+    output = printed(replace(sample(batch_size=64), limits=limits), verdict=fitting(), width=120)
+    assert "Every micro-batch up to 113 fits, single larger ones up to 116 do;" in output

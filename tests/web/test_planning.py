@@ -172,7 +172,7 @@ def test_batches_of_a_plan_that_is_traced_each(monkeypatch: pytest.MonkeyPatch) 
     request = {"plan": "a", "recipe": {"model": "mlp"}, "gpu": "rtx-3060", "free_bytes": None}
     desk.jobs["plan"](request, JobProgress())
     made = desk._plans["a"]
-    made._affine, made.not_affine_because = None, "a test says so"
+    made.tapes.affine, made.tapes.not_affine_because = None, "a test says so"
     assert desk.questions["sizes_now"]({"plan": "a", "batch": 5}) is None
     found = json.loads(desk.jobs["sizes"]({**request, "batch": 5}, JobProgress()))
     own = made.step.trace(5)

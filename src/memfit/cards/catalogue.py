@@ -93,6 +93,11 @@ class GPU:
     is_custom: bool = False
 
     @property
+    def capacity_bytes(self) -> int:
+        """The most that PyTorch's allocator may reserve: what is left beside the CUDA context."""
+        return self.usable_bytes - self.context_bytes
+
+    @property
     def eager_context_bytes(self) -> int:
         """The context with every kernel loaded: CUDA before 11.7, or CUDA_MODULE_LOADING=EAGER."""
         tensor_cores = self.compute_capability >= (7, 0)

@@ -16,8 +16,8 @@ from memfit.files.output_path import check_output_path, write_output
 
 if TYPE_CHECKING:
     from memfit.cards.catalogue import GPU
-    from memfit.planner.options import Option
     from memfit.planner.plan import Plan
+    from memfit.planner.result import Option
 
 __all__ = ["plan"]
 
@@ -82,9 +82,11 @@ def plan(
 
         show_json(made.to_dict() | {"options": [asdict(option) for option in options or ()]})
     else:
+        from memfit.planner.overview import overview
         from memfit.report.plan.text import render_plan
 
-        show(lambda console: render_plan(made, options, console))
+        found = working("drawing", lambda: overview(made, options))
+        show(lambda console: render_plan(found, console))
     if made.fits is False:
         return ExitCode.DOES_NOT_FIT
     return ExitCode.INCOMPLETE if strict and made.unsupported else ExitCode.OK

@@ -12,7 +12,8 @@ from memfit.memory.allocator.allocator import AllocatorSettings
 from memfit.memory.allocator.timeline import Timeline, replay
 from memfit.memory.tape.parts import ALLOCATED_PARTS
 from memfit.memory.tape.tape import Part, Tape
-from memfit.planner.plan import BatchPlan, Plan
+from memfit.planner.plan import Plan
+from memfit.planner.result import BatchPlan
 
 __all__ = ["Comparison", "Difference", "Figure", "compare", "differences", "plan_of"]
 

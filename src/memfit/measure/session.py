@@ -240,7 +240,7 @@ class Session:
 
     def _limit(self, entry: Entry, record: Record) -> Outcome:
         plan = self._plan(entry)
-        predicted = 0 if isinstance(plan, str) else plan.max_batch_on(self.target.card)
+        predicted = 0 if isinstance(plan, str) else plan.limits.on(self.target.card).max_batch_size
 
         def run(batch_size: int) -> str:
             return str(self.run(self._job(entry, batch_size))["status"])

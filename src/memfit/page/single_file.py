@@ -14,8 +14,8 @@ from memfit.page.documents.plan import Measured, plan_document
 from memfit.page.documents.run import run_document
 from memfit.page.documents.study import study_document
 from memfit.page.html import single_file
-from memfit.planner.options import Option
 from memfit.planner.plan import Plan
+from memfit.planner.result import Option
 from memfit.planner.snapshot import plan_snapshot
 
 __all__ = ["explain_page", "plan_page", "study_page"]

@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from memfit.planner.plan import Plan
+from memfit.planner.result import CurvePoint
 from memfit.recipe.fields import MAX_BATCH
 
-__all__ = ["CurvePoint", "memory_curve"]
+__all__ = ["memory_curve"]
 
 #: A direct trace takes about a second, arithmetic a tenth of one.
 _POINTS, _POINTS_WHEN_TRACED = 12, 4
-
-
-@dataclass(frozen=True, slots=True)
-class CurvePoint:
-    """What one micro-batch takes of a card.
-
-    Args:
-        batch_size: the micro-batch.
-        needed_bytes: allocated at the peak, and the CUDA context: it cannot run with less.
-        total_bytes: with the allocator's cache, as ``nvidia-smi`` shows without any limit.
-    """
-
-    batch_size: int
-    needed_bytes: int
-    total_bytes: int
 
 
 def memory_curve(plan: Plan) -> tuple[CurvePoint, ...]:

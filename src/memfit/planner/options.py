@@ -9,32 +9,12 @@ from typing import Any
 from memfit.errors import MemfitError
 from memfit.models import build
 from memfit.planner.plan import Plan
+from memfit.planner.result import Option
 from memfit.planner.tracing import TrainingStep
 from memfit.recipe.recipe import Recipe
 from memfit.step.optimizers import optimizer_name
 
-__all__ = ["Option", "ways_to_fit_more"]
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One change of the recipe and what it buys.
-
-    Args:
-        name: in words.
-        flag: as typed on the command line.
-        max_batch_size: the largest micro-batch that would fit; None without a card.
-        total_bytes: at the batch size of the plan it is compared with.
-        saved_bytes: less than that plan's total; negative when it costs memory.
-        note: what it costs or changes besides memory.
-    """
-
-    name: str
-    flag: str
-    max_batch_size: int | None
-    total_bytes: int
-    saved_bytes: int
-    note: str
+__all__ = ["ways_to_fit_more"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +54,7 @@ def _replan(plan: Plan, change: _Change) -> Plan:
     recipe = plan.recipe.but(**change.values)
     built = build(recipe.model, input_shape=recipe.input_shape, num_classes=recipe.num_classes)
     step = TrainingStep(recipe, built, plan.step.gpu, plan.step.batch.target)
-    return Plan(recipe, step, plan.model_name, plan.gpu, like=plan)
+    return Plan(recipe, step, plan.model_name, plan.gpu)
 
 
 def _changes(plan: Plan) -> Iterator[_Change]:

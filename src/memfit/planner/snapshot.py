@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from memfit.memory.allocator.allocator import AllocatorSettings
 from memfit.memory.snapshot.writer import snapshot_bytes
 from memfit.planner.plan import Plan
 
@@ -22,10 +21,9 @@ def plan_snapshot(
     batch = plan.at(batch_size).batch_size
     tape, sizes = plan.tape_at(batch)
     shapes = None
-    affine = plan.affine_tape
+    affine = plan.tapes.affine
     if affine is not None and tape is affine.tape:
         shapes = [line.at(batch) for line in affine.shapes]
     elif tape.sizes_bytes == sizes:
         shapes = [list(allocation.shape) for allocation in tape.allocations]
-    settings = AllocatorSettings.parse(plan.recipe.allocator)
-    return snapshot_bytes(tape, sizes, settings, capacity_bytes=capacity_bytes, shapes=shapes)
+    return snapshot_bytes(tape, sizes, plan.settings, capacity_bytes=capacity_bytes, shapes=shapes)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from memfit.cards.catalogue import GPU, gpus
-from memfit.planner.options import Option
 from memfit.planner.plan import Plan
+from memfit.planner.result import CardFit, Option, Verdict
 
-__all__ = ["COMMON_CARDS", "CardFit", "Verdict", "across_cards", "verdict"]
+__all__ = ["COMMON_CARDS", "across_cards", "verdict"]
 
 #: Cards that people own or rent, by memory; what a plan without a card is held against.
 COMMON_CARDS = (
@@ -27,49 +26,6 @@ COMMON_CARDS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class CardFit:
-    """The micro-batches that fit one card.
-
-    Args:
-        gpu: the card.
-        max_batch_size: the largest micro-batch; 0 when none fits.
-        recommended_batch_size: the largest within the recipe's ``safety``.
-    """
-
-    gpu: GPU
-    max_batch_size: int
-    recommended_batch_size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether a micro-batch runs on the plan's card.
-
-    Args:
-        batch_size: the micro-batch that was asked about, else 1.
-        is_asked: whether the user named it.
-        fits: the answer of a replay against the card's capacity.
-        total_bytes: what the process would take without any limit.
-        missing_bytes: how much more than the card has; 0 when it fits.
-        remedies: options with which it fits, best first.
-        larger_card: the smallest common card on which it fits as it is.
-    """
-
-    batch_size: int
-    is_asked: bool
-    fits: bool
-    total_bytes: int
-    missing_bytes: int
-    remedies: tuple[Option, ...] = ()
-    larger_card: GPU | None = None
-
-    @property
-    def is_tight(self) -> bool:
-        """It fits only because the allocator gives cached memory back on the way."""
-        return self.fits and self.missing_bytes > 0
-
-
 def verdict(plan: Plan, options: Iterable[Option] = ()) -> Verdict | None:
     """The answer for the asked micro-batch, else for a batch of one; None without a card.
 
@@ -80,7 +36,7 @@ def verdict(plan: Plan, options: Iterable[Option] = ()) -> Verdict | None:
     if plan.gpu is None:
         return None
     batch_size = plan.recipe.batch_size or 1
-    fits = plan.fits_on(plan.gpu, batch_size)
+    fits = plan.limits.runs_on(plan.gpu, batch_size)
     total_bytes = plan.at(batch_size).total_bytes
     remedies = [o for o in options if o.max_batch_size is None or o.max_batch_size >= batch_size]
     return Verdict(
@@ -97,7 +53,7 @@ def verdict(plan: Plan, options: Iterable[Option] = ()) -> Verdict | None:
 def across_cards(plan: Plan) -> Iterator[CardFit]:
     """What fits each of :data:`COMMON_CARDS`, one by one, from the least memory up."""
     for card in _common_cards():
-        yield CardFit(card, plan.max_batch_on(card), plan.recommended_batch_on(card))
+        yield CardFit(card, plan.limits.on(card))
 
 
 def _common_cards() -> list[GPU]:
@@ -106,4 +62,4 @@ def _common_cards() -> list[GPU]:
 
 def _larger_card(plan: Plan, gpu: GPU, batch_size: int) -> GPU | None:
     larger = (card for card in _common_cards() if card.usable_bytes > gpu.usable_bytes)
-    return next((card for card in larger if plan.fits_on(card, batch_size)), None)
+    return next((card for card in larger if plan.limits.runs_on(card, batch_size)), None)

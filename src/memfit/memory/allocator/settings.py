@@ -123,6 +123,11 @@ class AllocatorSettings:
                 raise UnknownName("allocator option", name, known)
         return cls(**values)  # type: ignore[arg-type]  # each field has its own reader
 
+    @property
+    def depends_on_the_card(self) -> bool:
+        """Whether a replay without a limit may differ from one on a card with enough memory."""
+        return self.expandable_segments or self.per_process_memory_fraction < 1.0
+
     def divisions_by_interval(self) -> tuple[int, ...] | None:
         """Steps for sizes of 1 to 2 MiB (and below), 2 to 4 MiB ... 32 GiB and above, or None.
 

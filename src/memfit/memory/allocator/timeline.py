@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from memfit.cards.catalogue import GPU
 from memfit.memory.allocator.allocator import AllocatorSettings, CachingAllocator, OutOfDeviceMemory
 from memfit.memory.tape.parts import ALLOCATED_PARTS
 from memfit.memory.tape.tape import Allocation, Part, Tape
 
-__all__ = ["OutOfMemoryInstant", "Peak", "Timeline", "fits", "replay"]
+__all__ = [
+    "OutOfMemoryInstant",
+    "Peak",
+    "Timeline",
+    "fits",
+    "peak_reserved_bytes",
+    "replay",
+    "runs_on",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +95,23 @@ class Timeline:
         for number in self.live_at(position):
             parts[self.tape.allocations[number].part] += self.sizes_bytes[number]
         return parts
+
+    @property
+    def parts_most(self) -> dict[Part, int]:
+        """Bytes of each part, and of the cache, when it is largest: each at its own instant."""
+        live = dict.fromkeys(ALLOCATED_PARTS, 0)
+        most, requested, cached = dict(live), 0, 0
+        allocations, sizes = self.tape.allocations, self.sizes_bytes
+        for event, reserved in zip(self.tape.events, self.reserved_bytes, strict=False):
+            if event >= 0:
+                part, size = allocations[event].part, sizes[event]
+            else:
+                part, size = allocations[~event].part, -sizes[~event]
+            live[part] = held = live[part] + size
+            requested += size
+            most[part] = max(most[part], held)
+            cached = max(cached, reserved - requested)
+        return most | {Part.CACHE: cached}
 
     @property
     def peak(self) -> Peak:
@@ -167,13 +193,37 @@ def fits(
     allocator = CachingAllocator(
         settings or AllocatorSettings(), capacity_bytes, device_total_bytes
     )
-    blocks = {}
     try:
-        for event in tape.events:
-            if event >= 0:
-                blocks[event] = allocator.allocate(sizes_bytes[event])
-            else:
-                allocator.free(blocks.pop(~event))
+        _play(allocator, tape, sizes_bytes)
     except OutOfDeviceMemory:
         return False
     return True
+
+
+def peak_reserved_bytes(tape: Tape, sizes_bytes: Sequence[int], settings: AllocatorSettings) -> int:
+    """What :func:`replay` finds without a limit, and nothing beside it: half the time."""
+    allocator = CachingAllocator(settings)
+    _play(allocator, tape, sizes_bytes)
+    return allocator.peak_reserved_bytes
+
+
+def _play(allocator: CachingAllocator, tape: Tape, sizes_bytes: Sequence[int]) -> None:
+    allocate, free = allocator.allocate, allocator.free
+    blocks = {}
+    for event in tape.events:
+        if event >= 0:
+            blocks[event] = allocate(sizes_bytes[event])
+        else:
+            free(blocks.pop(~event))
+
+
+def runs_on(tape: Tape, sizes_bytes: Sequence[int], gpu: GPU, settings: AllocatorSettings) -> bool:
+    """Whether a tape runs on a card: within what it leaves PyTorch, and the share that is allowed.
+
+    Args:
+        tape: the events.
+        sizes_bytes: requested bytes by allocation number.
+        gpu: the card.
+        settings: the allocator's options; a share of memory is one of the card's ``total_bytes``.
+    """
+    return fits(tape, sizes_bytes, gpu.capacity_bytes, settings, gpu.total_bytes)

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from memfit.cards.catalogue import GPU
 from memfit.cards.catalogue import gpu as find_gpu
 from memfit.memory.allocator.allocator import AllocatorSettings
-from memfit.memory.allocator.timeline import Timeline, fits, replay
+from memfit.memory.allocator.timeline import Timeline, replay, runs_on
 from memfit.memory.cuda.kernels import CUDA_KERNELS
 from memfit.memory.cuda.rules import AttentionPreference, CudaSemantics, semantics
 from memfit.memory.kernels.facts import DeviceFacts
@@ -99,8 +99,7 @@ class VirtualGPU(Follower):
     def fits(self) -> bool:
         """Whether what was recorded runs on this card: replayed against its capacity."""
         tape = self.tape
-        capacity = self.gpu.usable_bytes - self.gpu.context_bytes
-        return fits(tape, tape.sizes_bytes, capacity, self.settings)
+        return runs_on(tape, tape.sizes_bytes, self.gpu, self.settings)
 
     @property
     def unsupported(self) -> dict[str, str]:

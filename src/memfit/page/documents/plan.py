@@ -18,17 +18,14 @@ from memfit.memory.tape.parts import ALLOCATED_PARTS
 from memfit.memory.tape.tape import Allocation, Line, Phase, Tape
 from memfit.page.documents.card import card_document
 from memfit.page.documents.command import plan_words
-from memfit.planner.options import Option
+from memfit.planner.largest import STOPS_WHEN_TRACED, stops_up_to
 from memfit.planner.plan import Plan
+from memfit.planner.result import Option
 
 __all__ = ["PAGE_SCHEMA_VERSION", "Measured", "batch_ladder", "plan_document", "ruled_sizes_at"]
 
 #: Of the documents that the page reads.
 PAGE_SCHEMA_VERSION = 1
-
-#: Ladder stops beyond the densest part grow by this share.
-_GROWTH = 1.25
-_DENSE_STOPS = 40
 
 Measured = dict[str, Any]
 
@@ -57,8 +54,8 @@ def plan_document(
     """
     from memfit.version import __version__
 
-    at = plan.at(None)
-    rate = plan.learning_rate
+    result = plan.result()
+    limits, rate = result.limits, result.learning_rate
     steps = batch_ladder(plan) if ladder is None else ladder
     return {
         "schema_version": PAGE_SCHEMA_VERSION,
@@ -66,46 +63,41 @@ def plan_document(
         "memfit_version": __version__,
         "torch_version": _torch_version(),
         "python_version": platform.python_version(),
-        "model": {"name": plan.model_name, "parameters": plan.parameter_count},
+        "model": {"name": plan.model_name, "parameters": result.parameter_count},
         "recipe": plan.recipe.to_dict(),
-        "input_shape": list(plan.step.batch.inputs.shape),
+        "input_shape": list(result.input_shape),
         "command": plan_words(plan.recipe),
         "gpu": None if plan.gpu is None else card_document(plan.gpu),
         "card": card_document(plan.card),
         "cards": [card_document(card) for card in gpus().values()],
-        "batch_size": at.batch_size,
-        "accumulation": plan.accumulation,
+        "batch_size": result.at.batch_size,
+        "accumulation": result.accumulation,
         "safety": plan.recipe.safety,
-        "fits": plan.fits,
-        "max_batch_size": plan.max_batch_size,
-        "recommended_batch_size": plan.recommended_batch_size,
+        "fits": result.fits,
+        "max_batch_size": limits and limits.max_batch_size,
+        "largest_that_runs": limits and limits.largest_that_runs,
+        "recommended_batch_size": limits and limits.recommended_batch_size,
         "learning_rate": None if rate is None else asdict(rate),
-        "assumptions": [asdict(a) | {"text": a.text} for a in plan.stated_assumptions],
-        "unsupported": plan.unsupported,
-        "allocator": _allocator(AllocatorSettings.parse(plan.recipe.allocator)),
-        "is_affine": plan.is_affine,
+        "assumptions": [asdict(a) | {"text": a.text} for a in result.stated_assumptions],
+        "unsupported": result.unsupported,
+        "allocator": _allocator(plan.settings),
+        "is_affine": result.is_affine,
         "tape": _affine_tape(plan, steps),
-        "traced": {str(n): _whole_tape(tape) for n, tape in sorted(plan.traced_tapes.items())},
+        "traced": {str(n): _whole_tape(tape) for n, tape in sorted(plan.tapes.traced.items())},
         "options": None if options is None else [asdict(option) for option in options],
         "measured": list(measured),
     }
 
 
 def batch_ladder(plan: Plan) -> list[int]:
-    """Batches worth asking a library about: dense up to what fits, then ever wider apart.
+    """Batches worth asking a library about: the stops of the search, farther up only a few.
 
-    Up to 8 each one, then multiples of 8 and more; the planned, the largest and the recommended
-    batch are among them.
+    Up to 8 each one; the planned, the largest and the recommended batch are among them.
     """
-    named = {plan.at(None).batch_size, plan.max_batch_size or 1, plan.recommended_batch_size or 1}
+    named = {plan.micro_batch, plan.max_batch_size or 1, plan.recommended_batch_size or 1}
     dense_to = max(256, *(2 * batch for batch in named))
-    apart = max(8, -(-dense_to // _DENSE_STOPS // 8) * 8)
-    ladder = {*range(1, 9), *range(16, dense_to + 1, apart), *named}
-    last = max(ladder)
-    while last < 16 * dense_to:
-        last = int(last * _GROWTH) // 8 * 8
-        ladder.add(last)
-    return sorted(ladder - {0})
+    far = stops_up_to(16 * dense_to, STOPS_WHEN_TRACED)
+    return sorted({*range(1, 9), *stops_up_to(dense_to), *far, *named})
 
 
 def ruled_sizes_at(plan: Plan, batch_size: int) -> list[int]:
@@ -115,13 +107,13 @@ def ruled_sizes_at(plan: Plan, batch_size: int) -> list[int]:
         plan: that the document is of.
         batch_size: any micro-batch.
     """
-    affine = plan.affine_tape
+    affine = plan.tapes.affine
     ruled = () if affine is None else affine.ruled
     return [rule.size_bytes(line.at(batch_size)) for rule, line, _ in ruled]
 
 
 def _affine_tape(plan: Plan, ladder: Sequence[int]) -> dict[str, Any] | None:
-    affine = plan.affine_tape
+    affine = plan.tapes.affine
     if affine is None:
         return None
     columns = [ruled_sizes_at(plan, batch) for batch in ladder]

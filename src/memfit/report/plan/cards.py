@@ -13,7 +13,7 @@ from memfit.report.console.terminal import marks_of, shorten
 from memfit.units import format_bytes
 
 if TYPE_CHECKING:  # `memfit gpus` waits for no torch
-    from memfit.planner.verdict import CardFit
+    from memfit.planner.result import CardFit
 
 __all__ = ["card_fits_table", "render_gpus"]
 
@@ -25,11 +25,12 @@ def card_fits_table(cards: Iterable[CardFit]) -> Table:
     for title in ("usable", "largest", "recommended"):
         table.add_column(title, justify="right", no_wrap=True)
     for card in cards:
+        most, recommended = card.limits.max_batch_size, card.limits.recommended_batch_size
         table.add_row(
             card.gpu.key,
             format_bytes(card.gpu.usable_bytes),
-            f"{card.max_batch_size:,}" if card.max_batch_size else "does not fit",
-            f"{card.recommended_batch_size:,}" if card.recommended_batch_size else "none",
+            f"{most:,}" if most else "does not fit",
+            f"{recommended:,}" if recommended else "none",
         )
     return table
 

@@ -9,7 +9,7 @@ from operator import itemgetter
 
 from rich.text import Text
 
-from memfit.planner.curve import CurvePoint
+from memfit.planner.result import CurvePoint
 from memfit.report.console.terminal import Marks
 from memfit.units import GIB, KIB, MIB
 

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from memfit.memory.tape.parts import PARTS
 from memfit.memory.tape.tape import Part
-from memfit.planner.plan import BatchPlan
+from memfit.planner.result import BatchPlan
 from memfit.report.console.numbers import largest_remainders
 from memfit.report.console.terminal import Marks
 from memfit.units import format_bytes
@@ -17,46 +17,52 @@ __all__ = ["parts_table"]
 
 
 def parts_table(at: BatchPlan, width: int, marks: Marks) -> Table:
-    """Every part with its bytes, its share and a bar; the last row is their sum.
+    """Every part at the peak, with its share and a bar, and at its own most.
+
+    The peak's column adds up to the last row; the other holds bytes of different instants.
 
     Args:
         at: the plan at one micro-batch.
-        width: columns of the terminal: from 76 on with explanations, from 100 on with exact bytes.
+        width: columns of the terminal: from 78 on with explanations, from 100 on with exact bytes;
+            bars where 6 columns are left.
         marks: the characters to draw with.
     """
     sizes = [at.parts[part] for part in Part]
     shares = largest_remainders(sizes)
-    notes, exact = width >= 76, width >= 100
-    bar_width = 0 if width < 50 else max(6, min(24, width - 46 - 24 * notes - 16 * exact))
+    notes, exact = width >= 78, width >= 100
+    left = width - 53 - 25 * notes - 16 * exact
+    bar_width = min(24, left) if left >= 6 else 0
     table = _empty_table(notes=notes, exact=exact)
     for part, size, share in zip(Part, sizes, shares, strict=True):
         look = PARTS[part]
         bar = Text(_bar(share, max(shares), bar_width, marks), style=look.terminal_colour)
         note = [Text(look.note, style="dim")] if notes else []
+        most = format_bytes(at.parts_most[part])
         cells: list[RenderableType] = [*look.row_head, *note]
-        cells += [format_bytes(size), *([f"{size:,}"] if exact else []), _percent(share), bar]
+        cells += [format_bytes(size), *([f"{size:,}"] if exact else []), _percent(share), most, bar]
         table.add_row(*cells)
         if part in (Part.ACTIVATIONS, Part.CONTEXT):
             _rule(table, bar_width, marks, notes=notes, exact=exact, faint=part is not Part.CONTEXT)
     total = [f"{sum(sizes):,}"] if exact else []
     note_cell = [Text("as nvidia-smi shows it", style="dim")] if notes else []
     table.add_row(
-        "", "total", *note_cell, format_bytes(sum(sizes)), *total, _percent(sum(shares)), "",
+        "", "total", *note_cell, format_bytes(sum(sizes)), *total, _percent(sum(shares)), "", "",
         style="bold",
     )  # fmt: skip
     return table
 
 
 def _empty_table(*, notes: bool, exact: bool) -> Table:
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column(no_wrap=True, width=1, style="bold")
     table.add_column(no_wrap=True, width=15)
     if notes:
         table.add_column(no_wrap=True, width=23)
-    table.add_column(no_wrap=True, justify="right", width=10)
+    table.add_column("at the\npeak", no_wrap=True, justify="right", width=10)
     if exact:
         table.add_column(no_wrap=True, justify="right", min_width=14)
     table.add_column(no_wrap=True, justify="right", width=7)
+    table.add_column("at its\nown most", no_wrap=True, justify="right", width=10)
     table.add_column(no_wrap=True)
     return table
 
@@ -67,7 +73,7 @@ def _rule(
     """A line under the four parts that everyone is taught, and one above the total."""
     size = marks.line * 10
     cells = ["", marks.line * 15, *([marks.line * 23] if notes else []), size]
-    cells += [*([marks.line * 14] if exact else []), marks.line * 7, marks.line * bar_width]
+    cells += [*([marks.line * 14] if exact else []), marks.line * 7, size, marks.line * bar_width]
     table.add_row(*cells, style="dim" if faint else "")
 
 
@@ -77,7 +83,7 @@ def _percent(share: int) -> str:
 
 def _bar(share: int, largest: int, width: int, marks: Marks) -> str:
     """A bar whose full width is the largest share; what is not nothing shows at least a little."""
-    if share <= 0:
+    if share <= 0 or not width:
         return ""
     steps = len(marks.bar)
     full, rest = divmod(max(1, round(share * width * steps / largest)), steps)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from textwrap import fill
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from memfit.planner.curve import CurvePoint, memory_curve
-from memfit.planner.options import Option
-from memfit.planner.plan import Plan
-from memfit.planner.verdict import CardFit, Verdict, across_cards
-from memfit.planner.verdict import verdict as verdict_of
+from memfit.cards.catalogue import GPU
+from memfit.planner.largest import BatchLimits
+from memfit.planner.result import MOST_SENTENCE, BatchPlan, PlanResult, Verdict
 from memfit.report.console.numbers import count, shape
 from memfit.report.console.terminal import Marks, heading, marks_of
 from memfit.report.plan.cards import card_fits_table
@@ -23,58 +22,30 @@ from memfit.report.plan.ways import ways_list
 from memfit.step.optimizers import optimizer_name
 from memfit.units import format_bytes
 
-__all__ = ["plan_report", "render_plan"]
+__all__ = ["render_plan"]
 
 #: Longer lines are hard to read, whatever the terminal's width.
 _PROSE_WIDTH = 96
 
-
-def render_plan(plan: Plan, options: Sequence[Option] | None, console: Console) -> Group:
-    """Everything about a plan for a console's width and characters.
-
-    Args:
-        plan: what was asked.
-        options: ways to fit more; None when nobody looked for them.
-        console: where it will be printed.
-    """
-    return plan_report(
-        plan,
-        verdict=verdict_of(plan, options or ()),
-        curve=memory_curve(plan),
-        options=options,
-        cards=() if plan.gpu else tuple(across_cards(plan)),
-        width=console.width,
-        marks=marks_of(console),
-    )
+_GIVES_BACK = (
+    "This is without a limit; on the card the allocator gives cached memory back, and it fits."
+)
 
 
-def plan_report(
-    plan: Plan,
-    *,
-    verdict: Verdict | None,
-    curve: Sequence[CurvePoint],
-    options: Sequence[Option] | None,
-    cards: Sequence[CardFit],
-    width: int,
-    marks: Marks,
-) -> Group:
+def render_plan(plan: PlanResult, console: Console) -> Group:
     """Everything about a plan, from the answer down to what it rests on.
 
     Args:
-        plan: what was asked.
-        verdict: whether it fits; None without a card.
-        curve: memory against the micro-batch.
-        options: ways to fit more; None when nobody looked for them.
-        cards: what fits common cards, for a plan without a card.
-        width: columns of the terminal.
-        marks: the characters to draw with.
+        plan: what was found.
+        console: where it will be printed, for its width and characters.
     """
+    width, marks = console.width, marks_of(console)
     sections = [
         _header(plan, marks),
-        _answer(plan, verdict, marks) if verdict else _cards(cards),
+        _answer(plan, plan.verdict, marks) if plan.verdict else _cards(plan),
         _parts(plan, width, marks),
-        _chart(plan, verdict, curve, width, marks),
-        _ways(plan, options, width, marks),
+        _chart(plan, width, marks),
+        _ways(plan, width, marks),
         _training(plan),
         _list_of("Assumptions", plan.assumptions, width, marks, style="dim"),
         _unsupported(plan, width, marks),
@@ -89,12 +60,11 @@ def plan_report(
 # -- the answer ------------------------------------------------------------------------------------
 
 
-def _header(plan: Plan, marks: Marks) -> RenderableType:
-    recipe, sizes = plan.recipe, plan.step.batch.inputs.shape
-    tokens = plan.step.batch.is_tokens
+def _header(plan: PlanResult, marks: Marks) -> RenderableType:
+    recipe, sizes = plan.recipe, plan.input_shape
     facts = [
         f"{count(plan.parameter_count)} parameters",
-        f"{sizes[0]:,} tokens" if tokens else f"input {shape(sizes, marks)}",
+        f"{sizes[0]:,} tokens" if plan.is_tokens else f"input {shape(sizes, marks)}",
         recipe.precision,
         optimizer_name(recipe.optimizer),
         *_switches(plan),
@@ -107,7 +77,7 @@ def _header(plan: Plan, marks: Marks) -> RenderableType:
     return Group(header, Text(f" {marks.dot} ".join(facts), style="dim"))
 
 
-def _switches(plan: Plan) -> Iterator[str]:
+def _switches(plan: PlanResult) -> Iterator[str]:
     recipe = plan.recipe
     if recipe.memory_format == "nhwc":
         yield "channels last"
@@ -119,13 +89,14 @@ def _switches(plan: Plan) -> Iterator[str]:
         yield "partly frozen"
 
 
-def _answer(plan: Plan, verdict: Verdict, marks: Marks) -> RenderableType:
+def _answer(plan: PlanResult, verdict: Verdict, marks: Marks) -> RenderableType:
     mark, style = _mark(verdict, marks)
     largest = Text(_largest(plan))
+    most = plan.limits.max_batch_size if plan.limits else 0
     lines: list[Text] = []
     if not verdict.fits:
         lines += [Text(_too_much(verdict), style="bold")]
-        lines += [largest] if plan.max_batch_size else []
+        lines += [largest] if most else []
         lines += [Text(_remedies(verdict))]
     elif verdict.is_asked:
         lines += [Text(_fits(plan, verdict), style="bold"), largest]
@@ -144,15 +115,20 @@ def _mark(verdict: Verdict, marks: Marks) -> tuple[str, str]:
     return (marks.maybe, "bold yellow") if verdict.is_tight else (marks.yes, "bold green")
 
 
-def _largest(plan: Plan) -> str:
-    recommended, percent = plan.recommended_batch_size, f"{plan.recipe.safety:.0%}"[:-1]
+def _largest(plan: PlanResult) -> str:
+    assert plan.limits is not None
+    limits, percent = plan.limits, f"{plan.recipe.safety:.0%}"[:-1]
+    recommended, most = limits.recommended_batch_size, limits.max_batch_size
     advice = f"recommended {recommended:,}" if recommended else "none is recommended"
-    within = f"({percent} % of the card)" if recommended else f"(none is within {percent} %)"
-    untried = " or more" if plan.max_batch_size == plan.batch_limit else ""
-    return f"Largest micro-batch that fits: {plan.max_batch_size:,}{untried}; {advice} {within}."
+    within = f"(runs in {percent} % of the card)" if recommended else f"(none runs in {percent} %)"
+    if limits.largest_that_runs > most:
+        single = f"single larger ones up to {limits.largest_that_runs:,} do"
+        return f"Every micro-batch up to {most:,} fits, {single}; {advice} {within}."
+    untried = " or more" if most == plan.last_batch else ""
+    return f"Largest micro-batch that fits: {most:,}{untried}; {advice} {within}."
 
 
-def _fits(plan: Plan, verdict: Verdict) -> str:
+def _fits(plan: PlanResult, verdict: Verdict) -> str:
     assert plan.gpu is not None
     total, usable = verdict.total_bytes, plan.gpu.usable_bytes
     if verdict.is_tight:
@@ -186,22 +162,22 @@ def _remedies(verdict: Verdict) -> str:
     return f"It fits with {', or '.join(flags)}."
 
 
-def _cards(cards: Sequence[CardFit]) -> RenderableType:
-    return Group(
-        heading("Micro-batches that fit (no card was named: --gpu NAME)"), card_fits_table(cards)
-    )
+def _cards(plan: PlanResult) -> RenderableType:
+    title = heading("Micro-batches that fit (no card was named: --gpu NAME)")
+    return Group(title, card_fits_table(plan.cards))
 
 
 # -- where the bytes go ----------------------------------------------------------------------------
 
 
-def _parts(plan: Plan, width: int, marks: Marks) -> RenderableType:
-    at = plan.at(None)
+def _parts(plan: PlanResult, width: int, marks: Marks) -> RenderableType:
+    at = plan.at
     peak, operator = at.peak, at.peak.operator.removeprefix("aten.").removesuffix(".default")
     where = f"module {peak.module}" if peak.module else "outside of the modules"
     lines: list[RenderableType] = [
         heading(f"Where the bytes go at micro-batch {at.batch_size:,}"),
         parts_table(at, width, marks),
+        Text(fill(MOST_SENTENCE, min(width, _PROSE_WIDTH)), style="dim"),
         "",
         Text.assemble(("Peak", "bold"), f" in {peak.phase}, {where}, operator {operator}"),
         Text(
@@ -210,12 +186,19 @@ def _parts(plan: Plan, width: int, marks: Marks) -> RenderableType:
             style="dim",
         ),
     ]
+    if plan.limits and plan.gpu and _is_beyond(plan.gpu, plan.limits, at):
+        lines.append(Text(fill(_GIVES_BACK, min(width, _PROSE_WIDTH)), style="dim"))
     if plan.recipe.global_batch or plan.accumulation > 1:
         lines.append(_global_batch(plan, marks))
     return Group(*lines)
 
 
-def _global_batch(plan: Plan, marks: Marks) -> Text:
+def _is_beyond(gpu: GPU, limits: BatchLimits, at: BatchPlan) -> bool:
+    """Without a limit it takes more than the card has, and yet it fits."""
+    return at.total_bytes > gpu.usable_bytes and at.batch_size <= limits.max_batch_size
+
+
+def _global_batch(plan: PlanResult, marks: Marks) -> Text:
     total = plan.micro_batch * plan.accumulation
     return Text.assemble(
         ("Global batch", "bold"),
@@ -224,12 +207,9 @@ def _global_batch(plan: Plan, marks: Marks) -> Text:
     )
 
 
-def _chart(
-    plan: Plan, verdict: Verdict | None, curve: Sequence[CurvePoint], width: int, marks: Marks
-) -> RenderableType | None:
-    if len(curve) < 2:
+def _chart(plan: PlanResult, width: int, marks: Marks) -> RenderableType | None:
+    if len(plan.curve) < 2:
         return None
-    pointers = _pointers(plan, verdict)
     limit = None if plan.gpu is None else plan.gpu.usable_bytes
     legend = Text.assemble(
         ("Memory against micro-batch", "bold"), "\n" if width < 72 else "  ",
@@ -238,35 +218,33 @@ def _chart(
     )  # fmt: skip
     if limit is not None:
         legend.append(marks.line * 2, style="red").append(" the card", style="dim")
-    return Group(legend, memory_chart(curve, limit, pointers, width, marks))
+    return Group(legend, memory_chart(plan.curve, limit, _pointers(plan), width, marks))
 
 
-def _pointers(plan: Plan, verdict: Verdict | None) -> list[ChartMark]:
-    if verdict is None:
+def _pointers(plan: PlanResult) -> list[ChartMark]:
+    if plan.limits is None:
         return [ChartMark(plan.micro_batch, "shown above")]
     pointers = [
-        ChartMark(plan.recommended_batch_size or 0, "recommended"),
-        ChartMark(plan.max_batch_size or 0, "largest"),
+        ChartMark(plan.limits.recommended_batch_size, "recommended"),
+        ChartMark(plan.limits.max_batch_size, "largest"),
     ]
-    if verdict.is_asked:
-        pointers.append(ChartMark(verdict.batch_size, "asked"))
+    if plan.verdict is not None and plan.verdict.is_asked:
+        pointers.append(ChartMark(plan.verdict.batch_size, "asked"))
     return [pointer for pointer in pointers if pointer.batch_size]
 
 
 # -- what can be done, and what it rests on --------------------------------------------------------
 
 
-def _ways(
-    plan: Plan, options: Sequence[Option] | None, width: int, marks: Marks
-) -> RenderableType | None:
-    if options is None:
+def _ways(plan: PlanResult, width: int, marks: Marks) -> RenderableType | None:
+    if plan.options is None:
         return None
-    if not options:
+    if not plan.options:
         return Text("No change of the recipe that memfit knows saves memory here.", style="dim")
-    return ways_list(options, plan.at(None).batch_size, width, marks)
+    return ways_list(plan.options, plan.at.batch_size, width, marks)
 
 
-def _training(plan: Plan) -> RenderableType:
+def _training(plan: PlanResult) -> RenderableType:
     rate = plan.learning_rate
     if rate is None:
         return Text(
@@ -282,7 +260,7 @@ def _training(plan: Plan) -> RenderableType:
     return Group(line, Padding(Text(rate.reason, style="dim"), (0, 0, 0, 2)))
 
 
-def _unsupported(plan: Plan, width: int, marks: Marks) -> RenderableType | None:
+def _unsupported(plan: PlanResult, width: int, marks: Marks) -> RenderableType | None:
     if not plan.unsupported:
         return None
     lines = [f"{name}: {reason}" for name, reason in sorted(plan.unsupported.items())]

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from memfit.planner.options import Option
+from memfit.planner.result import Option
 from memfit.report.console.terminal import Marks, shorten
 from memfit.units import format_bytes
 

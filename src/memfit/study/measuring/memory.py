@@ -47,7 +47,7 @@ def batch_memory(
     for batch in batch_sizes:
         whole = plan.at(batch)
         micro = _micro_batch(plan, batch)
-        fits = None if plan.gpu is None else plan.fits_on(plan.gpu, batch)
+        fits = None if plan.gpu is None else plan.limits.runs_on(plan.gpu, batch)
         found.append(
             BatchMemory(
                 batch,

@@ -145,7 +145,7 @@ def plan_of_shards(plan: Plan, model: nn.Module, world_size: int) -> Plan:
     gathered = 3 * max(sum(p.numel() * p.element_size() for p in group) for group in groups)
     saved = max(0, whole - whole // world_size - gathered)
     card = plan.gpu.with_free_bytes(plan.gpu.usable_bytes + saved)
-    return Plan(plan.recipe, plan.step, plan.model_name, card, like=plan)
+    return plan.on(card)
 
 
 # -- checkpoints -----------------------------------------------------------------------------------

@@ -83,4 +83,4 @@ class Pace:
         card = self._place.card
         if self._place.memory_bytes is not None or card is None:
             return self._place.memory_bytes
-        return card.usable_bytes - card.context_bytes
+        return card.capacity_bytes

@@ -28,8 +28,9 @@ from memfit.models import model_names
 from memfit.models.optional import is_installed
 from memfit.page.documents.plan import plan_document, ruled_sizes_at
 from memfit.planner.options import ways_to_fit_more
-from memfit.planner.plan import TRACED_BATCHES, Plan
+from memfit.planner.plan import Plan
 from memfit.planner.planning import plan_recipe
+from memfit.planner.tapes import TRACED_BATCHES
 from memfit.recipe.recipe import Recipe
 from memfit.step.optimizers import optimizer_names
 from memfit.web.asking.cards import card_of
@@ -120,7 +121,7 @@ class PlanningDesk:
         plan = self._kept(request["plan"])
         if plan is None or not plan.is_affine:
             return None
-        affine, batch = plan.affine_tape, request["batch"]
+        affine, batch = plan.tapes.affine, request["batch"]
         ruled = () if affine is None else affine.ruled
         found = self._threads.map(lambda each: each[0].size_bytes(each[1].at(batch)), ruled)
         return _json({"batch": batch, "bytes": list(found)})

@@ -120,8 +120,9 @@ interface PlanDocument {
   accumulation: number;
   safety: number;
   fits: boolean | null;
-  max_batch_size: number;
-  recommended_batch_size: number;
+  max_batch_size: number | null;
+  largest_that_runs: number | null;
+  recommended_batch_size: number | null;
   learning_rate: Record<string, any> | null;
   assumptions: { text: string; [fact: string]: any }[];
   unsupported: Record<string, number>;

@@ -1,7 +1,7 @@
 /** The plan: where every byte goes at any batch size and what fits any card, from its document. */
 
 import { moduleTree } from "memfit/engine/modules";
-import { largestBatch } from "memfit/engine/search";
+import { findLimits } from "memfit/engine/search";
 import { Tape } from "memfit/engine/tape";
 import { fits, peaksOf, replay } from "memfit/engine/timeline";
 
@@ -17,6 +17,7 @@ const RECENT_BATCHES = 12; // whose timelines are kept
  * @property {number} peakReservedBytes as torch.cuda.max_memory_reserved, without any limit
  * @property {number} totalBytes reserved and the CUDA context
  * @property {Parts} parts requested bytes at the peak; they sum to totalBytes
+ * @property {Parts} partsMost bytes of each part when it is largest, each at its own instant
  * @property {{position: number, phase: string, module: string, operator: string}} peak
  * @property {Timeline} timeline
  */
@@ -46,8 +47,6 @@ export class Plan {
     this.peaks = new Map();
     /** @type {Map<string, boolean>} */
     this.fitting = new Map();
-    /** @type {Map<string, number>} */
-    this.largest = new Map();
   }
 
   /** Batches that are exact without asking further, ascending. @returns {number[]} */
@@ -104,6 +103,7 @@ export class Plan {
       peakReservedBytes,
       totalBytes: peakReservedBytes + card.context_bytes,
       parts: { ...requested, cache, context: card.context_bytes },
+      partsMost: { ...timeline.partsMost, context: card.context_bytes },
       peak,
       timeline,
     };
@@ -115,26 +115,23 @@ export class Plan {
     return remembered(this.fitting, key, () => this.fitsByReplay(card, batch));
   }
 
-  /** The largest batch that runs on a card; 0 when none does. @param {Card} card */
-  maxBatchOn(card) {
-    if (this.isDocumentsCard(card)) return this.document.max_batch_size;
-    const capacityBytes = card.usable_bytes - card.context_bytes;
-    return this.search(`max ${card.total_bytes}`, capacityBytes, (batch) =>
-      this.fitsOn(card, batch),
-    );
-  }
-
   /**
-   * The largest batch whose total stays within the recipe's safety share of a card's memory, a
-   * multiple of 8 from 16 up.
+   * What runs on a card: see engine/search.js.
    * @param {Card} card
+   * @returns {Limits}
    */
-  recommendedBatchOn(card) {
-    if (this.isDocumentsCard(card)) return this.document.recommended_batch_size;
-    const safeBytes = Math.trunc(card.usable_bytes * this.document.safety) - card.context_bytes;
-    const isSafe = (batch) => this.peaksAt(batch).reservedBytes <= safeBytes;
-    const batch = Math.min(this.search("safe", safeBytes, isSafe), this.maxBatchOn(card));
-    return batch >= 16 ? batch - (batch % 8) : batch;
+  limitsOn(card) {
+    if (this.isDocumentsCard(card)) return statedLimits(this.document);
+    const { safety } = this.document;
+    const safe = {
+      ...card,
+      usable_bytes: Math.trunc(card.usable_bytes * safety),
+      total_bytes: Math.trunc(card.total_bytes * safety),
+    };
+    const runs = (batch) => this.fitsOn(card, batch);
+    const runsSafely = (batch) => this.fitsOn(safe, batch);
+    if (!this.isAffine) return this.limitsOfTraced(runs, runsSafely);
+    return findLimits(runs, runsSafely, this.lastBatch(card));
   }
 
   /**
@@ -175,7 +172,7 @@ export class Plan {
 
   /** Drop every answer. */
   forget() {
-    for (const answers of [this.recent, this.peaks, this.fitting, this.largest]) answers.clear();
+    for (const answers of [this.recent, this.peaks, this.fitting]) answers.clear();
   }
 
   tapeAt(batch) {
@@ -237,33 +234,20 @@ export class Plan {
     );
   }
 
-  search(kind, capacityBytes, holds) {
-    const key = `${kind} ${capacityBytes}`;
-    const isAnswered = this.isAffine ? this.searchAll : this.searchTraced;
-    return remembered(this.largest, key, () => isAnswered.call(this, kind, capacityBytes, holds));
+  /** No larger batch runs: its tensors alone are more than the card has. */
+  lastBatch(card) {
+    const capacityBytes = card.usable_bytes - card.context_bytes;
+    let last = 1;
+    while (last < MAX_BATCH && this.leastBytes(last) <= capacityBytes) last *= 2;
+    return last;
   }
 
-  /** As Plan._search of planner/plan.py: bounded by requested bytes, from a good first guess. */
-  searchAll(kind, capacityBytes, holds) {
-    const bound = largestBatch((batch) => this.leastBytes(batch) <= capacityBytes, MAX_BATCH);
-    return largestBatch(holds, bound, this.guess(kind, capacityBytes, bound));
-  }
-
-  /** Of the batches that were traced, the largest one that can be trained with as it is. */
-  searchTraced(kind, _capacityBytes, holds) {
-    const isWhole = (batch) => kind.startsWith("max") || batch < 16 || batch % 8 === 0;
-    return this.stops.filter((batch) => isWhole(batch) && holds(batch)).at(-1) ?? 0;
-  }
-
-  /** Where memory would reach the capacity; the same guesses as Plan._guess. */
-  guess(kind, capacityBytes, bound) {
-    if (bound < 2) return bound;
-    if (kind.startsWith("max")) return bound - Math.floor(bound / 64);
-    const half = Math.floor(bound / 2);
-    const { reservedBytes: atHalf } = this.peaksAt(half);
-    const { reservedBytes: atBound } = this.peaksAt(bound);
-    const slope = (atBound - atHalf) / (bound - half);
-    return slope > 0 ? bound - Math.trunc((atBound - capacityBytes) / slope) : bound;
+  /** Of the batches that were traced, the largest ones that can be trained with as they are. */
+  limitsOfTraced(runs, runsSafely) {
+    const isWhole = (batch) => batch < 16 || batch % 8 === 0;
+    const largest = this.stops.findLast(runs) ?? 0;
+    const recommended = this.stops.findLast((batch) => isWhole(batch) && runsSafely(batch)) ?? 0;
+    return { largest, largestThatRuns: largest, recommended };
   }
 
   batchesBetween(from, to, points) {
@@ -290,6 +274,15 @@ function remembered(answers, key, work) {
     answers.set(key, answer);
   }
   return answer;
+}
+
+/** What the command said of the document's own card; 0 without one. @returns {Limits} */
+function statedLimits(document) {
+  return {
+    largest: document.max_batch_size ?? 0,
+    largestThatRuns: document.largest_that_runs ?? 0,
+    recommended: document.recommended_batch_size ?? 0,
+  };
 }
 
 function sum(numbers) {

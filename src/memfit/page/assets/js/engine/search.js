@@ -1,48 +1,75 @@
-/** The largest batch for which something holds; the same steps as memfit's planner/search.py. */
+/**
+ * The largest batches that run, by the rule of memfit's planner/largest.py;
+ * tests/engine/limits.json holds both to the same answers.
+ */
+
+const STOPS = 32; // from one power of two to the next
+const LEAST_STOP = 8;
+const EIGHTH = 8;
+
+/** @typedef {(batch: number) => boolean} Runs */
 
 /**
- * The largest number from 1 to `bound` that holds; 0 when not even 1 does.
- * @param {(batch: number) => boolean} holds true up to some number and false after it
- * @param {number} bound never asked beyond it
- * @param {number} guess where to look first; the better, the fewer questions
- * @returns {number}
+ * The limits of a card.
+ * @param {Runs} runs whether a batch runs on the card
+ * @param {Runs} runsSafely the same with the recipe's `safety` of the memory
+ * @param {number} last no larger batch is asked about
+ * @param {number} stops from one power of two to the next
+ * @returns {{largest: number, largestThatRuns: number, recommended: number}}
  */
-export function largestBatch(holds, bound, guess = 1) {
-  if (bound < 1) return 0;
-  let [low, high] = bracket(holds, bound, Math.min(Math.max(guess, 1), bound));
-  while (high - low > 1) {
-    const middle = Math.floor((low + high) / 2);
-    if (holds(middle)) low = middle;
-    else high = middle;
+export function findLimits(runs, runsSafely, last, stops = STOPS) {
+  const runsAtAll = (batch) => batch <= last && runs(batch);
+  const tried = stopsUpTo(last, stops);
+  const largest = asFarAsItRuns(runsAtAll, promisedStop(runsAtAll, tried), stops);
+  const isRecommended = (batch) => batch <= largest && runsSafely(batch);
+  const safe = tried.findLast(isRecommended) ?? 0;
+  return {
+    largest,
+    largestThatRuns: lastOfWindow(runsAtAll, largest, Math.floor(stops / 2)),
+    recommended: asFarAsItRuns(isRecommended, safe, stops, safe < 16 ? 1 : 8),
+  };
+}
+
+/** Multiples of 8, at most `stops` from each power of two to the next. */
+function stopsUpTo(last, stops) {
+  const found = [];
+  for (let stop = LEAST_STOP; stop <= last; stop += gapAbove(stop, stops)) found.push(stop);
+  return found;
+}
+
+/** From a stop to the next; from 0 to the first. */
+function gapAbove(stop, stops) {
+  const powerOfTwo = stop === 0 ? 0 : 2 ** Math.floor(Math.log2(stop));
+  return Math.max(LEAST_STOP, Math.floor(powerOfTwo / stops));
+}
+
+/** The largest stop that runs with all stops down to its half; 0 without one. */
+function promisedStop(runs, tried) {
+  let promised = 0;
+  for (const stop of tried.toReversed()) {
+    if (2 * stop < promised) break;
+    promised = runs(stop) ? promised || stop : 0;
   }
-  return low;
+  return promised;
 }
 
-/** A number that holds (or 0) and a larger one that does not (or `bound + 1`). */
-function bracket(holds, bound, guess) {
-  return holds(guess) ? bracketAbove(holds, bound, guess) : bracketBelow(holds, guess);
-}
-
-function bracketAbove(holds, bound, guess) {
-  let low = guess;
-  for (let width = firstWidth(guess); low < bound; width *= 2) {
-    const above = Math.min(low + width, bound);
-    if (!holds(above)) return [low, above];
-    low = above;
+/** From a stop that runs (or 0) towards the next, a multiple of `unit`. */
+function asFarAsItRuns(runs, stop, stops, unit = 1) {
+  let batch = stop;
+  for (let gap = gapAbove(stop, stops); gap > unit; ) {
+    const step = Math.max(unit, Math.floor(gap / EIGHTH));
+    const end = batch + gap;
+    while (batch + step < end && runs(batch + step)) batch += step;
+    gap = step;
   }
-  return [bound, bound + 1];
+  return batch;
 }
 
-function bracketBelow(holds, guess) {
-  let high = guess;
-  for (let width = firstWidth(guess); high > 1; width *= 2) {
-    const below = Math.max(high - width, 1);
-    if (holds(below)) return [below, high];
-    high = below;
+function lastOfWindow(runs, largest, tries) {
+  const width = Math.max(EIGHTH, Math.floor(largest / EIGHTH));
+  const step = Math.ceil(width / tries);
+  for (let batch = largest + Math.floor(width / step) * step; batch > largest; batch -= step) {
+    if (runs(batch)) return batch;
   }
-  return [0, high];
-}
-
-function firstWidth(guess) {
-  return Math.max(1, Math.floor(guess / 32));
+  return largest;
 }

@@ -44,6 +44,8 @@ export class Timeline {
     // worked out when they are first asked for
     /** @type {Float64Array[]|undefined} */
     this.partBytesOnce = undefined;
+    /** @type {Parts|undefined} */
+    this.partsMostOnce = undefined;
     /** @type {Uint32Array|undefined} */
     this.lastFreed = undefined;
     /** @type {MaxPyramid[]|undefined} */
@@ -55,6 +57,12 @@ export class Timeline {
     const rows = this.partBytesOnce ?? partBytesOf(this);
     this.partBytesOnce = rows;
     return rows;
+  }
+
+  /** Bytes of each part, and of the cache, when it is largest, each at its own instant. */
+  get partsMost() {
+    this.partsMostOnce ??= partsMostOf(this);
+    return this.partsMostOnce;
   }
 
   /** Phases of the step as stretches of events. @returns {{phase, step, from, to}[]} */
@@ -231,6 +239,24 @@ function partBytesOf({ tape, sizes, count, parts }) {
     for (let part = 0; part < rows.length; part += 1) rows[part][position] = live[part];
   }
   return rows;
+}
+
+function partsMostOf({ tape, sizes, count, parts, reserved }) {
+  const live = parts.map(() => 0);
+  const most = parts.map(() => 0);
+  let requested = 0;
+  let cache = 0;
+  for (let position = 0; position < count; position += 1) {
+    const event = tape.events[position];
+    const number = event >= 0 ? event : ~event;
+    const part = tape.part[number];
+    const size = event >= 0 ? sizes[number] : -sizes[number];
+    live[part] += size;
+    requested += size;
+    most[part] = Math.max(most[part], live[part]);
+    cache = Math.max(cache, reserved[position] - requested);
+  }
+  return { ...Object.fromEntries(parts.map((part, index) => [part, most[index]])), cache };
 }
 
 /** When the last allocation of each group is freed. */

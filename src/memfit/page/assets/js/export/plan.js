@@ -13,16 +13,18 @@ export { svgToPng, timelineSvg } from "memfit/export/svg";
  */
 export function planJson(plan, batch, card) {
   const { document } = plan;
+  const limits = card && plan.limitsOn(card);
   const value = {
-    schema_version: 1, // of Plan.to_dict in memfit's planner/plan.py
+    schema_version: 1, // of PlanResult.to_dict in memfit's planner/result.py
     memfit_version: document.memfit_version,
     torch_version: document.torch_version,
     recipe: document.recipe,
     model: document.model,
     gpu: card && gpuOf(card),
     fits: card && plan.fitsOn(card, batch),
-    max_batch_size: card && plan.maxBatchOn(card),
-    recommended_batch_size: card && plan.recommendedBatchOn(card),
+    max_batch_size: limits && limits.largest,
+    largest_that_runs: limits && limits.largestThatRuns,
+    recommended_batch_size: limits && limits.recommended,
     micro_batch: batch,
     accumulation: document.accumulation,
     at: atOf(plan.at(batch, card ?? document.card)),
@@ -34,15 +36,17 @@ export function planJson(plan, batch, card) {
   return `${JSON.stringify(value, null, 2)}\n`;
 }
 
-function atOf({ batch, exact, peakAllocatedBytes, peakReservedBytes, totalBytes, parts, peak }) {
+function atOf(at) {
+  const { phase, module, operator } = at.peak;
   return {
-    batch_size: batch,
-    is_exact: exact,
-    peak_allocated_bytes: peakAllocatedBytes,
-    peak_reserved_bytes: peakReservedBytes,
-    total_bytes: totalBytes,
-    parts,
-    peak: { phase: peak.phase, module: peak.module, operator: peak.operator },
+    batch_size: at.batch,
+    is_exact: at.exact,
+    peak_allocated_bytes: at.peakAllocatedBytes,
+    peak_reserved_bytes: at.peakReservedBytes,
+    total_bytes: at.totalBytes,
+    parts: at.parts,
+    parts_most: at.partsMost,
+    peak: { phase, module, operator },
   };
 }
 

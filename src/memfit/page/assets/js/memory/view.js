@@ -13,14 +13,17 @@ export function viewAt(plan, card, batch) {
   return { ...plan.at(batch, card), card, verdict: plan.verdict(card, batch) };
 }
 
-/** @typedef {{largest: number, recommended: number}} Limits */
+/** @typedef {{largest: number, largestThatRuns: number, recommended: number}} Limits */
 
 /**
  * The largest and the recommended batch on a card; null while they are worked out.
  * @returns {Limits|null}
  */
 export function useLimits(plan, card, version) {
-  const stated = useMemo(() => plan && statedLimits(plan.document, card), [plan, card]);
+  const stated = useMemo(
+    () => (plan?.isDocumentsCard(card) ? plan.limitsOn(card) : null),
+    [plan, card],
+  );
   const [found, setFound] = useState(
     /** @type {{plan: Plan, card: Card, limits: Limits}|null} */ (null),
   );
@@ -65,17 +68,10 @@ function inSlices(plan) {
   });
 }
 
-function statedLimits(document, card) {
-  const { gpu } = document;
-  const isSame = gpu?.key === card.key && gpu.usable_bytes === card.usable_bytes;
-  if (!isSame) return null;
-  return { largest: document.max_batch_size, recommended: document.recommended_batch_size };
-}
-
 /** null when it was paused. */
 function limitsOn(plan, card) {
   try {
-    return { largest: plan.maxBatchOn(card), recommended: plan.recommendedBatchOn(card) };
+    return plan.limitsOn(card);
   } catch (problem) {
     if (problem instanceof Paused) return null;
     throw problem;

@@ -100,7 +100,7 @@ function Numbers({ view, limits, batch, document }) {
   return html`<div class="stats">
     <${Figure} label=${t("verdict.recommended")} note=${t("verdict.within", { percent })}
       value=${limits?.recommended} current=${batch} test="recommended" />
-    <${Figure} label=${t("verdict.largest")} note=${t("verdict.largestNote")}
+    <${Figure} label=${t("verdict.largest")} note=${largestNote(limits)}
       value=${limits?.largest} current=${batch} test="largest" />
     <div class="stat still">
       <span class="muted small">${t("verdict.peak")}</span>
@@ -110,6 +110,11 @@ function Numbers({ view, limits, batch, document }) {
       }</span>
     </div>
   </div>`;
+}
+
+function largestNote(limits) {
+  if (!limits || limits.largestThatRuns <= limits.largest) return t("verdict.largestNote");
+  return t("verdict.largerToo", { batch: formatCount(limits.largestThatRuns) });
 }
 
 function Figure({ label, note, value, current, test }) {

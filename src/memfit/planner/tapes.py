@@ -1,0 +1,101 @@
+"""The tapes of a training step at any micro-batch: two are traced, the others are arithmetic."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from memfit.errors import StepError
+from memfit.memory.tape.tape import AffineTape, NotAffine, Tape, max_live_bytes
+from memfit.planner.tracing import TrainingStep
+from memfit.recipe.fields import MAX_BATCH
+
+__all__ = ["TRACED_BATCHES", "Tapes"]
+
+#: The two micro-batches that are traced; every other one is arithmetic.
+TRACED_BATCHES = (4, 8)
+
+#: Where each batch needs a trace of its own, no larger one is tried.
+_MAX_TRACED_BATCH = 4096
+
+
+class Tapes:
+    """What was traced of a step, and what follows from it.
+
+    Args:
+        step: ready to be traced.
+
+    Attributes:
+        affine: the tape for every batch but one; None where each batch is traced.
+        not_affine_because: why it is None.
+    """
+
+    def __init__(self, step: TrainingStep) -> None:
+        self._step = step
+        small, large = TRACED_BATCHES
+        self._direct = {small: step.trace(small), large: step.trace(large)}
+        self.affine: AffineTape | None = None
+        self.not_affine_because = ""
+        try:
+            self.affine = AffineTape.fit(self._direct[small], small, self._direct[large], large)
+        except NotAffine as difference:
+            self.not_affine_because = str(difference)
+
+    @property
+    def traced(self) -> dict[int, Tape]:
+        """The tapes that hold as they are: of a batch of one, or of all batches traced so far."""
+        if self.affine is None:
+            return dict(self._direct)
+        return {} if self._single is None else {1: self._single}
+
+    @property
+    def last_batch(self) -> int:
+        """The largest micro-batch that is tried."""
+        return _MAX_TRACED_BATCH if self.affine is None else MAX_BATCH
+
+    def at(self, batch_size: int) -> tuple[Tape, list[int]]:
+        """The events, and the requested bytes of every allocation at a micro-batch."""
+        if self.affine is not None:
+            if batch_size == 1 and self._single is not None:
+                return self._single, self._single.sizes_bytes
+            return self.affine.tape, self.affine.sizes_bytes(batch_size)
+        if batch_size not in self._direct:
+            self._direct[batch_size] = self._step.trace(batch_size)
+        tape = self._direct[batch_size]
+        return tape, tape.sizes_bytes
+
+    def least_bytes(self, batch_size: int) -> int:
+        """The most requested bytes alive at once: less than any allocator can do with.
+
+        What a library chooses is left out, so that it is not asked.
+        """
+        if self.affine is not None:
+            sizes = self.affine.least_sizes_bytes(batch_size)
+            return max_live_bytes(sizes, self.affine.tape.events)
+        return self.at(batch_size)[0].peak_requested_bytes
+
+    def verify(self, batch_size: int) -> bool:
+        """Hold the arithmetic against a direct trace; without it from now on if they differ.
+
+        Raises:
+            StepError: the asked batch of one does not run (batch norm needs two values).
+        """
+        if self.affine is None:
+            return False
+        if batch_size == 1:  # a trace already, see at
+            if self._single is None and self._step.recipe.batch_size == 1:
+                self._step.trace(1)
+            return True
+        tape = self._direct[batch_size] = self._step.trace(batch_size)
+        if self.affine.matches(tape, batch_size):
+            return True
+        self.not_affine_because = f"the trace at batch {batch_size} differs from the arithmetic"
+        self.affine = None
+        return False
+
+    @cached_property
+    def _single(self) -> Tape | None:
+        """A batch of one is traced: where a dimension is one, torch views what it else copies."""
+        try:
+            return self._step.trace(1)
+        except StepError:
+            return None  # batch norm refuses one value for each channel
