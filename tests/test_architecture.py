@@ -48,7 +48,7 @@ WITHOUT_TORCH = (
     "commands/flags.py", "commands/plan.py", "commands/train.py", "commands/study.py",
     "memory/tape/tape.py", "memory/tape/parts.py",
     "memory/allocator/timeline.py", "memory/allocator/allocator.py",
-    "planner/search.py", "planner/learning_rate.py",
+    "planner/largest.py", "planner/learning_rate.py",
 )  # fmt: skip
 
 MODULES = {

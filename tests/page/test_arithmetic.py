@@ -204,6 +204,6 @@ def test_a_share_of_the_card_limits_what_fits_also_where_the_peak_is_known(
         answers.append(both.ask("plan.fitsOn(...values)", theirs, batch))
         assert plan.at(batch).peak_reserved_bytes <= capacity
         assert answers[-1] is fits(
-            *plan.tape_at(batch), capacity, plan._settings, theirs["total_bytes"]
+            *plan.tape_at(batch), capacity, plan.settings, theirs["total_bytes"]
         )
     assert answers == [True, False]

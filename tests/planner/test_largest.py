@@ -36,7 +36,7 @@ def card_of(capacity_bytes: int, total_bytes: int | None = None) -> GPU:
     return replace(ANY_CARD, usable_bytes=capacity_bytes, total_bytes=total, context_bytes=0)
 
 
-# -- the rule ---------------------------------------------------------------------------------------
+# -- the rule --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("vector", VECTORS["rules"], ids=lambda vector: vector["name"])
@@ -110,7 +110,7 @@ def test_stops_are_multiples_of_8_and_at_most_33_in_an_upper_half() -> None:
         assert sum(2 * stop >= most for stop in stops if stop <= most) <= 33
 
 
-# -- tapes and cards --------------------------------------------------------------------------------
+# -- tapes and cards -------------------------------------------------------------------------------
 
 
 class FakeTapes:
@@ -189,7 +189,7 @@ def test_everyone_who_asks_whether_it_runs_gets_one_answer(
     assert recorded.fits is at.fits() is Limits(tapes, options, 0.8).runs_on(card, 1)
 
 
-# -- by hand ----------------------------------------------------------------------------------------
+# -- by hand ---------------------------------------------------------------------------------------
 
 
 class Scale(nn.Module):
@@ -225,7 +225,7 @@ def test_the_largest_batch_by_hand() -> None:
     assert plan.largest_that_runs == 60
 
 
-# -- every batch tried ------------------------------------------------------------------------------
+# -- every batch tried -----------------------------------------------------------------------------
 
 SMALL: dict[str, tuple[Any, dict[str, Any]]] = {
     "grouped": (

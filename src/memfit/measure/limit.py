@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from memfit.measure.records import Limit
-from memfit.planner.search import largest_batch
+from memfit.measure.search import largest_batch
 from memfit.recipe.fields import MAX_BATCH
 
 __all__ = ["find_limit"]

@@ -18,7 +18,7 @@ from memfit.memory.tape.parts import ALLOCATED_PARTS
 from memfit.memory.tape.tape import Allocation, Line, Phase, Tape
 from memfit.page.documents.card import card_document
 from memfit.page.documents.command import plan_words
-from memfit.planner.largest import STOPS_WHEN_TRACED, stops_up_to
+from memfit.planner.largest import STOPS, STOPS_WHEN_TRACED, stops_up_to
 from memfit.planner.plan import Plan
 from memfit.planner.result import Option
 
@@ -90,14 +90,14 @@ def plan_document(
 
 
 def batch_ladder(plan: Plan) -> list[int]:
-    """Batches worth asking a library about: the stops of the search, farther up only a few.
+    """Batches worth asking a library about: stops of the search, dense around what fits.
 
     Up to 8 each one; the planned, the largest and the recommended batch are among them.
     """
     named = {plan.micro_batch, plan.max_batch_size or 1, plan.recommended_batch_size or 1}
-    dense_to = max(256, *(2 * batch for batch in named))
-    far = stops_up_to(16 * dense_to, STOPS_WHEN_TRACED)
-    return sorted({*range(1, 9), *stops_up_to(dense_to), *far, *named})
+    most = max(128, *named)
+    near = (stop for stop in stops_up_to(2 * most, STOPS // 2) if 2 * stop >= most)
+    return sorted({*range(1, 9), *near, *stops_up_to(32 * most, STOPS_WHEN_TRACED), *named})
 
 
 def ruled_sizes_at(plan: Plan, batch_size: int) -> list[int]:
