@@ -267,11 +267,13 @@ def batches_of_mlp() -> tuple[int, int]:
     return doubled, plan.max_batch_size
 
 
-def batches_of_resnet() -> tuple[int, int]:
-    """The largest batch, and 80 % of it."""
-    most = memfit.plan("torchvision:resnet50", **_RESNET).max_batch_size
+def batches_of_resnet() -> tuple[int, int, int]:
+    """The largest batch, 80 % of it, and the recommended one."""
+    plan = memfit.plan("torchvision:resnet50", **_RESNET)
+    most, recommended = plan.max_batch_size, plan.recommended_batch_size
     assert most is not None
-    return most, int(0.8 * most)
+    assert recommended is not None
+    return most, int(0.8 * most), recommended
 
 
 def shares_of_resnet() -> set[str]:
