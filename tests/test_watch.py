@@ -12,8 +12,9 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from memfit.cards.readings import GPUReading, NoGPU, ProcessReading, read_gpus
+from memfit.cards.readings import GPUReading, ProcessReading, read_gpus
 from memfit.cli import main
+from memfit.errors import NoGPU
 from memfit.report.console.terminal import as_text
 from memfit.report.watch import UsedSoFar, WatchGoal, render_readings
 from memfit.units import GIB, MIB

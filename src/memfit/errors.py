@@ -5,6 +5,7 @@
     MemfitError                    exit code 1
     ├── UsageError                 2   the question itself is wrong
     │   └── UnknownName            2   a name that does not exist, with the nearest ones
+    │       └── UnknownGPU         2   a card that the catalogue does not have
     ├── ModelError                 1   the model could not be built
     │   ├── UserCodeError          1   the user's own file raised, with file and line
     │   └── WeightsMismatch        1   weights of another model: which tensors differ
@@ -16,8 +17,11 @@
     ├── RunError                   1   the run folder cannot be made, opened or written
     │   ├── RunInUse               1   a live process writes to the run
     │   ├── OtherVersion           1   written by a memfit with another format
+    │   ├── CannotRedo             1   memory ran out while a sharded model talked
     │   └── CheckpointError        1   a checkpoint cannot be written or read
     │       └── DamagedCheckpoint  1   truncated, altered, or no checkpoint at all
+    ├── NonFiniteLoss              1   the loss became infinite or no number
+    ├── NoGPU                      1   there is no NVIDIA driver or no GPU to ask
     ├── DoesNotFit                 3   not even the smallest batch fits
     └── RankStopped                1   another rank failed, and says why
 """
@@ -25,11 +29,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 
 __all__ = [
     "BadImage",
+    "CannotRedo",
     "CheckpointError",
     "DamagedCheckpoint",
     "DataError",
@@ -38,12 +43,15 @@ __all__ = [
     "InputShapeError",
     "MemfitError",
     "ModelError",
+    "NoGPU",
+    "NonFiniteLoss",
     "NotTraceable",
     "OtherVersion",
     "RankStopped",
     "RunError",
     "RunInUse",
     "StepError",
+    "UnknownGPU",
     "UnknownName",
     "UsageError",
     "UserCodeError",
@@ -111,6 +119,10 @@ class UnknownName(UsageError):
         super().__init__(f"Unknown {kind} {name!r}.", hint=hint)
 
 
+class UnknownGPU(UnknownName, KeyError):
+    """A GPU that the catalogue does not have, with the nearest that it has."""
+
+
 class ModelError(MemfitError):
     """The model could not be built."""
 
@@ -170,6 +182,28 @@ class OtherVersion(RunError):
     """Written by a memfit whose run folders or checkpoints have another format."""
 
 
+class CannotRedo(RunError):
+    """Memory ran out while a sharded model talked: the other ranks wait, and cannot be told.
+
+    Args:
+        where: what was under way.
+        size: of the micro-batch.
+        smaller: what the next start takes; None as long as it is not known.
+        hint: how to start.
+    """
+
+    def __init__(
+        self, where: str, size: int, smaller: int | None = None, hint: str | None = None
+    ) -> None:
+        then = "" if smaller is None else f" The next start takes {smaller}."
+        super().__init__(
+            f"Memory ran out in {where}, with a micro-batch of {size}; a sharded run cannot do "
+            f"that again.{then}",
+            hint=hint,
+        )
+        self.where, self.size = where, size
+
+
 class CheckpointError(RunError):
     """A checkpoint cannot be written or read: the path and the reason."""
 
@@ -186,6 +220,37 @@ class DamagedCheckpoint(CheckpointError):
     def __init__(self, path: object, reason: str, *, hint: str | None = None) -> None:
         super().__init__(f"{path} is no usable checkpoint: {reason}.", hint=hint)
         self.reason = reason
+
+
+class NonFiniteLoss(MemfitError):
+    """The loss became infinite or no number.
+
+    Args:
+        step: the optimizer step that was not taken.
+        loss: what it was.
+        samples: names of the samples of the batch.
+        weights_are_finite: whether the model is sound; else a gradient before broke it.
+    """
+
+    def __init__(
+        self, step: int, loss: float, samples: Sequence[str], weights_are_finite: bool = True
+    ) -> None:
+        shown = ", ".join(samples[:8])
+        more = f" and {len(samples) - 8} more" if len(samples) > 8 else ""
+        super().__init__(
+            f"The loss of step {step} is {loss}. Its batch: {shown}{more}.",
+            hint=("The model is as it was before the step. " if weights_are_finite else
+                  "A gradient of the step before was no number, and spoilt the weights; the last "
+                  "checkpoint is sound. ")
+            + "A smaller learning rate, a longer warm-up or clipping (--clip-grad-norm 1) usually "
+            "helps; fp16 overflows where bf16 does not.",
+        )  # fmt: skip
+        self.step, self.samples = step, list(samples)
+        self.weights_are_finite = weights_are_finite
+
+
+class NoGPU(MemfitError):
+    """There is no NVIDIA driver or no GPU to ask."""
 
 
 class DoesNotFit(MemfitError):

@@ -12,9 +12,8 @@ import pytest
 from cyclopts import App
 
 from memfit.commands.measure import measure
-from memfit.errors import MemfitError, UsageError
+from memfit.errors import MemfitError, NoGPU, UsageError
 from memfit.measure.session import Session
-from memfit.measure.target import NeedsGPU
 
 SMALL = ["mlp", "--input-shape", "1x8x8", "--optimizer", "sgd,momentum=0.9"]
 
@@ -92,7 +91,7 @@ def test_without_a_gpu_it_is_an_error(
     app: App, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(NeedsGPU) as caught:
+    with pytest.raises(NoGPU) as caught:
         call(app, *SMALL)
     assert isinstance(caught.value, MemfitError)
     assert caught.value.exit_code == 1

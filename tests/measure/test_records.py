@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memfit.cards.catalogue import gpu
-from memfit.errors import RunError, UsageError
+from memfit.errors import NoGPU, RunError, UsageError
 from memfit.measure.compare import differences
 from memfit.measure.job import recipe_facts
 from memfit.measure.records import (
@@ -23,7 +23,7 @@ from memfit.measure.records import (
     save_record,
 )
 from memfit.measure.sequence import pack_tape, unpack_tape
-from memfit.measure.target import NeedsGPU, Target, choose_target
+from memfit.measure.target import Target, choose_target
 from memfit.memory.tape.tape import Allocation, Part, Phase, Tape
 from memfit.recipe.recipe import Recipe
 
@@ -127,11 +127,11 @@ def test_what_is_no_share(fraction: float) -> None:
 def test_without_a_gpu_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("memfit.measure.target.local_gpu", lambda: None)
-    with pytest.raises(NeedsGPU, match="NVIDIA GPU") as caught:
+    with pytest.raises(NoGPU, match="NVIDIA GPU") as caught:
         choose_target()
     assert "--on cpu:2GiB" in str(caught.value.hint)
     monkeypatch.setattr("memfit.measure.target.local_gpu", lambda: (CARD, 1))
-    with pytest.raises(NeedsGPU, match="cannot use it"):
+    with pytest.raises(NoGPU, match="cannot use it"):
         choose_target()
 
 
@@ -154,7 +154,7 @@ def test_a_card_that_nvml_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None
     assert (target.key, target.card.usable_bytes) == ("nvidia-h999-mig-1g", 9_000_000_000)
     assert target.card.compute_capability == (9, 0)
     monkeypatch.setattr("memfit.measure.target._ASK_CUDA", "raise SystemExit('no device')")
-    with pytest.raises(NeedsGPU, match="no device"):
+    with pytest.raises(NoGPU, match="no device"):
         choose_target()
 
 

@@ -244,7 +244,7 @@ def test_a_gradient_that_is_no_number_spoils_no_checkpoint(tmp_path: Path) -> No
                 scores = scores + (scores * 0).sqrt()  # infinite slope at zero
             return scores
 
-    from memfit.trainer.step.training import NonFiniteLoss
+    from memfit.errors import NonFiniteLoss
 
     given = recipe(Root(), checkpoint_every=1)
     with pytest.raises(NonFiniteLoss, match="last checkpoint is sound"):

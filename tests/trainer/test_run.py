@@ -29,6 +29,7 @@ from memfit.errors import (
     DataError,
     DoesNotFit,
     ModelError,
+    NonFiniteLoss,
     RunError,
     UnknownName,
     UsageError,
@@ -37,7 +38,6 @@ from memfit.errors import (
 from memfit.recipe.toml import load_recipe
 from memfit.trainer.run.run import train
 from memfit.trainer.run.run_folder import RunFolder
-from memfit.trainer.step.training import NonFiniteLoss
 
 EXPLODES: dict[str, Any] = {
     "optimizer": {"name": "sgd", "momentum": 0.9}, "lr": 1e25, "schedule": "constant",

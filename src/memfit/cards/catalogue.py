@@ -18,10 +18,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from memfit.errors import UnknownName
+from memfit.errors import UnknownGPU
 from memfit.units import GIB, MIB, parse_bytes
 
-__all__ = ["GPU", "UnknownGPU", "context_bytes", "gpu", "gpus", "local_gpu"]
+__all__ = ["GPU", "context_bytes", "gpu", "gpus", "local_gpu"]
 
 # The context grows with the threads that can be resident at once (multiprocessors times threads per
 # multiprocessor): the driver backs the local memory of each. Fitted to the "lazy" context readings
@@ -107,10 +107,6 @@ class GPU:
     def with_free_bytes(self, free_bytes: int) -> GPU:
         """The same card, of which only so much is free."""
         return replace(self, usable_bytes=free_bytes, is_custom=True)
-
-
-class UnknownGPU(UnknownName, KeyError):
-    """A GPU that the catalogue does not have, with the nearest that it has."""
 
 
 class _Catalogue(Mapping[str, GPU]):

@@ -14,13 +14,9 @@ from typing import Any
 
 import psutil
 
-from memfit.errors import MemfitError
+from memfit.errors import NoGPU
 
-__all__ = ["GPUReading", "NoGPU", "ProcessReading", "read_gpus"]
-
-
-class NoGPU(MemfitError):
-    """There is no NVIDIA driver or no GPU to ask."""
+__all__ = ["GPUReading", "ProcessReading", "read_gpus"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from memfit.cards.readings import GPUReading, NoGPU, ProcessReading, read_gpus
+from memfit.cards.readings import GPUReading, ProcessReading, read_gpus
+from memfit.errors import NoGPU
 
 __all__ = ["Reading", "Use", "read_use", "use_of"]
 

@@ -12,14 +12,10 @@ from typing import Any, Literal
 
 from memfit.cards.catalogue import GPU, context_bytes, gpus, local_gpu
 from memfit.cards.catalogue import gpu as find_gpu
-from memfit.errors import MemfitError, UsageError
+from memfit.errors import NoGPU, UsageError
 from memfit.units import parse_bytes
 
-__all__ = ["NeedsGPU", "Target", "card_from_facts", "choose_target"]
-
-
-class NeedsGPU(MemfitError):
-    """There is no CUDA GPU to measure."""
+__all__ = ["Target", "card_from_facts", "choose_target"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +81,7 @@ def choose_target(on: str | None = None, fraction: float = 1.0) -> Target:
 
     Raises:
         UsageError: ``on`` or ``fraction`` is none.
-        NeedsGPU: there is no CUDA GPU here.
+        NoGPU: there is no CUDA GPU here.
     """
     if not 0 < fraction <= 1:
         raise UsageError(f"--fraction is {fraction:g}; it is a share: above 0, at most 1.")
@@ -130,14 +126,14 @@ def _cuda(fraction: float) -> Target:
     return Target("cuda", card.with_free_bytes(free_bytes), fraction)
 
 
-def _needs_gpu(seen: str | None, torch_version: str) -> NeedsGPU:
+def _needs_gpu(seen: str | None, torch_version: str) -> NoGPU:
     tries = "--on cpu:2GiB tries the harness here; its figures are no GPU's."
     if seen is not None:
-        return NeedsGPU(
+        return NoGPU(
             f"The driver sees {seen}, but PyTorch {torch_version} cannot use it.",
             hint=f"Install a CUDA build of PyTorch that fits the driver. {tries}",
         )
-    return NeedsGPU(
+    return NoGPU(
         "memfit measure runs real training steps on an NVIDIA GPU, and there is none here.",
         hint="Run it on a machine with one; `memfit plan MODEL --gpu NAME` needs none. " + tries,
     )
@@ -163,7 +159,7 @@ def _card_of_torch() -> tuple[GPU, int]:
     )
     if asked.returncode:
         last = (asked.stderr.strip().splitlines() or ["no message"])[-1]
-        raise NeedsGPU(f"CUDA does not describe its GPU: {last}")
+        raise NoGPU(f"CUDA does not describe its GPU: {last}")
     name, major, minor, multiprocessors, free_bytes, total_bytes = json.loads(
         asked.stdout.strip().splitlines()[-1]
     )

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 
-from memfit.errors import DoesNotFit, RunError
+from memfit.errors import DoesNotFit, NonFiniteLoss, RunError
 from memfit.files.durable import write_whole
 from memfit.files.metrics_file import MetricsFile, to_json
 from memfit.recipe.recipe import Recipe
@@ -25,7 +25,7 @@ from memfit.trainer.run.run import train
 from memfit.trainer.run.run_folder import RunFolder
 from memfit.trainer.run.trained import open_trained
 from memfit.trainer.step.evaluation import Evaluation
-from memfit.trainer.step.training import NonFiniteLoss, StepResult
+from memfit.trainer.step.training import StepResult
 
 __all__ = [
     "Outcome",

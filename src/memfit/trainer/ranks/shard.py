@@ -16,13 +16,12 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from memfit.errors import RunError, UsageError
+from memfit.errors import UsageError
 from memfit.memory.tape.tape import Part
 from memfit.planner.plan import Plan
 from memfit.recipe.recipe import Recipe
 
 __all__ = [
-    "CannotRedo",
     "blocks_of",
     "check_shardable",
     "full_model_state",
@@ -32,28 +31,6 @@ __all__ = [
     "plan_of_shards",
     "shard",
 ]
-
-
-class CannotRedo(RunError):
-    """Memory ran out while a sharded model talked: the other ranks wait, and cannot be told.
-
-    Args:
-        where: what was under way.
-        size: of the micro-batch.
-        smaller: what the next start takes; None as long as it is not known.
-        hint: how to start.
-    """
-
-    def __init__(
-        self, where: str, size: int, smaller: int | None = None, hint: str | None = None
-    ) -> None:
-        then = "" if smaller is None else f" The next start takes {smaller}."
-        super().__init__(
-            f"Memory ran out in {where}, with a micro-batch of {size}; a sharded run cannot do "
-            f"that again.{then}",
-            hint=hint,
-        )
-        self.where, self.size = where, size
 
 
 def check_shardable(recipe: Recipe, memory_bytes: int | None, device: torch.device) -> None:

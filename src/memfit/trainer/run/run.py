@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from memfit.data.loading.loader import Loader, loader
-from memfit.errors import DoesNotFit, MemfitError, UsageError
+from memfit.errors import CannotRedo, DoesNotFit, MemfitError, NonFiniteLoss, UsageError
 from memfit.recipe.recipe import Recipe, example_recipe
 from memfit.trainer.ranks.ranks import Ranks
-from memfit.trainer.ranks.shard import CannotRedo, check_shardable, plan_of_shards
+from memfit.trainer.ranks.shard import check_shardable, plan_of_shards
 from memfit.trainer.recovery.optimizer_state import allocate_state
 from memfit.trainer.recovery.out_of_memory import is_out_of_memory, let_go, preparing, release
 from memfit.trainer.recovery.recover import recover
@@ -29,7 +29,7 @@ from memfit.trainer.step.devices import RunDevice, choose_device
 from memfit.trainer.step.evaluation import Evaluation, evaluate
 from memfit.trainer.step.ingredients import Ingredients, prepare_ingredients
 from memfit.trainer.step.micro_batches import even_sizes, sizes_that_fit
-from memfit.trainer.step.training import NonFiniteLoss, StepResult, Training
+from memfit.trainer.step.training import StepResult, Training
 
 __all__ = ["RunResult", "train"]
 

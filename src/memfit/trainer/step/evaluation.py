@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from memfit.data.loading.loader import Batch, Loader
+from memfit.errors import CannotRedo
 from memfit.trainer.ranks.ranks import Ranks
-from memfit.trainer.ranks.shard import CannotRedo
 from memfit.trainer.recovery.out_of_memory import is_out_of_memory
 from memfit.trainer.recovery.recover import Recovery
 from memfit.trainer.step.ingredients import Ingredients

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from memfit.data.loading.loader import Batch, Loader
 from memfit.data.loading.randomness import Purpose, seed_of
-from memfit.errors import MemfitError
+from memfit.errors import CannotRedo, NonFiniteLoss
 from memfit.trainer.ranks.gradients import FirstBuffers, GradientBuckets
 from memfit.trainer.ranks.ranks import Ranks
 from memfit.trainer.ranks.shard import (
-    CannotRedo,
     full_model_state,
     full_optimizer_state,
     load_model_state,
@@ -39,34 +38,7 @@ from memfit.trainer.step.ingredients import Ingredients
 from memfit.trainer.step.schedule import has_own_rate, peak_learning_rate, rate_at
 from memfit.trainer.weights.weights import apply_weights
 
-__all__ = ["NonFiniteLoss", "StepResult", "Training", "in_evaluation"]
-
-
-class NonFiniteLoss(MemfitError):
-    """The loss became infinite or no number.
-
-    Args:
-        step: the optimizer step that was not taken.
-        loss: what it was.
-        samples: names of the samples of the batch.
-        weights_are_finite: whether the model is sound; else a gradient before broke it.
-    """
-
-    def __init__(
-        self, step: int, loss: float, samples: Sequence[str], weights_are_finite: bool = True
-    ) -> None:
-        shown = ", ".join(samples[:8])
-        more = f" and {len(samples) - 8} more" if len(samples) > 8 else ""
-        super().__init__(
-            f"The loss of step {step} is {loss}. Its batch: {shown}{more}.",
-            hint=("The model is as it was before the step. " if weights_are_finite else
-                  "A gradient of the step before was no number, and spoilt the weights; the last "
-                  "checkpoint is sound. ")
-            + "A smaller learning rate, a longer warm-up or clipping (--clip-grad-norm 1) usually "
-            "helps; fp16 overflows where bf16 does not.",
-        )  # fmt: skip
-        self.step, self.samples = step, list(samples)
-        self.weights_are_finite = weights_are_finite
+__all__ = ["StepResult", "Training", "in_evaluation"]
 
 
 @dataclass(frozen=True, slots=True)
