@@ -27,7 +27,8 @@ if TYPE_CHECKING:
         to_rgb,
         ycbcr_to_rgb,
     )
-    from memfit.data.loading.loader import Batch, Loader, loader
+    from memfit.data.loading.batch import Batch
+    from memfit.data.loading.loader import Loader, loader
     from memfit.data.sets.dataset import Dataset, Split
     from memfit.data.sets.opening import open_dataset as open
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from memfit.data.loading.augment import crop_and_flip, parse_augmentation
-from memfit.data.loading.mixing import Mixing, draw_mixing, mix_images, mix_labels
+from memfit.data.loading.batch import Batch
+from memfit.data.loading.mixing import draw_mixing, mix_images, mix_labels
+from memfit.data.loading.normalisation import moments_of, normalised_by
 from memfit.data.loading.pixel_memory import PixelMemory
 from memfit.data.loading.randomness import epoch_order
 from memfit.data.loading.reading import (
@@ -46,10 +48,8 @@ from memfit.recipe.recipe import Recipe
 
 __all__ = [
     "DEFAULT_BATCH",
-    "Batch",
     "Loader",
     "loader",
-    "normalised",
     "single_threaded",
     "with_data",
 ]
@@ -58,46 +58,6 @@ DEFAULT_BATCH = 64
 #: Models that take any size, and so have none of their own.
 _WITHOUT_SIZE = ("mlp", "cnn")
 _CHANNELS = {"grey": 1, "rgb": 3}
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Samples on the host, as bytes; :meth:`Loader.prepare` makes the model's input of them.
-
-    Args:
-        pixels: ``(N, C, H, W)`` uint8; float if a transform of the user's made it so.
-        labels: ``(N,)`` int64.
-        indices: ``(N,)`` int64, sample numbers in the split.
-        epoch: from 0.
-        position: where in the order of the epoch its global batch starts.
-        neighbours: what each sample is mixed with; None without mixing.
-        mixing: how; None without mixing.
-    """
-
-    pixels: Tensor
-    labels: Tensor
-    indices: NDArray[np.int64]
-    epoch: int
-    position: int
-    neighbours: Batch | None = None
-    mixing: Mixing | None = None
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, part: slice) -> Batch:
-        """Some of the samples; a view of the same memory."""
-        return replace(
-            self,
-            pixels=self.pixels[part],
-            labels=self.labels[part],
-            indices=self.indices[part],
-            neighbours=None if self.neighbours is None else self.neighbours[part],
-        )
-
-    def split(self, micro_batch: int) -> Iterator[Batch]:
-        """Micro-batches of at most this many samples; views of the same memory."""
-        return (self[start : start + micro_batch] for start in range(0, len(self), micro_batch))
 
 
 @contextmanager
@@ -388,8 +348,8 @@ class Loader:
             pixels, self.augmentation, self.recipe.seed, batch.epoch, batch.indices
         )
         if device not in self._moments:
-            self._moments[device] = _moments(self.mean, self.std, device)
-        return _normalised(pixels, *self._moments[device])
+            self._moments[device] = moments_of(self.mean, self.std, device)
+        return normalised_by(pixels, *self._moments[device])
 
 
 def with_data(recipe: Recipe) -> Recipe:
@@ -414,34 +374,6 @@ def with_data(recipe: Recipe) -> Recipe:
 
 def _opened(recipe: Recipe) -> Dataset:
     return open_dataset(recipe.data, root=None if recipe.root is None else Path(recipe.root))
-
-
-def normalised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """What the model gets of bytes: as ``ToTensor`` and ``Normalize`` do, to the bit.
-
-    Args:
-        pixels: ``(N, C, H, W)``; what is no uint8 keeps its values.
-        mean: of each channel, on the scale 0 to 1.
-        std: of each channel.
-
-    Returns:
-        ``(N, C, H, W)`` float32.
-    """
-    return _normalised(pixels, *_moments(mean, std, pixels.device))
-
-
-def _normalised(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    if pixels.dtype != torch.uint8:
-        return pixels.to(torch.float32)
-    return pixels.to(torch.float32).div_(255).sub_(mean).div_(std)
-
-
-def _moments(
-    mean: Sequence[float], std: Sequence[float], device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Of each channel, ``(1, C, 1, 1)`` float32."""
-    centre, spread = (torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (mean, std))
-    return centre, spread
 
 
 def _shape(recipe: Recipe, seen: Survey) -> tuple[int, int, int]:

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from memfit.data.loading.loader import Batch, Loader, loader
+from memfit.data.loading.batch import Batch
+from memfit.data.loading.loader import Loader, loader
 from memfit.errors import UnknownName, UsageError
 from memfit.recipe.recipe import Recipe
 from memfit.trainer.ranks.ranks import Ranks

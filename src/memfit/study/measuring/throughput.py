@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from memfit.data.loading.loader import Batch, Loader, loader
+from memfit.data.loading.batch import Batch
+from memfit.data.loading.loader import Loader, loader
 from memfit.errors import UsageError
 from memfit.progress import SILENT, Tell
 from memfit.recipe.recipe import Recipe

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from memfit.data.loading.loader import Loader, loader
-from memfit.errors import CannotRedo, DoesNotFit, MemfitError, NonFiniteLoss, UsageError
+from memfit.errors import CannotRedo, DoesNotFit, NonFiniteLoss, UsageError
 from memfit.recipe.recipe import Recipe, example_recipe
 from memfit.trainer.ranks.ranks import Ranks
-from memfit.trainer.ranks.shard import check_shardable, plan_of_shards
+from memfit.trainer.ranks.shard import check_shardable
 from memfit.trainer.recovery.optimizer_state import allocate_state
 from memfit.trainer.recovery.out_of_memory import is_out_of_memory, let_go, preparing, release
 from memfit.trainer.recovery.recover import recover
@@ -23,12 +23,14 @@ from memfit.trainer.run.opening import opened_run
 from memfit.trainer.run.pace import Pace
 from memfit.trainer.run.resolve import resolved
 from memfit.trainer.run.run_folder import RunFolder
+from memfit.trainer.run.sizes import micro_batches_of, smaller_next_time
+from memfit.trainer.run.standing import Standing
 from memfit.trainer.run.summary import RunResult, summarise
 from memfit.trainer.step.backends import backends_of
 from memfit.trainer.step.devices import RunDevice, choose_device
 from memfit.trainer.step.evaluation import Evaluation, evaluate
 from memfit.trainer.step.ingredients import Ingredients, prepare_ingredients
-from memfit.trainer.step.micro_batches import even_sizes, sizes_that_fit
+from memfit.trainer.step.micro_batches import even_sizes
 from memfit.trainer.step.training import StepResult, Training
 
 __all__ = ["RunResult", "train"]
@@ -120,7 +122,10 @@ class _Run:
         if recipe.shard and ranks.are_many:
             check_shardable(recipe, place.memory_bytes, place.device)
         self.ingredients: Ingredients = prepare_ingredients(self.recipe, place.device, ranks)
-        sizes = self.sizes = self._sizes()
+        self.plan, sizes = micro_batches_of(
+            self.plan, self.ingredients, self.loader, folder=folder, place=place, ranks=ranks
+        )
+        self.sizes = sizes
         step = 0 if state is None else state["step"]
         ranks.check_same(
             number_of_images=len(self.loader.split), step=step,
@@ -131,11 +136,7 @@ class _Run:
             ranks=ranks, on_event=self._changed_micro_batch, release_cache=place.release_cache,
         )  # fmt: skip
         self.evaluating = recover(even_sizes(2 * sizes[0]), release_cache=place.release_cache)
-        self.epoch, self.position = 0, 0
-        self.best: float | None = None
-        self.best_step: int | None = None
-        self.without_better = 0
-        self.last: Evaluation | None = None
+        self.at = Standing()
         self.pace = Pace(folder.pace, self.plan, place)
         self._told: set[str] = set()
         self.skipped: set[tuple[str, str]] = set()
@@ -153,7 +154,9 @@ class _Run:
             try:
                 self._train(interruption)
             except CannotRedo as error:
-                raise self._smaller_next_time(error) from None
+                raise smaller_next_time(
+                    error, folder=self.folder, sizes=self.sizes, ranks=self.ranks
+                ) from None
             except (NonFiniteLoss, DoesNotFit) as error:
                 is_sound = not isinstance(error, NonFiniteLoss) or error.weights_are_finite
                 is_shared = isinstance(error, NonFiniteLoss) or not self.ranks.are_many
@@ -162,17 +165,17 @@ class _Run:
                 self._set_status("stopped")
                 raise
         status: Literal["finished", "stopped"] = "finished" if self._is_done else "stopped"
-        if self.last is None and self.test is not None and self._is_done:  # resumed at its end
-            self.last = evaluate(self.ingredients, self.test, self.evaluating, self.ranks)
+        if self.at.last is None and self.test is not None and self._is_done:  # resumed at its end
+            self.at.last = evaluate(self.ingredients, self.test, self.evaluating, self.ranks)
         summary = summarise(
-            self.plan, self.training, self.last, self.best, self.place, self.loader,
+            self.plan, self.training, self.at.last, self.at.best, self.place, self.loader,
             len(self.skipped),
         )  # fmt: skip
         if self.ranks.is_first:
             self.folder.write_json("summary.json", summary | {"status": status})
         self._set_status(status)
         self.listener.ended()
-        return RunResult(self.folder.path, status, self.training.step, self.last, summary)
+        return RunResult(self.folder.path, status, self.training.step, self.at.last, summary)
 
     def _train(self, interruption: Interruption) -> None:
         while not self._is_done:
@@ -191,10 +194,10 @@ class _Run:
 
     def _train_epoch(self, interruption: Interruption) -> None:
         left = self.total_steps - self.training.step
-        for batch in islice(self.loader.batches(self.epoch, self.position), left):
+        for batch in islice(self.loader.batches(self.at.epoch, self.at.position), left):
             if (result := self.training.take_step(batch)) is not None:
                 self._note_step(result)
-            self.position = min(batch.position + self.loader.batch_size, len(self.loader.split))
+            self.at.position = min(batch.position + self.loader.batch_size, len(self.loader.split))
             if self.ranks.any(interruption.is_asked, self.place.device):
                 interruption.is_asked = True
                 self._save()
@@ -206,31 +209,27 @@ class _Run:
 
     def _finish_epoch(self) -> None:
         """Evaluate, then save: an epoch counts as done once its evaluation is in a checkpoint."""
-        found, is_best, epoch = None, False, self.epoch + 1
+        found, is_best, epoch = None, False, self.at.epoch + 1
         due = epoch % self.recipe.evaluate_every == 0 or self.training.step >= self.total_steps
         if self.test is not None and due:
             found = evaluate(self.ingredients, self.test, self.evaluating, self.ranks)
             is_best = self._note_evaluation(found, epoch)
         self.listener.finished_epoch(self.training.step, epoch, found, is_best)
-        self.epoch, self.position = epoch, 0
+        self.at.epoch, self.at.position = epoch, 0
         self._save(is_best)
 
     @property
     def _is_done(self) -> bool:
         patience = self.recipe.early_stopping
-        stopped_early = patience is not None and self.without_better >= patience
+        stopped_early = patience is not None and self.at.without_better >= patience
         # batches of nothing but unreadable images take no step
-        is_over = self.recipe.steps is None and self.epoch >= self.recipe.epochs
+        is_over = self.recipe.steps is None and self.at.epoch >= self.recipe.epochs
         has_all = self.training.step >= self.total_steps or is_over
-        return self.position == 0 and (has_all or stopped_early)
+        return self.at.position == 0 and (has_all or stopped_early)
 
     def _note_evaluation(self, found: Evaluation, epoch: int) -> bool:
         """Whether it is the best so far."""
-        is_best = self.best is None or found.accuracy > self.best
-        if is_best:
-            self.best, self.best_step = found.accuracy, self.training.step
-        self.without_better = 0 if is_best else self.without_better + 1
-        self.last = found
+        is_best = self.at.note(found, self.training.step)
         record = {"loss": found.loss, "accuracy": found.accuracy}
         self._write({"event": "evaluation", "epoch": epoch, **record})
         return is_best
@@ -242,7 +241,7 @@ class _Run:
             if not self.is_resumed:
                 self.folder.write_recipe(self.recipe.to_dict())
                 self.folder.write_json("plan.json", self.plan.to_dict())
-            self.folder.rewind(self.training.step, evaluated=self.position == 0)
+            self.folder.rewind(self.training.step, evaluated=self.at.position == 0)
         self.listener.began(
             Beginning(
                 run=self.folder.path,
@@ -276,18 +275,11 @@ class _Run:
         if not self.ranks.is_first:
             self.ranks.wait()
             return
-        progress = {
-            "epoch": self.epoch,
-            "position": self.position,
-            "best": self.best,
-            "best_step": self.best_step,
-            "without_better": self.without_better,
-        }
         path = self.folder.save_checkpoint(
             self.training.step,
             {
                 **state,
-                "progress": progress,
+                "progress": self.at.to_dict(),
                 "skipped": sorted(self.skipped),
                 "recipe": self.recipe.to_dict(),
                 "classes": list(self.loader.classes),
@@ -309,13 +301,10 @@ class _Run:
 
     def _load(self, state: dict[str, Any]) -> None:
         self.skipped |= {(name, reason) for name, reason in state["skipped"]}
-        progress = state["progress"]
         self.training.load_state_dict(state)
-        self.epoch, self.position = progress["epoch"], progress["position"]
-        self.best, self.without_better = progress["best"], progress["without_better"]
-        self.best_step = progress["best_step"]
-        if self.ranks.is_first and self.best_step is not None:
-            self.folder.checkpoints.name_best(self.best_step)  # killed before it was named?
+        self.at.load(state["progress"])
+        if self.ranks.is_first and self.at.best_step is not None:
+            self.folder.checkpoints.name_best(self.at.best_step)  # killed before it was named?
 
     def _go_back(self, message: str) -> None:
         """Memory ran out in the optimizer's step, which cannot be undone: to the checkpoint."""
@@ -324,7 +313,7 @@ class _Run:
         path, state = self.folder.checkpoints.newest()
         self._load(state)
         if self.ranks.is_first:
-            self.folder.rewind(self.training.step, evaluated=self.position == 0)
+            self.folder.rewind(self.training.step, evaluated=self.at.position == 0)
         if self._went_back_at == failed_at:
             raise DoesNotFit(
                 f"The optimizer's step does not fit: {message}",
@@ -336,18 +325,6 @@ class _Run:
         )
 
     _went_back_at: int | None = None
-
-    def _smaller_next_time(self, error: CannotRedo) -> MemfitError:
-        """Leave word for the next start of a sharded run: whoever failed writes it."""
-        smaller = next((size for size in self.sizes if size < error.size), None)
-        if smaller is None:
-            return DoesNotFit(f"Memory ran out in {error.where}, with a micro-batch of 1.")
-        word = {"largest": smaller, "world_size": self.ranks.world_size}
-        self.folder.write_json("micro_batch.json", word)
-        hint = (
-            f"Go on with --resume {self.folder.path}; torchrun --max-restarts 10 does it by itself."
-        )
-        return CannotRedo(error.where, error.size, smaller, hint)
 
     def _set_status(self, status: Literal["finished", "stopped"]) -> None:
         if self.ranks.is_first:
@@ -369,7 +346,7 @@ class _Run:
             self._write(
                 {
                     "event": "step",
-                    "epoch": self.epoch,
+                    "epoch": self.at.epoch,
                     "loss": result.loss,
                     "learning_rate": result.learning_rate,
                     "micro_batch": result.micro_batch,
@@ -404,22 +381,6 @@ class _Run:
         return loader(
             self.recipe, test.name, rank=self.ranks.rank, world_size=self.ranks.world_size
         )
-
-    def _sizes(self) -> list[int]:
-        share = -(-min(self.loader.batch_size, len(self.loader.split)) // self.ranks.world_size)
-        model, plan = self.ingredients.model, self.plan
-        if self.ingredients.is_sharded and plan.gpu is not None:
-            plan = plan_of_shards(plan, model, self.ranks.world_size)
-        sizes = sizes_that_fit(plan, share, self.place.memory_bytes)
-        if sizes[0] < share:  # gradients then stay through the next forward
-            self.plan = plan = self.plan.accumulating()
-            sizes = sizes_that_fit(plan, share, self.place.memory_bytes)
-        largest = min(self.ranks.gather(sizes[0]))
-        if self.ingredients.is_sharded and (self.folder.path / "micro_batch.json").exists():
-            word = self.folder.read_json("micro_batch.json")
-            if word["world_size"] == self.ranks.world_size:
-                largest = min(largest, word["largest"])
-        return self.ranks.from_first([size for size in sizes if size <= largest] or [largest])
 
     def _adopt(self) -> None:
         """The optimizer's state is made now, so that its step cannot be what runs out of memory."""

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memfit.data.loading.loader import loader, normalised
+from memfit.data.loading.loader import loader
+from memfit.data.loading.normalisation import normalised
 from memfit.data.loading.reading import Request, SampleReader, Shaping
 from memfit.data.sets.dataset import FileSplit
 from memfit.data.sets.paths import PathTable

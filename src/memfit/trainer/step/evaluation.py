@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from memfit.data.loading.loader import Batch, Loader
+from memfit.data.loading.batch import Batch
+from memfit.data.loading.loader import Loader
 from memfit.errors import CannotRedo
 from memfit.trainer.ranks.ranks import Ranks
 from memfit.trainer.recovery.out_of_memory import is_out_of_memory

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from memfit.data.loading.loader import Batch, Loader
+from memfit.data.loading.batch import Batch
+from memfit.data.loading.loader import Loader
 from memfit.data.loading.randomness import Purpose, seed_of
 from memfit.errors import CannotRedo, NonFiniteLoss
 from memfit.trainer.ranks.gradients import FirstBuffers, GradientBuckets
