@@ -14,8 +14,8 @@ from torch.utils.checkpoint import checkpoint
 from memfit.measure.history import HistoryRecorder, joined_tape, workspaces_of
 from memfit.memory.allocator.timeline import replay
 from memfit.memory.recording.follower import Follower
-from memfit.memory.recording.recorder import in_backward
 from memfit.memory.tape.tape import Part, Phase
+from memfit.torch_inside import in_backward
 
 WORKSPACE = 12_345
 

@@ -280,13 +280,13 @@ def test_keeps_no_tape_of_the_past() -> None:
         budget.adopt(model)
         for _ in range(4):
             train(model, optimizer, 2)
-            counts.append(len(budget._account._records) + len(budget._account._events))
+            counts.append(len(budget.recorder.ledger.records) + len(budget.recorder.ledger.events))
     assert counts[1] == counts[2] == counts[3]
 
 
 def test_the_budget_itself_goes_when_it_is_done() -> None:
     budget = run(PLENTY)
-    account = weakref.ref(budget._account)
+    account = weakref.ref(budget.recorder)
     gc.collect()
     gc.disable()
     try:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from memfit.memory.recording.recorder import Recorder, in_backward
+from memfit.memory.recording.recorder import Recorder
 from memfit.memory.recording.virtual_gpu import VirtualGPU
 from memfit.memory.tape.tape import Allocation, Part, Phase, Tape
+from memfit.torch_inside import in_backward
 
 META = torch.device("meta")
 BATCH = 64

@@ -220,7 +220,7 @@ def test_a_failed_forward_leaves_the_module_paths_right() -> None:
             Failing("forward").cuda()(torch.empty(2, 4, device="cuda"))
         model = mlp().cuda()
         model(torch.empty(2, 784, device="cuda"))
-    assert gpu.recorder.modules == []
+    assert gpu.recorder.trail.running == []
 
 
 def test_random_numbers_are_left_as_they_were() -> None:

@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -26,10 +25,15 @@ from memfit.memory.recording.cpu_budget import CpuBudget
 from memfit.memory.recording.recorder import Recorder
 from memfit.memory.tape.tape import Part, Phase, Tape
 from memfit.step.loop import Watcher
+from memfit.torch_inside import (
+    allocator_trace,
+    lists_on,
+    nvml_index,
+    scaler_tensors,
+    start_allocator_trace,
+)
 
 __all__ = ["CpuDevice", "CudaDevice", "Device", "GradScaler", "Peaks", "open_device"]
-
-optimizer_hooks: Any = import_module("torch.optim.optimizer")  # hidden by torch.optim
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +212,7 @@ class CudaDevice(Device):
 
     def _ask(self, before: Use | None) -> Use | None:
         try:
-            index = int(self._cuda._get_nvml_device_index(0))
+            index = nvml_index(self._cuda)
         except (RuntimeError, AttributeError, IndexError, OSError):  # OSError: no NVML library
             return None
         return self._read(index, before)
@@ -227,7 +231,7 @@ class CudaDevice(Device):
 
     def recorder(self) -> HistoryRecorder:
         """Start the allocator's history, without stacks: the recorder knows the modules."""
-        self._cuda.memory._record_memory_history("all", context=None, stacks="python")
+        start_allocator_trace(self._cuda)
         return HistoryRecorder(self._allocations_so_far)
 
     def _allocations_so_far(self) -> int:
@@ -238,10 +242,7 @@ class CudaDevice(Device):
         """The allocator's history, joined with the recorder."""
         assert isinstance(recorder, HistoryRecorder)
         self._cuda.synchronize(0)
-        snapshot = self._cuda.memory._snapshot()
-        self._cuda.memory._record_memory_history(None)
-        traces = snapshot["device_traces"]
-        return joined_tape(recorder, traces[0] if traces else ())
+        return joined_tape(recorder, allocator_trace(self._cuda))
 
     def versions(self) -> dict[str, str | None]:
         """CUDA and cuDNN as PyTorch was built with them."""
@@ -277,14 +278,8 @@ class CpuDevice(Device):
     @contextmanager
     def running(self) -> Iterator[None]:
         """The budget holds, and optimizers take the lists that are CUDA's default."""
-        name = "_get_foreach_kernels_supported_devices"
-        original = getattr(optimizer_hooks, name)
-        setattr(optimizer_hooks, name, lambda: [*original(), "cpu"])
-        try:
-            with self._budget:
-                yield
-        finally:
-            setattr(optimizer_hooks, name, original)
+        with lists_on("cpu"), self._budget:
+            yield
 
     def move(self, model: nn.Module) -> None:
         """The model takes its place in the budget."""
@@ -360,12 +355,11 @@ class GradScaler:
 
     def scale(self, loss: Tensor) -> Tensor:
         """The scaled loss; the first time the scaler makes its tensors."""
-        is_new = self._scaler._scale is None
+        is_new = not scaler_tensors(self._scaler)
         scaled = self._scaler.scale(loss)
         if is_new:
-            for tensor in (self._scaler._scale, self._scaler._growth_tracker):
-                if tensor is not None:
-                    self._watcher.adopt(tensor, Part.OPTIMIZER)
+            for tensor in scaler_tensors(self._scaler):
+                self._watcher.adopt(tensor, Part.OPTIMIZER)
         return scaled
 
     def unscale(self, optimizer: Optimizer) -> None:

@@ -14,13 +14,12 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from memfit.memory.recording.recorder import Recorder, in_backward
+from memfit.memory.recording.recorder import Recorder
 from memfit.memory.tape.tape import Allocation, Part, Phase, Tape
 
 __all__ = ["HistoryRecorder", "Workspace", "joined_tape", "workspaces_of"]
@@ -58,60 +57,24 @@ class HistoryRecorder(Recorder):
         self.base = count()
         self.places: dict[int, tuple[int, int]] = {}  # by number: address, allocations by then
         self.spans: list[_Span] = []
-        self._again: tuple[list[int], list[str]] = ([], [])  # modules that ran in backward
-        self._outermost = -1  # the graph task that ``loss.backward()`` began
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Run the operator, record its storages, and note how far the allocator has come."""
-        self._settle_phase()
+        self.settle_phase()
         result = super().__torch_dispatch__(func, types, args, kwargs)
         self.spans.append(
-            _Span(self._count(), self.last_operator, self._module_now(), self.phase, self.step)
+            _Span(self._count(), self.last_operator, self.trail.now(), self.phase, self.step)
         )
         return result
 
-    def begin_step(self) -> None:
-        """The next training step starts here."""
-        super().begin_step()
-        self._again = ([], [])
-
-    def _begin_span(self, path: str) -> None:
-        """Autograd numbers nodes for each thread: a checkpoint's second forward is kept apart.
-
-        It runs in the device's thread (``torch/csrc/autograd/engine.cpp``, and ``sequence_nr`` in
-        ``aten/src/ATen/SequenceNumber.cpp``, thread-local; torch 2.11 to 2.15).
-        """
-        if not in_backward():
-            self._outermost = -1
-            super()._begin_span(path)
-            return
-        starts, modules = self._again
-        starts.append(torch._C._autograd._get_sequence_nr())
-        modules.append(path)
-
-    def _module_now(self) -> str:
-        """Nodes of a backward within backward were made by a second forward, in this thread."""
-        task = torch._C._current_graph_task_id()
-        if task < 0 or self.modules:
-            return super()._module_now()
-        if self._outermost < 0:
-            self._outermost = task
-        if task == self._outermost:
-            return super()._module_now()
-        first = self._span_starts, self._span_modules
-        self._span_starts, self._span_modules = self._again
-        try:
-            return super()._module_now()
-        finally:
-            self._span_starts, self._span_modules = first
-
-    def _record(self, tensor: Tensor, operator: str) -> None:
-        number = self._made
-        super()._record(tensor, operator)
-        if self._made > number:
+    def record(self, tensor: Tensor, operator: str) -> int | None:
+        """Put a tensor's storage on the tape, and note its place in the allocator's history."""
+        number = super().record(tensor, operator)
+        if number is not None:
             self.places[number] = (tensor.untyped_storage().data_ptr(), self._count())
+        return number
 
 
 def joined_tape(recorder: HistoryRecorder, trace: Iterable[Mapping[str, Any]]) -> Tape:
@@ -119,7 +82,7 @@ def joined_tape(recorder: HistoryRecorder, trace: Iterable[Mapping[str, Any]]) -
 
     Args:
         recorder: made when the history began.
-        trace: the device's entries, as ``torch.cuda.memory._snapshot()["device_traces"]`` has them.
+        trace: the device's entries of a snapshot's ``device_traces``.
     """
     sizes, addresses, events = _events_of(trace)
     owners = _owners(recorder, addresses)
@@ -129,7 +92,7 @@ def joined_tape(recorder: HistoryRecorder, trace: Iterable[Mapping[str, Any]]) -
     for index, size_bytes in enumerate(sizes):
         owner = owners.get(index)
         if owner is not None:
-            allocations.append(_with_size(known[owner], size_bytes))
+            allocations.append(replace(known[owner], size_bytes=size_bytes))
             continue
         at = bisect_right(untils, recorder.base + index)
         allocations.append(_unowned(recorder.spans[at : at + 1], size_bytes))
@@ -165,13 +128,6 @@ def _owners(recorder: HistoryRecorder, addresses: list[int]) -> dict[int, int]:
         if place >= 0:
             owners.setdefault(candidates[place], number)
     return owners
-
-
-def _with_size(allocation: Allocation, size_bytes: int) -> Allocation:
-    a = allocation
-    return Allocation(
-        size_bytes, a.part, a.phase, a.operator, a.module, a.shape, a.dtype, a.step
-    )  # fmt: skip
 
 
 def _unowned(span: list[_Span], size_bytes: int) -> Allocation:

@@ -26,11 +26,17 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter, is_lazy
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter, tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
 from memfit.errors import InputShapeError, MemfitError, ModelError
+from memfit.torch_inside import (
+    DispatchMode,
+    compiled_from,
+    own_buffers,
+    own_parameters,
+    tree_iter,
+    tree_map_only,
+)
 
 __all__ = [
     "construct_library_model",
@@ -129,10 +135,10 @@ def meta_twin(module: nn.Module) -> nn.Module:
         return module
     twins: dict[int, Any] = {}
     for part in module.modules():
-        for parameter in part._parameters.values():
+        for parameter in own_parameters(part).values():
             if parameter is not None and id(parameter) not in twins:
                 twins[id(parameter)] = _parameter_twin(parameter)
-        for tensor in (*part._buffers.values(), *vars(part).values()):
+        for tensor in (*own_buffers(part).values(), *vars(part).values()):
             if _belongs_on_meta(part, tensor) and id(tensor) not in twins:
                 twins[id(tensor)] = _buffer_twin(tensor)
     try:
@@ -200,7 +206,7 @@ def _parameters_on_meta() -> Iterator[None]:
 
     handle = register_module_parameter_registration_hook(redirect)  # type: ignore[arg-type]
     try:
-        with warnings.catch_warnings(), _MetaOperands():  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings(), _MetaOperands():
             # A factory that loads a checkpoint: the copy into meta does nothing, as it should.
             warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter")
             yield
@@ -208,7 +214,7 @@ def _parameters_on_meta() -> Iterator[None]:
         handle.remove()
 
 
-class _MetaOperands(TorchDispatchMode):
+class _MetaOperands(DispatchMode):
     """An operator with one meta operand runs with all its operands on meta."""
 
     def __torch_dispatch__(
@@ -263,14 +269,14 @@ def _belongs_on_meta(module: nn.Module, value: object) -> bool:
     """Buffers do, and plain tensor attributes that are on a GPU or that cannot be deep-copied."""
     if not isinstance(value, torch.Tensor):
         return False
-    is_buffer = any(value is buffer for buffer in module._buffers.values())
+    is_buffer = any(value is buffer for buffer in own_buffers(module).values())
     return is_buffer or value.device.type != "cpu" or not value.is_leaf
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
     while True:
-        compiled = getattr(module, "_orig_mod", None)
-        if isinstance(compiled, nn.Module):
+        compiled = compiled_from(module)
+        if compiled is not None:
             module = compiled
         elif isinstance(module, DataParallel | DistributedDataParallel):
             module = module.module

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from memfit.memory.recording.virtual_gpu import VirtualGPU
@@ -18,6 +17,7 @@ from memfit.memory.tape.tape import Part, Phase, Tape
 from memfit.planner.plan import Plan
 from memfit.step.batch import call_model
 from memfit.step.failures import explain
+from memfit.torch_inside import DispatchMode, packet_of, schema_of
 
 __all__ = ["Layer", "LayerTable", "summarise_layers"]
 
@@ -246,11 +246,11 @@ class _Forward:
     running: list[str] = field(default_factory=list)
 
 
-class _CountMultiplyAdds(TorchDispatchMode):
+class _CountMultiplyAdds(DispatchMode):
     """Count by the formulas of ``torch.utils.flop_counter``, where one multiply-add is two."""
 
     def __init__(self, forward: _Forward) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._forward = forward
 
     def __torch_dispatch__(
@@ -258,7 +258,7 @@ class _CountMultiplyAdds(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        packet = func._overloadpacket
+        packet = packet_of(func)
         module = self._forward.running[-1] if self._forward.running else ""
         if packet in flop_registry:
             flops = flop_registry[packet](*args, **kwargs, out_val=result)
@@ -269,7 +269,7 @@ class _CountMultiplyAdds(TorchDispatchMode):
 
 
 def _computes_products(func: Any) -> bool:
-    name: str = func._schema.name.removeprefix("aten::")
+    name: str = schema_of(func).name.removeprefix("aten::")
     return name.startswith(_PRODUCTS_WITHOUT_FORMULA)
 
 

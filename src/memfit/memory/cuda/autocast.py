@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from memfit.torch_inside import is_view, overload_name, schema_of
+
 __all__ = ["AUTOCAST_POLICIES", "CastCache", "Policy", "apply_policy", "is_enabled"]
 
 Op = Callable[..., Any]
@@ -105,7 +107,7 @@ class CastCache:
             and tensor.dtype == torch.float32
             and tensor.requires_grad
             and tensor.is_leaf
-            and not tensor._is_view()
+            and not is_view(tensor)
             and torch.is_autocast_cache_enabled()
         ):
             return tensor.to(dtype)
@@ -172,7 +174,7 @@ def _set_dtype(
     op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Fill an omitted ``dtype`` argument with float32."""
-    names = [argument.name for argument in op._schema.arguments]  # type: ignore[attr-defined]
+    names = [argument.name for argument in schema_of(op).arguments]
     position = names.index("dtype")
     given = args[position] if position < len(args) else kwargs.get("dtype")
     if given is not None:
@@ -183,11 +185,11 @@ def _set_dtype(
 
 
 def _missing_norm_args(op: Op, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    defaults: tuple[Any, ...] = (None, 2, [], False) if "dim" in op._overloadname else (None, 2)  # type: ignore[attr-defined]
+    defaults: tuple[Any, ...] = (None, 2, [], False) if "dim" in overload_name(op) else (None, 2)
     return defaults[len(args) :]
 
 
 def _norm(op: Op) -> Op:
     norm = torch.ops.aten.norm
-    has_dim = "dim" in op._overloadname  # type: ignore[attr-defined]
+    has_dim = "dim" in overload_name(op)
     return norm.ScalarOpt_dim_dtype if has_dim else norm.ScalarOpt_dtype

@@ -23,6 +23,7 @@ from memfit.memory.cuda import autocast
 from memfit.memory.cuda.attention import AttentionPreference, scaled_dot_product_attention
 from memfit.memory.cuda.autocast import AUTOCAST_POLICIES, CastCache
 from memfit.memory.cuda.recurrent import RECURRENT_OPERATORS, run_recurrent
+from memfit.torch_inside import excluding, has_kernel, key_set, switch_key
 
 __all__ = ["AttentionPreference", "CudaSemantics", "semantics"]
 
@@ -30,7 +31,7 @@ __all__ = ["AttentionPreference", "CudaSemantics", "semantics"]
 Op = Callable[..., Any]
 
 _KEY = "AutocastPrivateUse1"
-_KEY_SET = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, _KEY))
+_KEY_SET = key_set(_KEY)
 
 
 @dataclass
@@ -56,19 +57,14 @@ def semantics(device: CudaSemantics) -> Iterator[None]:
     _register()
     _active.append(device)
     if len(_active) == 1:
-        _switch(on=True)
+        switch_key(_KEY, on=True)
     try:
         yield
     finally:
         _active.pop()
         device.casts.clear()
         if not _active:
-            _switch(on=False)
-
-
-def _switch(*, on: bool) -> None:
-    torch._C._dispatch_tls_set_dispatch_key_excluded(_KEY, not on)
-    torch._C._dispatch_tls_set_dispatch_key_included(_KEY, on)
+            switch_key(_KEY, on=False)
 
 
 @cache
@@ -84,7 +80,6 @@ def _register() -> list[torch.library.Library]:
 
 def _installed_policies() -> set[str]:
     """The operators of our table that autocast on the installed torch."""
-    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
     return {name for name in AUTOCAST_POLICIES if has_kernel(f"aten::{name}", "AutocastCUDA")}
 
 
@@ -95,7 +90,7 @@ def _overload(name: str) -> Op:
 
 def _kernel(name: str, op: Op, *args: Any, **kwargs: Any) -> Any:
     """Cast as autocast does, then call what CUDA would."""
-    with torch._C._ExcludeDispatchKeyGuard(_KEY_SET):
+    with excluding(_KEY_SET):
         device = _active[-1]
         policy = AUTOCAST_POLICIES.get(name)
         if policy is not None and autocast.is_enabled():

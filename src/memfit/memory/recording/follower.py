@@ -3,47 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules import module as module_hooks
+from torch.optim import Optimizer
 
-from memfit.memory.recording.recorder import Recorder, in_backward
+from memfit.memory.recording.recorder import Recorder
 from memfit.memory.tape.tape import Part, Phase
+from memfit.torch_inside import in_backward
 
-__all__ = ["Follower", "hooked"]
+__all__ = ["Follower", "state_tensors"]
 
 _optimizer_hooks: Any = import_module("torch.optim.optimizer")  # hidden by torch.optim
-
-Hook = Callable[..., Any]
-
-
-@contextmanager
-def hooked(
-    before_module: Hook, after_module: Hook, before_optimizer: Hook, after_optimizer: Hook
-) -> Iterator[None]:
-    """Inside, these are called around every module's forward and every optimizer's step.
-
-    Args:
-        before_module: ``(module, inputs)``.
-        after_module: ``(module, inputs, output)``; also when forward raised, output None then.
-        before_optimizer: ``(optimizer, args, kwargs)``.
-        after_optimizer: ``(optimizer, args, kwargs)``.
-    """
-    handles = [
-        module_hooks.register_module_forward_pre_hook(before_module),
-        module_hooks.register_module_forward_hook(after_module, always_call=True),
-        _optimizer_hooks.register_optimizer_step_pre_hook(before_optimizer),
-        _optimizer_hooks.register_optimizer_step_post_hook(after_optimizer),
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class Follower:
@@ -51,10 +26,13 @@ class Follower:
 
     Args:
         recorder: writes the tape.
+        adopts: put what is met on the way on the tape: models, inputs, an optimizer's state.
+            Otherwise that only gets its part where it is on the tape.
     """
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, *, adopts: bool = True) -> None:
         self.recorder = recorder
+        self._adopts = adopts
         self._roots: dict[int, nn.Module] = {}
         self._paths: dict[int, str] = {}
         self._inputs: dict[str, tuple[int, ...]] = {}
@@ -86,53 +64,84 @@ class Follower:
 
     # -- hooks: which module, which phase ------------------------------------------------------
 
-    def hooks(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def hooks(self) -> Iterator[None]:
         """Inside, every module and optimizer of the process is followed."""
-        return hooked(
-            self._before_module, self._after_module, self._before_optimizer, self._after_optimizer
-        )
+        handles = [
+            module_hooks.register_module_forward_pre_hook(self._before_module),
+            module_hooks.register_module_forward_hook(self._after_module, always_call=True),
+            _optimizer_hooks.register_optimizer_step_pre_hook(self._before_optimizer),
+            _optimizer_hooks.register_optimizer_step_post_hook(self._after_optimizer),
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def _before_module(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        recorder = self.recorder
-        if not recorder.modules and not in_backward():
+        if self._are_planned(inputs):
+            return
+        trail = self.recorder.trail
+        if not trail.running and not in_backward():
             self._before_root(module, inputs)
         path = self._paths.get(id(module), "")
         if inputs and isinstance(inputs[0], Tensor):
             self._inputs[path] = tuple(inputs[0].shape)
-        recorder.enter_module(path)
+        trail.enter(path)
 
     def _before_root(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if id(module) not in self._paths:
+        if self._adopts and id(module) not in self._paths:
             self.adopt(module)
         self.tag_gradients()
         for value in inputs:
             if isinstance(value, Tensor) and value.is_leaf and not value.requires_grad:
-                self.recorder.adopt(value, Part.BATCH)
+                self._tag(value, Part.BATCH)
         self.recorder.tag_survivors(Phase.DATA, Part.BATCH)
         if self.recorder.phase is Phase.OPTIMIZER:  # the next micro-batch of an accumulation
             self.recorder.tag_survivors(Phase.OPTIMIZER, Part.BATCH)
-        self.recorder.enter_phase(Phase.FORWARD)
+        self.recorder.begin_forward()
 
-    def _after_module(self, _module: nn.Module, _inputs: Any, _output: Any) -> None:
+    def _after_module(self, _module: nn.Module, inputs: Any, _output: Any) -> None:
+        """Called also when forward raised."""
+        running = self.recorder.trail.running
+        if not running or self._are_planned(inputs):
+            return
         error = sys.exception()
-        if error is not None and self.module_that_raised(error) is None and self.recorder.modules:
-            self._failure = (id(error), self.recorder.modules[-1])
-        if self.recorder.modules:
-            self.recorder.leave_module()
+        if error is not None and self.module_that_raised(error) is None:
+            self._failure = (id(error), running[-1])
+        self.recorder.leave_module()
 
-    def _before_optimizer(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
-        for group in optimizer.param_groups:
-            self.recorder.tag_gradients(group["params"])
-        self.recorder.enter_phase(Phase.OPTIMIZER)
+    def _before_optimizer(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if not self._are_planned(parameters):
+            self.recorder.tag_gradients(parameters)
+            self.recorder.enter_phase(Phase.OPTIMIZER)
 
-    def _after_optimizer(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
-        for state in optimizer.state.values():
-            for value in state.values():
-                if isinstance(value, Tensor):
-                    self.recorder.adopt(value, Part.OPTIMIZER)
+    def _after_optimizer(self, optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
+        if any(self._are_planned(group["params"]) for group in optimizer.param_groups):
+            return
+        for value in state_tensors(optimizer):
+            self._tag(value, Part.OPTIMIZER)
         self.recorder.begin_step()
+
+    def _tag(self, tensor: Tensor, part: Part) -> None:
+        tag = self.recorder.adopt if self._adopts else self.recorder.tag
+        tag(tensor, part)
+
+    def _are_planned(self, values: Iterable[Any]) -> bool:
+        """Whether a plan is traced inside a run with real values, of which it is no part."""
+        return self.recorder.device_type != "meta" and any(
+            isinstance(value, Tensor) and value.is_meta for value in values
+        )
 
     def tag_gradients(self) -> None:
         """Tag what the parameters of all models hold as gradients."""
         for model in self._roots.values():
             self.recorder.tag_gradients(model.parameters())
+
+
+def state_tensors(optimizer: Optimizer) -> Iterator[Tensor]:
+    """Every tensor of an optimizer's state."""
+    for state in optimizer.state.values():
+        yield from (value for value in state.values() if isinstance(value, Tensor))

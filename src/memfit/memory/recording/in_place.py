@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from memfit.torch_inside import in_backward, reference_counts
+
 __all__ = ["in_place_twin"]
 
 _aten = torch.ops.aten
@@ -50,14 +52,15 @@ def in_place_twin(func: Any, args: tuple[Any, ...]) -> Any:
         return func
     twin, references = _TWINS[func]
     target = args[0]
-    in_backward = torch._C._current_graph_task_id() >= 0
+    is_backward = in_backward()
     if func is _aten.add.Tensor:
-        is_wanted = _is_accumulation if in_backward else _is_bias_or_mask
+        is_wanted = _is_accumulation if is_backward else _is_bias_or_mask
         if not is_wanted(target, args[1]):
             return func
-    elif not in_backward:
+    elif not is_backward:
         return func
-    return twin if _has_one_owner(target, references) else func
+    has_one_owner = reference_counts(target) == (references, _STORAGE_REFERENCES)
+    return twin if has_one_owner else func
 
 
 def _is_accumulation(first: Tensor, second: Any) -> bool:
@@ -81,12 +84,4 @@ def _is_bias_or_mask(first: Tensor, second: Any) -> bool:
         and all(
             b in (1, a) for a, b in zip(first.shape[-second.dim() :], second.shape, strict=True)
         )
-    )
-
-
-def _has_one_owner(tensor: Tensor, references: int) -> bool:
-    storage = tensor.untyped_storage()
-    return (
-        tensor._use_count() == references
-        and torch._C._storage_Use_Count(storage._cdata) == _STORAGE_REFERENCES
     )

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import sys
 import weakref
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from types import FrameType
@@ -19,11 +18,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
 
 from memfit.memory.recording.in_place import in_place_twin
-from memfit.memory.tape.tape import Allocation, Mark, Part, Phase, SizeRule, Tape
+from memfit.memory.recording.ledger import Ledger, Record
+from memfit.memory.recording.module_trail import ModuleTrail
+from memfit.memory.tape.tape import Part, Phase, SizeRule, Tape
+from memfit.torch_inside import DispatchMode, in_backward, schema_of, storage_key, tree_map
 
 __all__ = ["Recorder", "TransientRule", "in_backward"]
 
@@ -35,57 +35,7 @@ TransientRule = Callable[
 ]
 
 
-class _Record:
-    """One allocation while its part is still open."""
-
-    __slots__ = (
-        "dtype",
-        "module",
-        "operator",
-        "part",
-        "phase",
-        "rule",
-        "shape",
-        "size_bytes",
-        "step",
-    )
-
-    def __init__(
-        self,
-        size_bytes: int,
-        part: Part | None,
-        phase: Phase,
-        operator: str,
-        module: str,
-        shape: tuple[int, ...],
-        dtype: str,
-        step: int,
-    ) -> None:
-        self.size_bytes = size_bytes
-        self.part = part
-        self.phase = phase
-        self.operator = operator
-        self.module = module
-        self.shape = shape
-        self.dtype = dtype
-        self.step = step
-        self.rule: SizeRule | None = None
-
-    def frozen(self) -> Allocation:
-        return Allocation(
-            self.size_bytes,
-            self.part or Part.TEMPORARIES,
-            self.phase,
-            self.operator,
-            self.module,
-            self.shape,
-            self.dtype,
-            self.step,
-            self.rule,
-        )
-
-
-class Recorder(TorchDispatchMode):
+class Recorder(DispatchMode):
     """Write the tape of whatever runs inside ``with recorder:``.
 
     Args:
@@ -93,9 +43,11 @@ class Recorder(TorchDispatchMode):
             for a real one, ``"cpu"`` for accounting real values).
         transients: what kernels allocate beside their outputs.
         kernels: what to run instead of an operator's own kernel, by overload.
+        ledger: where it writes; one that keeps everything when omitted.
 
     Attributes:
         operators: how many ran so far.
+        trail: which module is running.
     """
 
     def __init__(
@@ -103,33 +55,21 @@ class Recorder(TorchDispatchMode):
         device_type: str = "meta",
         transients: TransientRule | None = None,
         kernels: Mapping[Any, Callable[..., Any]] | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
+        super().__init__()
+        self.device_type = device_type
+        self.ledger = Ledger() if ledger is None else ledger
+        self.trail = ModuleTrail()
         self.step = 0
         self.operators = 0
         self.phase = Phase.DATA
         self.last_operator = ""
-        self.last_module = ""
-        self.modules: list[str] = []  # the path of each module that is running, outermost first
-        self._device_type = device_type
+        self.unsupported: dict[str, str] = {}
         self._transients = transients
         self._kernels = kernels or {}
-        self._records: dict[int, _Record] = {}  # by number
-        self._made = 0  # how many allocations there were
-        self._events: list[int] = []
-        self._note_free: Callable[[int], None] = self._events.append  # is told ``~number``
-        self._marks: list[Mark] = [Mark(0, 0, Phase.DATA)]
         self._live: dict[int, tuple[weakref.ref[Any], int]] = {}
-        self._span_starts: list[int] = []  # autograd sequence numbers at which a module began
-        self._span_modules: list[str] = []
-        self._names: dict[int, str] = {}  # parameter paths by id
         self._effects: dict[Any, _Effect] = {}
-        self.unsupported: dict[str, str] = {}
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Nothing is compiled here; torch's guard around each operator would cost a tenth."""
-        return False
 
     # -- what runs ---------------------------------------------------------------------------
 
@@ -140,14 +80,14 @@ class Recorder(TorchDispatchMode):
         func = in_place_twin(func, args)
         self.operators += 1
         self.last_operator = str(func)
-        if func is _LOCAL_SCALAR and self._device_type == "meta":
+        if func is _LOCAL_SCALAR and self.device_type == "meta":
             value = _assumed_value(args[0], self.phase)
             if value is not None:
                 return value
         effect = self._effects.get(func)
         if effect is None:
             effect = self._effects[func] = _effect(func)
-        if effect is _Effect.UPDATES_LISTS and self._device_type == "meta":
+        if effect is _Effect.UPDATES_LISTS and self.device_type == "meta":
             return None  # nothing to do on meta, and slow at it
         try:
             kernel = self._kernels.get(func, func)
@@ -156,11 +96,13 @@ class Recorder(TorchDispatchMode):
             result = self._run_on_cpu(func, args, kwargs or {}, error)
         if effect is _Effect.MAKES_STORAGE:
             for tensor in _tensors(result):
-                self._record(tensor, self.last_operator)
+                self.record(tensor, self.last_operator)
         if self._transients is not None:
-            self._settle_phase()
+            self.settle_phase()
             for size_bytes, part, stays, rule in self._transients(func, args, result, self.phase):
-                self._transient(size_bytes, part, rule, stays=stays)
+                number = self._allocate(size_bytes, part, self.last_operator, rule=rule)
+                if not stays:
+                    self.ledger.free(number)
         return result
 
     def _run_on_cpu(
@@ -175,21 +117,28 @@ class Recorder(TorchDispatchMode):
         )
         return tree_map(lambda x: x.to("meta") if isinstance(x, Tensor) else x, result)
 
+    # -- what it is for ----------------------------------------------------------------------
+
     def adopt(self, tensor: Tensor, part: Part, module: str = "", operator: str = "") -> None:
         """Say what a tensor is for; allocate it now when it is not on the tape yet."""
-        found = self._live.get(_address(tensor))
+        if not self.tag(tensor, part, module):
+            self.record(tensor, operator or "aten._to_copy.default")
+            self.tag(tensor, part, module)
+
+    def tag(self, tensor: Tensor, part: Part, module: str = "") -> bool:
+        """Say what a tensor is for, where it is on the tape; returns whether it is."""
+        found = self._live.get(storage_key(tensor))
         if found is None:
-            self._record(tensor, operator or "aten._to_copy.default")
-            found = self._live.get(_address(tensor))
-        if found is not None:
-            record = self._records[found[1]]
-            record.part = part
-            record.module = module or record.module
+            return False
+        record = self.ledger.records[found[1]]
+        record.part = part
+        record.module = module or record.module
+        return True
 
     def adopt_module(self, module: nn.Module) -> None:
         """Tag a model's parameters and buffers, and learn their names."""
         for name, parameter in module.named_parameters():
-            self._names[id(parameter)] = name.rpartition(".")[0]
+            self.trail.names[id(parameter)] = name.rpartition(".")[0]
             self.adopt(parameter, Part.PARAMETERS, name.rpartition(".")[0])
         for name, buffer in module.named_buffers():
             self.adopt(buffer, Part.PARAMETERS, name.rpartition(".")[0])
@@ -198,12 +147,13 @@ class Recorder(TorchDispatchMode):
         """Tag what the parameters hold as gradients."""
         for parameter in parameters:
             if parameter.grad is not None:
-                self.adopt(parameter.grad, Part.GRADIENTS, self._names.get(id(parameter), ""))
+                name = self.trail.names.get(id(parameter), "")
+                self.adopt(parameter.grad, Part.GRADIENTS, name)
 
     def tag_survivors(self, phase: Phase, part: Part) -> None:
         """Tag what was made in a phase, is still alive and has no part yet."""
         for _, number in self._live.values():
-            record = self._records[number]
+            record = self.ledger.records[number]
             if record.part is None and record.phase is phase:
                 record.part = part
 
@@ -216,34 +166,28 @@ class Recorder(TorchDispatchMode):
         if phase is Phase.BACKWARD:
             self.tag_survivors(Phase.FORWARD, Part.ACTIVATIONS)
         self.phase = phase
-        self._marks.append(Mark(len(self._events), self.step, phase))
+        self.ledger.mark(self.step, phase)
+
+    def begin_forward(self) -> None:
+        """A micro-batch's forward starts here."""
+        self.ledger.settle()
+        self.enter_phase(Phase.FORWARD)
 
     def begin_step(self) -> None:
         """The next training step starts here."""
         self.step += 1
         self.phase = Phase.DATA
-        self._span_starts.clear()
-        self._span_modules.clear()
-        self._marks.append(Mark(len(self._events), self.step, Phase.DATA))
-
-    def enter_module(self, path: str) -> None:
-        """A module's forward begins (also when a checkpoint runs it again in backward)."""
-        self.modules.append(path)
-        self._begin_span(path)
+        self.trail.begin_step()
+        self.ledger.mark(self.step, Phase.DATA)
+        self.ledger.settle()
 
     def leave_module(self) -> None:
-        """The innermost module's forward ended."""
-        self.modules.pop()
-        if self.modules:
-            self._begin_span(self.modules[-1])
-        elif in_backward():
+        """The innermost module's forward ended; in backward, too, where a checkpoint repeats it."""
+        self.trail.leave()
+        if not self.trail.running and in_backward():
             self.tag_survivors(Phase.BACKWARD, Part.ACTIVATIONS)
 
-    def _begin_span(self, path: str) -> None:
-        self._span_starts.append(torch._C._autograd._get_sequence_nr())
-        self._span_modules.append(path)
-
-    def _settle_phase(self) -> None:
+    def settle_phase(self) -> None:
         """Backward announces itself by the engine's graph task; nobody has to tell us."""
         if in_backward():
             if self.phase is not Phase.BACKWARD:
@@ -251,68 +195,56 @@ class Recorder(TorchDispatchMode):
         elif self.phase is Phase.BACKWARD:
             self.enter_phase(Phase.OPTIMIZER)
 
-    def _module_now(self) -> str:
-        if self.modules:
-            return self.modules[-1]
-        if self.phase is not Phase.BACKWARD:
-            return ""
-        node: Any = torch._C._current_autograd_node()
-        if node is None:
-            return ""
-        variable = getattr(node, "variable", None)
-        if variable is not None:  # AccumulateGrad
-            return self._names.get(id(variable), "")
-        index = bisect_right(self._span_starts, node._sequence_nr()) - 1
-        return self._span_modules[index] if index >= 0 else ""
-
     # -- the tape ----------------------------------------------------------------------------
 
     def tape(self) -> Tape:
         """What was recorded so far."""
-        return Tape(
-            tuple(record.frozen() for record in self._records.values()),
-            tuple(self._events),
-            tuple(self._marks),
-        )
+        return self.ledger.tape()
 
-    def _record(self, tensor: Tensor, operator: str) -> None:
-        if tensor.device.type != self._device_type:
-            return
+    def record(self, tensor: Tensor, operator: str) -> int | None:
+        """Put a tensor's storage on the tape; returns its number, None where it is no new one.
+
+        Raises:
+            torch.OutOfMemoryError: the ledger has no room for it.
+        """
+        if tensor.device.type != self.device_type:
+            return None
+        key = storage_key(tensor)
+        if key in self._live:
+            return None
+        self.settle_phase()
         storage = tensor.untyped_storage()
-        address = storage._cdata
-        if address in self._live:
-            return
-        self._settle_phase()
-        number = self._append(
-            storage.nbytes(), None, operator, tuple(tensor.shape), str(tensor.dtype)[6:]
-        )
-        note_free, live = self._note_free, self._live
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        number = self._allocate(storage.nbytes(), None, operator, tuple(tensor.shape), dtype)
+        note_free, live = self.ledger.free, self._live
 
-        def freed(_: Any, number: int = number, address: int = address) -> None:
-            note_free(~number)
-            live.pop(address, None)
+        def freed(_: Any, number: int = number, key: int = key) -> None:
+            note_free(number)
+            live.pop(key, None)
 
-        live[address] = (weakref.ref(storage, freed), number)
-
-    def _append(
-        self, size: int, part: Part | None, operator: str, shape: tuple[int, ...], dtype: str
-    ) -> int:
-        number = self._made
-        self.last_module = self._module_now()
-        self._records[number] = _Record(
-            size, part, self.phase, operator, self.last_module, shape, dtype, self.step
-        )
-        self._made += 1
-        self._events.append(number)
+        live[key] = (weakref.ref(storage, freed), number)
         return number
 
-    def _transient(
-        self, size_bytes: int, part: Part, rule: SizeRule | None, *, stays: bool
-    ) -> None:
-        number = self._append(size_bytes, part, self.last_operator, (), "")
-        self._records[number].rule = rule
-        if not stays:
-            self._events.append(~number)
+    def _allocate(
+        self,
+        size_bytes: int,
+        part: Part | None,
+        operator: str,
+        shape: tuple[int, ...] = (),
+        dtype: str = "",
+        rule: SizeRule | None = None,
+    ) -> int:
+        module = self.trail.now()
+        record = Record(
+            size_bytes, part, self.phase, operator, module, shape, dtype, self.step, rule
+        )
+        try:
+            return self.ledger.allocate(record)
+        except torch.OutOfMemoryError:  # what is redone after it starts with its data
+            if self.phase is Phase.FORWARD:
+                self.tag_survivors(Phase.FORWARD, Part.ACTIVATIONS)
+            self.enter_phase(Phase.DATA)
+            raise
 
 
 def _assumed_value(tensor: Tensor, phase: Phase) -> float | bool | None:
@@ -340,11 +272,6 @@ def _asker() -> str:
     return ""
 
 
-def in_backward() -> bool:
-    """Whether the autograd engine is running on this thread."""
-    return torch._C._current_graph_task_id() >= 0
-
-
 class _Effect(Enum):
     """What an operator can do to memory."""
 
@@ -354,7 +281,7 @@ class _Effect(Enum):
 
 
 def _effect(func: Any) -> _Effect:
-    schema = func._schema
+    schema = schema_of(func)
     if not schema.returns and schema.name.startswith(("aten::_foreach_", "aten::_fused_")):
         return _Effect.UPDATES_LISTS
     if any(r.alias_info is None for r in schema.returns):
@@ -382,8 +309,3 @@ def _tensors(result: Any) -> Iterator[Tensor]:
     elif isinstance(result, (tuple, list)):
         for item in result:
             yield from _tensors(item)
-
-
-def _address(tensor: Tensor) -> int:
-    address: int = tensor.untyped_storage()._cdata
-    return address

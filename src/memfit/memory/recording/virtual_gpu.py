@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from importlib import import_module
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -22,10 +20,9 @@ from memfit.memory.kernels.transients import Transients, installed_torch_version
 from memfit.memory.recording.follower import Follower
 from memfit.memory.recording.recorder import Recorder
 from memfit.memory.tape.tape import Tape
+from memfit.torch_inside import meta_plays_cuda
 
 __all__ = ["VirtualGPU"]
-
-optimizer_hooks: Any = import_module("torch.optim.optimizer")  # hidden by torch.optim
 
 
 class VirtualGPU(Follower):
@@ -73,7 +70,7 @@ class VirtualGPU(Follower):
 
     def __enter__(self) -> VirtualGPU:
         with ExitStack() as stack:
-            stack.enter_context(_stand_ins(self._semantics.casts.clear))
+            stack.enter_context(meta_plays_cuda(self._semantics.casts.clear))
             stack.enter_context(semantics(self._semantics))
             stack.enter_context(self.hooks())
             stack.enter_context(_CudaMeansMeta())
@@ -137,47 +134,3 @@ def _meta_for_cuda(value: Any) -> Any:
         or type(value) is int  # the number of a GPU; bool is another type
     )
     return torch.device("meta") if is_cuda else value
-
-
-@contextmanager
-def _stand_ins(clear_casts: Callable[[], None]) -> Iterator[None]:
-    """Replace the Python entry points at which torch asks whether CUDA is there."""
-    from torch.amp import autocast_mode
-    from torch.cuda.amp import common
-    from torch.utils import checkpoint
-
-    infer: Any = checkpoint._infer_device_type
-    init: Any = autocast_mode.autocast.__init__
-    foreach = optimizer_hooks._get_foreach_kernels_supported_devices()
-    fused = optimizer_hooks._get_fused_kernels_supported_devices()
-    clear = torch.clear_autocast_cache
-
-    def init_autocast(self: Any, device_type: str, *args: Any, **kwargs: Any) -> None:
-        init(self, "cuda" if device_type == "meta" else device_type, *args, **kwargs)
-
-    def infer_device_type(*args: Any) -> str:
-        return "cuda" if (device := infer(*args)) == "meta" else device
-
-    def clear_cache() -> None:
-        clear_casts()
-        clear()
-
-    replaced: list[tuple[Any, str, Any]] = [
-        (common, "amp_definitely_not_available", lambda: False),
-        (torch.cuda, "is_bf16_supported", lambda *_, **__: True),
-        (autocast_mode.autocast, "__init__", init_autocast),
-        (checkpoint, "_infer_device_type", infer_device_type),
-        (torch, "clear_autocast_cache", clear_cache),
-        (optimizer_hooks, "_get_foreach_kernels_supported_devices", lambda: [*foreach, "meta"]),
-        (optimizer_hooks, "_get_fused_kernels_supported_devices", lambda: [*fused, "meta"]),
-        # Asks a real GPU whether a graph is captured, which would put a CUDA context on it.
-        (torch.optim.Optimizer, "_accelerator_graph_capture_health_check", lambda _: None),
-    ]
-    originals = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced]
-    for owner, name, stand_in in replaced:
-        setattr(owner, name, stand_in)
-    try:
-        yield
-    finally:
-        for owner, name, original in originals:
-            setattr(owner, name, original)

@@ -17,6 +17,7 @@ from memfit.data.loading.batch import Batch
 from memfit.data.loading.loader import Loader, loader
 from memfit.errors import UnknownName, UsageError
 from memfit.recipe.recipe import Recipe
+from memfit.torch_inside import AnyDropout
 from memfit.trainer.ranks.ranks import Ranks
 from memfit.trainer.recovery.transaction import batch_dependent_layers, even_slices
 from memfit.trainer.run.resolve import resolved
@@ -32,8 +33,6 @@ __all__ = [
     "accumulation_difference",
     "layer_groups",
 ]
-
-_DROPOUT = nn.modules.dropout._DropoutNd
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,4 +266,4 @@ def _gradient(made: Ingredients, data: Loader, batch: Batch, parts: Sequence[sli
 
 
 def _without_dropout(model: nn.Module) -> AbstractContextManager[None]:
-    return in_evaluation([m for m in model.modules() if isinstance(m, _DROPOUT) and m.training])
+    return in_evaluation([m for m in model.modules() if isinstance(m, AnyDropout) and m.training])

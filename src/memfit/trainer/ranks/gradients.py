@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from memfit.torch_inside import copy_all
 from memfit.trainer.ranks.ranks import Ranks
 
 __all__ = ["FirstBuffers", "GradientBuckets"]
@@ -121,7 +122,7 @@ class FirstBuffers:
         """Take the first rank's values."""
         for flat, views, tensors in self._groups:
             if self._ranks.is_first:
-                torch._foreach_copy_(views, tensors)
+                copy_all(views, tensors)
             self._ranks.copy_from_first([flat])
             if not self._ranks.is_first:
-                torch._foreach_copy_(tensors, views)
+                copy_all(tensors, views)

@@ -20,6 +20,7 @@ from memfit.errors import UsageError
 from memfit.memory.tape.tape import Part
 from memfit.planner.plan import Plan
 from memfit.recipe.recipe import Recipe
+from memfit.torch_inside import own_parameters
 
 __all__ = [
     "blocks_of",
@@ -81,7 +82,7 @@ def blocks_of(model: nn.Module) -> list[nn.Module]:
     found = list(_members(model))
     owners: dict[int, int] = {}
     for module in model.modules():
-        for parameter in module._parameters.values():
+        for parameter in own_parameters(module).values():
             owners[id(parameter)] = owners.get(id(parameter), 0) + 1
     return [
         block

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from memfit.torch_inside import copy_all, own_buffers
+
 __all__ = ["Buffers", "Gradients", "RandomState"]
 
 
@@ -114,7 +116,7 @@ class Buffers:
         """Copy the buffers into their shadows."""
         self._find()
         for tensors, shadows in self._groups:
-            torch._foreach_copy_(shadows, tensors)
+            copy_all(shadows, tensors)
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -122,7 +124,7 @@ class Buffers:
         for (home, name), tensor in zip(self._places, self._tensors, strict=True):
             home[name] = tensor
         for tensors, shadows in self._groups:
-            torch._foreach_copy_(tensors, shadows)
+            copy_all(tensors, shadows)
 
     def _find(self) -> None:
         """Look where the buffers are; new shadows when the model was moved or changed."""
@@ -131,9 +133,9 @@ class Buffers:
             return
         self._is_known = True
         places = [
-            (module._buffers, name, tensor)
+            (own_buffers(module), name, tensor)
             for module in self._model.modules()
-            for name, tensor in module._buffers.items()
+            for name, tensor in own_buffers(module).items()
             if tensor is not None
         ]
         tensors = [tensor for _, _, tensor in places]

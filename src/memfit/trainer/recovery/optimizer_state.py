@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from memfit.errors import DoesNotFit
+from memfit.torch_inside import state_maker
 from memfit.trainer.recovery.out_of_memory import is_out_of_memory
 
 __all__ = ["allocate_state"]
@@ -35,8 +36,8 @@ def allocate_state(optimizer: torch.optim.Optimizer) -> bool:
     """
     if optimizer.state:  # resumed, or made by the constructor as Adagrad does
         return True
-    init: Callable[..., Any] | None = getattr(optimizer, "_init_group", None)
-    if init is None or not init.__module__.startswith("torch.optim."):
+    init = state_maker(optimizer)
+    if init is None:
         return False
     try:
         are_ready = [

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from memfit.errors import StepError, UsageError
+from memfit.torch_inside import AnyBatchNorm
 from memfit.trainer.recovery.before_step import Buffers, Gradients, RandomState
 from memfit.trainer.recovery.optimizer_state import allocate_state
 from memfit.trainer.recovery.out_of_memory import (
@@ -346,6 +346,6 @@ def batch_dependent_layers(model: nn.Module) -> list[str]:
     return [
         name
         for name, module in model.named_modules()
-        if isinstance(module, _BatchNorm)
+        if isinstance(module, AnyBatchNorm)
         and (module.training or (module.running_mean is None and module.running_var is None))
     ]

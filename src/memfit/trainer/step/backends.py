@@ -10,6 +10,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from memfit.recipe.recipe import Recipe
+from memfit.torch_inside import set_allocator_settings
 
 __all__ = ["backends_of"]
 
@@ -38,7 +39,7 @@ def backends_of(recipe: Recipe, device: torch.device) -> Iterator[None]:
         if recipe.attention != "auto":
             stack.enter_context(sdpa_kernel(_KERNELS[recipe.attention]))
         if recipe.allocator and device.type == "cuda":
-            torch.cuda.memory._set_allocator_settings(recipe.allocator)
+            set_allocator_settings(recipe.allocator)
         yield
 
 
