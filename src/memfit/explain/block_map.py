@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from memfit.memory.allocator.blocks import MIN_BLOCK_BYTES, SMALL_BYTES, UNLIMITED, round_up
+from memfit.memory.allocator.sizes import SizeRules
 
-__all__ = ["BlockMap", "FreeMemory", "SplitRule", "cut_out"]
+__all__ = ["BlockMap", "FreeMemory", "cut_out"]
 
 #: More free blocks than this and a stretch inside of one is not looked for.
 _MANY = 50_000
@@ -27,37 +27,6 @@ def cut_out(pieces: dict[int, int], address: int, end: int) -> None:
             pieces[start] = address - start
         if end < start + size_bytes:
             pieces[end] = start + size_bytes - end
-
-
-@dataclass(frozen=True, slots=True)
-class SplitRule:
-    """The allocator's options that decide how large a block becomes.
-
-    Args:
-        max_split_bytes: blocks from here on are not split.
-        divisions: steps between powers of two from 1 MiB on, or None.
-        expandable: whether segments are expandable; their blocks are always split.
-    """
-
-    max_split_bytes: int = UNLIMITED
-    divisions: tuple[int, ...] | None = None
-    expandable: bool = False
-
-    def rounded_bytes(self, size_bytes: int) -> int:
-        """The request as the allocator rounds it (``round_size``)."""
-        if self.divisions is None or size_bytes <= 0:
-            return max(MIN_BLOCK_BYTES, (size_bytes + 511) & -512)
-        interval = min(max(size_bytes.bit_length() - 21, 0), len(self.divisions) - 1)
-        count = self.divisions[interval]
-        if count > 1 and size_bytes > MIN_BLOCK_BYTES * count:
-            return round_up(size_bytes, (1 << (size_bytes.bit_length() - 1)) // count)
-        return round_up(size_bytes, MIN_BLOCK_BYTES)
-
-    def keeps_rest(self, rounded_bytes: int, rest_bytes: int) -> bool:
-        """Whether what remains of the free block stays with the new one (``should_split``)."""
-        if rounded_bytes <= SMALL_BYTES or self.expandable:
-            return rest_bytes < MIN_BLOCK_BYTES
-        return rounded_bytes >= self.max_split_bytes or rest_bytes <= SMALL_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +61,11 @@ class BlockMap:
         surprises: events that do not fit what came before (the trace has gaps).
     """
 
-    def __init__(self, rule: SplitRule) -> None:
+    def __init__(self, rules: SizeRules) -> None:
         self.allocated_bytes = 0
         self.reserved_bytes = 0
         self.surprises = 0
-        self._rule = rule
+        self._rules = rules
         self._live: dict[int, int] = {}  # size by address
         self._unplaced: set[int] = set()  # live blocks where nothing was known to be free
         self._free: dict[int, int] = {}
@@ -147,7 +116,7 @@ class BlockMap:
 
     def allocate(self, address: int, requested_bytes: int) -> int:
         """A block for a request; its whole size in bytes."""
-        size_bytes = self._rule.rounded_bytes(requested_bytes)
+        size_bytes = self._rules.rounded_bytes(requested_bytes)
         if address in self._live:
             self.surprises += 1
             self.free(address)
@@ -156,7 +125,8 @@ class BlockMap:
             self.surprises += 1
             self._unplaced.add(address)
         else:
-            if self._rule.keeps_rest(size_bytes, room_bytes - size_bytes):
+            least_rest_bytes, below_bytes = self._rules.split_bounds(size_bytes)
+            if room_bytes - size_bytes < least_rest_bytes or size_bytes >= below_bytes:
                 size_bytes = room_bytes
             self._take_front(address, size_bytes)
         self._live[address] = size_bytes

@@ -10,8 +10,8 @@ from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from memfit.explain.block_map import BlockMap, FreeMemory, SplitRule, cut_out
-from memfit.memory.allocator.blocks import UNLIMITED
+from memfit.explain.block_map import BlockMap, FreeMemory, cut_out
+from memfit.memory.allocator.sizes import UNLIMITED, SizeRules
 from memfit.memory.snapshot.snapshot import NO_NOTE, NO_STACK, Action, SnapshotContent, Trace
 
 __all__ = ["Failure", "History", "devices_of", "rebuild"]
@@ -117,26 +117,26 @@ def devices_of(content: SnapshotContent) -> list[int]:
 def rebuild(content: SnapshotContent, device: int) -> History:
     """A device's history, from the state when the trace began."""
     trace = content.traces[device] if device < len(content.traces) else Trace()
-    rule = _split_rule(content, device)
-    start = _Start(content, device, trace, rule)
-    player = _Player(trace, rule, start)
+    rules = _size_rules(content, device)
+    start = _Start(content, device, trace, rules)
+    player = _Player(trace, rules, start)
     history = player.play(History(device))
     if history.events and history.peak_position >= history.before_count:
-        again = _Player(trace, rule, start)
+        again = _Player(trace, rules, start)
         history.free_at_peak = again.free_after(player.peak_entry)
     else:
-        history.free_at_peak = _Player(trace, rule, start).blocks.free_memory()
+        history.free_at_peak = _Player(trace, rules, start).blocks.free_memory()
     return history
 
 
-def _split_rule(content: SnapshotContent, device: int) -> SplitRule:
+def _size_rules(content: SnapshotContent, device: int) -> SizeRules:
     """The allocator's options, as far as a snapshot has them."""
     settings = content.settings
     limit, divisions = settings.get("max_split_size"), settings.get("roundup_power2_divisions")
     steps = [v for v in divisions.values() if isinstance(v, int)] if isinstance(
         divisions, dict) else []  # fmt: skip
     expandable = any(s.is_expandable for s in content.segments if s.device == device)
-    return SplitRule(
+    return SizeRules(
         max_split_bytes=limit if isinstance(limit, int) and 0 < limit < 1 << 62 else UNLIMITED,
         divisions=tuple(steps) if any(steps) else None,
         expandable=expandable or settings.get("expandable_segments") is True,
@@ -159,7 +159,7 @@ class _Start:
     """Segments and live blocks before the first entry of the trace, and how frees are told."""
 
     def __init__(
-        self, content: SnapshotContent, device: int, trace: Trace, rule: SplitRule
+        self, content: SnapshotContent, device: int, trace: Trace, rules: SizeRules
     ) -> None:
         self.segments: dict[int, int] = {}
         self.live: dict[int, _Before] = {}
@@ -172,15 +172,15 @@ class _Start:
                     self.live[b.address] = _Before(b.size_bytes, b.requested_bytes, b.stack)
         self.free_action = _free_action(trace)
         for index in range(len(trace) - 1, -1, -1):
-            self._undo(trace, index, rule)
+            self._undo(trace, index, rules)
 
-    def _undo(self, trace: Trace, index: int, rule: SplitRule) -> None:
+    def _undo(self, trace: Trace, index: int, rules: SizeRules) -> None:
         action, address = trace.action[index], trace.address[index]
         size_bytes = trace.size_bytes[index]
         if action == Action.ALLOC:
             self.live.pop(address, None)
         elif action == self.free_action:
-            self.live[address] = _Before(rule.rounded_bytes(size_bytes), size_bytes, NO_STACK)
+            self.live[address] = _Before(rules.rounded_bytes(size_bytes), size_bytes, NO_STACK)
         elif action == Action.SEGMENT_ALLOC:
             self.segments.pop(address, None)
         elif action in (Action.SEGMENT_FREE, Action.SEGMENT_UNMAP):
@@ -201,8 +201,8 @@ def _free_action(trace: Trace) -> Action:
 class _Player:
     """Follows the trace of one device."""
 
-    def __init__(self, trace: Trace, rule: SplitRule, start: _Start) -> None:
-        self.blocks = BlockMap(rule)
+    def __init__(self, trace: Trace, rules: SizeRules, start: _Start) -> None:
+        self.blocks = BlockMap(rules)
         self.peak_entry = 0
         self._trace = trace
         self._start = start

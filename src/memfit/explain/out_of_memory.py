@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from memfit.explain.history import Failure
-from memfit.memory.allocator.blocks import (
+from memfit.memory.allocator.sizes import (
+    LARGE_SEGMENT_BYTES,
     MIN_LARGE_BYTES,
     ROUND_LARGE_BYTES,
     SMALL_BYTES,
     SMALL_SEGMENT_BYTES,
-    round_up,
+    SizeRules,
 )
-from memfit.memory.allocator.settings import AllocatorSettings
 from memfit.memory.tape.tape import Part, Phase
 from memfit.units import MIB, format_bytes
 
@@ -25,9 +25,6 @@ _MARGIN = 0.95
 
 #: What grows with the batch: linear in it, as ``docs/decisions.md`` says of tapes.
 _GROWS = (Part.BATCH, Part.ACTIVATIONS, Part.TEMPORARIES)
-
-
-_LARGE_SEGMENT_BYTES = AllocatorSettings().large_segment_size_bytes
 
 
 class Cause(StrEnum):
@@ -112,7 +109,7 @@ def explain_failure(
         device_free_bytes=failure.device_free_bytes,
         cached_free_bytes=free.free_bytes,
         largest_free_bytes=free.largest_bytes,
-        segment_bytes=_segment_bytes(failure.requested_bytes, is_expandable=is_expandable),
+        segment_bytes=SizeRules(expandable=is_expandable).taken_bytes(failure.requested_bytes),
         fits_bytes=max(
             _cached_room(free.largest_bytes),
             _device_room(failure.device_free_bytes, is_expandable=is_expandable),
@@ -131,24 +128,9 @@ def explain_failure(
     )
 
 
-def _segment_bytes(size_bytes: int, *, is_expandable: bool) -> int:
-    """What is taken from the device for a request.
-
-    As ``get_allocation_size`` in ``c10/cuda/CUDACachingAllocator.cpp`` (torch 2.15) has it, or
-    whole pages of an expandable segment, with the default size of both.
-    """
-    if size_bytes <= SMALL_BYTES:
-        return SMALL_SEGMENT_BYTES
-    if is_expandable:
-        return round_up(size_bytes, _LARGE_SEGMENT_BYTES)
-    if size_bytes < MIN_LARGE_BYTES:
-        return _LARGE_SEGMENT_BYTES
-    return round_up(size_bytes, ROUND_LARGE_BYTES)
-
-
 def _device_room(free_bytes: int, *, is_expandable: bool) -> int:
     """The largest request that the device would have given a segment for."""
-    unit_bytes = _LARGE_SEGMENT_BYTES if is_expandable else ROUND_LARGE_BYTES
+    unit_bytes = LARGE_SEGMENT_BYTES if is_expandable else ROUND_LARGE_BYTES
     whole_bytes = free_bytes // unit_bytes * unit_bytes
     if whole_bytes >= MIN_LARGE_BYTES:
         return whole_bytes

@@ -13,12 +13,6 @@ from memfit.memory.allocator.blocks import (
     FREE,
     GONE,
     KEY_SHIFT,
-    MIN_BLOCK_BYTES,
-    MIN_LARGE_BYTES,
-    ROUND_LARGE_BYTES,
-    SMALL_BYTES,
-    SMALL_SEGMENT_BYTES,
-    UNLIMITED,
     Block,
     BlockState,
     DeviceMemory,
@@ -26,11 +20,11 @@ from memfit.memory.allocator.blocks import (
     PoolName,
     Segment,
     SegmentBlock,
-    round_up,
     snapshot,
 )
 from memfit.memory.allocator.expandable import ExpandableSegments
 from memfit.memory.allocator.settings import AllocatorSettings
+from memfit.memory.allocator.sizes import SMALL_BYTES, UNLIMITED
 
 __all__ = [
     "AllocatorSettings",
@@ -107,13 +101,13 @@ class CachingAllocator:
     __slots__ = (
         "_collect_above_bytes",
         "_device",
-        "_divisions",
         "_expandable",
         "_heads",
         "_large",
         "_large_searches",
         "_limit_bytes",
         "_max_split_bytes",
+        "_rules",
         "_small",
         "allocated_bytes",
         "peak_allocated_bytes",
@@ -139,8 +133,8 @@ class CachingAllocator:
         self._small: dict[int, FreeList] = {}  # by stream
         self._large: dict[int, FreeList] = {}
         self._large_searches = 0  # get_free_blocks_call_count of the large pool
-        self._divisions = settings.divisions_by_interval()
-        self._max_split_bytes = settings.max_split_size_bytes or UNLIMITED
+        self._rules = settings.size_rules
+        self._max_split_bytes = self._rules.max_split_bytes
         self._limit_bytes, self._collect_above_bytes = _limits(settings, total_bytes)
         self._expandable: ExpandableSegments | None = None
         if settings.expandable_segments:
@@ -176,10 +170,7 @@ class CachingAllocator:
         if size_bytes <= 0:
             assert size_bytes == 0, f"{size_bytes} bytes requested"
             return Block(0, 0, LIVE, _NOWHERE)
-        if self._divisions is None:
-            size = (size_bytes + 511) & -512  # round_size
-        else:
-            size = _round_to_divisions(size_bytes, self._divisions)
+        size = self._rules.rounded_bytes(size_bytes)
         free = (self._small if size <= SMALL_BYTES else self._large).get(stream)
         if free is None:
             free = self._open(size, stream)
@@ -230,13 +221,10 @@ class CachingAllocator:
         return snapshot(self._heads.values(), self._expandable is not None)
 
     def _open(self, size: int, stream: int) -> FreeList:
-        """The free list for a pool that the stream has not used before (``should_split``)."""
-        whole_bytes = (MIN_BLOCK_BYTES, UNLIMITED)  # split whenever a block remains
+        """The free list for a pool that the stream has not used before."""
         name: PoolName = "small" if size <= SMALL_BYTES else "large"
-        if name == "large" and self._expandable is None:
-            whole_bytes = (SMALL_BYTES + 1, self._max_split_bytes)
         pool = self._small if name == "small" else self._large
-        pool[stream] = FreeList(name, stream, *whole_bytes)
+        pool[stream] = FreeList(name, stream, *self._rules.split_bounds(size))
         return pool[stream]
 
     def _take_free(self, free: FreeList, size: int) -> Block | None:
@@ -281,12 +269,7 @@ class CachingAllocator:
 
     def _grow(self, free: FreeList, size: int) -> Block | None:
         """A segment (``alloc_block``), or pages of an expandable one; None when it is full."""
-        if size <= SMALL_BYTES:  # get_allocation_size
-            segment_bytes = SMALL_SEGMENT_BYTES
-        elif size < MIN_LARGE_BYTES:
-            segment_bytes = self.settings.large_segment_size_bytes
-        else:
-            segment_bytes = round_up(size, ROUND_LARGE_BYTES)
+        segment_bytes = self._rules.segment_bytes(size)
         if self._device.taken_bytes + segment_bytes > self._limit_bytes:
             return None
         if self._expandable is not None:
@@ -364,14 +347,3 @@ def _limits(settings: AllocatorSettings, total_bytes: int | None) -> tuple[int, 
     limit_bytes = int(settings.per_process_memory_fraction * total_bytes)
     threshold = settings.garbage_collection_threshold
     return limit_bytes, int(threshold * limit_bytes) if threshold > 0.0 else UNLIMITED
-
-
-def _round_to_divisions(size_bytes: int, divisions: tuple[int, ...]) -> int:
-    """Round up to the next of ``divisions`` steps between powers of two (``round_size``)."""
-    interval = min(max(size_bytes.bit_length() - 21, 0), len(divisions) - 1)
-    count = divisions[interval]
-    if count > 1 and size_bytes > MIN_BLOCK_BYTES * count:
-        unit = (1 << (size_bytes.bit_length() - 1)) // count
-    else:
-        unit = MIN_BLOCK_BYTES
-    return round_up(size_bytes, unit)

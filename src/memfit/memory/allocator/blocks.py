@@ -13,7 +13,7 @@ from enum import Enum
 from operator import attrgetter
 from typing import Literal
 
-from memfit.units import MIB
+from memfit.memory.allocator.sizes import ROUND_LARGE_BYTES, round_up
 
 __all__ = [
     "FREE",
@@ -33,18 +33,9 @@ __all__ = [
     "PoolName",
     "Segment",
     "SegmentBlock",
-    "round_up",
     "snapshot",
 ]
 
-# AllocatorConfig.h
-MIN_BLOCK_BYTES = 512  # kMinBlockSize
-SMALL_BYTES = MIB  # kSmallSize: the largest request of the small pool
-SMALL_SEGMENT_BYTES = 2 * MIB  # kSmallBuffer
-MIN_LARGE_BYTES = 10 * MIB  # kMinLargeAlloc: from here a segment is for one request
-ROUND_LARGE_BYTES = 2 * MIB  # kRoundLarge
-
-UNLIMITED = 1 << 62  # bytes; stands for "no limit" wherever torch has SIZE_MAX or no check
 KEY_SHIFT = 64  # a free list's key is size << KEY_SHIFT | address
 
 PoolName = Literal["small", "large"]
@@ -244,11 +235,6 @@ class DeviceMemory:
         address = round_up(self._next_address, alignment_bytes)
         self._next_address = address + size_bytes
         return address
-
-
-def round_up(size_bytes: int, unit_bytes: int) -> int:
-    """The least multiple of the unit that is not less."""
-    return -(-size_bytes // unit_bytes) * unit_bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from memfit.memory.allocator.blocks import (
     FREE,
-    SMALL_SEGMENT_BYTES,
     UNMAPPED,
     Block,
     BlockState,
     DeviceMemory,
     FreeList,
     PoolName,
-    round_up,
 )
+from memfit.memory.allocator.sizes import SMALL_SEGMENT_BYTES, round_up
 
 __all__ = ["ExpandableSegments"]
 

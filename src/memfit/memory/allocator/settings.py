@@ -7,7 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from memfit.errors import UnknownName, UsageError
-from memfit.memory.allocator.blocks import MIN_LARGE_BYTES
+from memfit.memory.allocator.sizes import (
+    LARGE_SEGMENT_BYTES,
+    MIN_LARGE_BYTES,
+    UNLIMITED,
+    SizeRules,
+)
 from memfit.units import MIB
 
 __all__ = ["AllocatorSettings"]
@@ -83,7 +88,7 @@ class AllocatorSettings:
     max_split_size_bytes: int | None = None
     roundup_power2_divisions: int | tuple[tuple[int | None, int], ...] = 0
     garbage_collection_threshold: float = 0.0
-    large_segment_size_bytes: int = 20 * MIB
+    large_segment_size_bytes: int = LARGE_SEGMENT_BYTES
     per_process_memory_fraction: float = 1.0
     max_non_split_rounding_bytes: int | None = None
 
@@ -127,6 +132,16 @@ class AllocatorSettings:
     def depends_on_the_card(self) -> bool:
         """Whether a replay without a limit may differ from one on a card with enough memory."""
         return self.expandable_segments or self.per_process_memory_fraction < 1.0
+
+    @property
+    def size_rules(self) -> SizeRules:
+        """What these options make of sizes."""
+        return SizeRules(
+            self.max_split_size_bytes or UNLIMITED,
+            self.divisions_by_interval(),
+            self.large_segment_size_bytes,
+            self.expandable_segments,
+        )
 
     def divisions_by_interval(self) -> tuple[int, ...] | None:
         """Steps for sizes of 1 to 2 MiB (and below), 2 to 4 MiB ... 32 GiB and above, or None.
