@@ -8,6 +8,7 @@ tried, so what fits once fits again.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from inspect import signature
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from memfit.errors import DoesNotFit
 from memfit.torch_inside import state_maker
-from memfit.trainer.recovery.out_of_memory import is_out_of_memory
+from memfit.trainer.recovery.out_of_memory import OutOfMemoryKept
 
 __all__ = ["allocate_state"]
 
@@ -39,21 +40,18 @@ def allocate_state(optimizer: torch.optim.Optimizer) -> bool:
     init = state_maker(optimizer)
     if init is None:
         return False
-    try:
+    with OutOfMemoryKept() as kept, ExitStack() as unless_all:
+        unless_all.callback(optimizer.state.clear)
         are_ready = [
             _allocate_for(parameter, group, optimizer, init)
             for group in optimizer.param_groups
             for parameter in group["params"]
             if parameter.requires_grad
         ]
+        unless_all.pop_all()
         return all(are_ready)
-    except RuntimeError as error:
-        optimizer.state.clear()
-        if not is_out_of_memory(error):
-            raise
-        message = str(error).partition("\n")[0]
     raise DoesNotFit(
-        f"The optimizer's state does not fit: {message}",
+        f"The optimizer's state does not fit: {kept.message}",
         hint="Take an optimizer with less state, such as SGD or Adafactor, or train fewer layers.",
     )
 

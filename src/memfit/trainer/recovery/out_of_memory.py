@@ -6,12 +6,20 @@ import gc
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Self
 
 import torch
 
 from memfit.errors import DoesNotFit
 
-__all__ = ["is_out_of_memory", "let_go", "preparing", "release", "release_accelerator_cache"]
+__all__ = [
+    "OutOfMemoryKept",
+    "is_out_of_memory",
+    "let_go",
+    "preparing",
+    "release",
+    "release_accelerator_cache",
+]
 
 #: How libraries that allocate beside PyTorch's allocator say that they could not, in a plain
 #: ``RuntimeError``. Searched as they are, so an illegal access or a wrong argument is none of them.
@@ -76,6 +84,35 @@ def release(give_back: Callable[[], None]) -> None:
     give_back()
 
 
+class OutOfMemoryKept:
+    """Memory may run out inside ``with``: the block ends there, and goes on behind it.
+
+    The error is let go of with all that it holds; any other error is raised as ever.
+
+    Attributes:
+        message: the first line of the error; None where memory was enough.
+
+    Example:
+        >>> with OutOfMemoryKept() as kept:
+        ...     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        >>> kept.message
+        'CUDA out of memory. Tried to allocate 2.00 GiB.'
+    """
+
+    def __init__(self) -> None:
+        self.message: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
+        if error is None or not is_out_of_memory(error):
+            return False
+        let_go(error)
+        self.message = str(error).partition("\n")[0]
+        return True
+
+
 @contextmanager
 def preparing() -> Iterator[None]:
     """Out of memory inside, before the first step: no batch is small enough.
@@ -83,14 +120,10 @@ def preparing() -> Iterator[None]:
     Raises:
         DoesNotFit: instead of what PyTorch raises.
     """
-    try:
+    with OutOfMemoryKept() as kept:
         yield
-        return
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        message = str(error).partition("\n")[0]
-    raise DoesNotFit(
-        f"The model and the optimizer's state do not fit: {message}",
-        hint="Ask `memfit plan` what they need, and for ways to need less.",
-    )
+    if kept.message is not None:
+        raise DoesNotFit(
+            f"The model and the optimizer's state do not fit: {kept.message}",
+            hint="Ask `memfit plan` what they need, and for ways to need less.",
+        )

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
 
 import torch
 
 from memfit.trainer.recovery.before_step import RandomState
 from memfit.trainer.recovery.out_of_memory import (
-    is_out_of_memory,
-    let_go,
+    OutOfMemoryKept,
     release,
     release_accelerator_cache,
 )
@@ -52,27 +50,15 @@ def recover(
     return Recovery(Sizes(sizes, on_event), release_cache)
 
 
-class Attempt:
-    """One run of the block, at one size."""
+class Attempt(OutOfMemoryKept):
+    """One run of the block, at one size, which ``with`` gives."""
 
     def __init__(self, size: int) -> None:
+        super().__init__()
         self.size = size
-        self.message: str | None = None  # of the error, when memory ran out
 
-    def __enter__(self) -> int:
+    def __enter__(self) -> int:  # type: ignore[override]
         return self.size
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool:
-        if error is None or not is_out_of_memory(error):
-            return False
-        self.message = str(error).partition("\n")[0]
-        let_go(error)
-        return True
 
 
 class Recovery:

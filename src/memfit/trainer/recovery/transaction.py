@@ -15,8 +15,7 @@ from memfit.torch_inside import AnyBatchNorm
 from memfit.trainer.recovery.before_step import Buffers, Gradients, RandomState
 from memfit.trainer.recovery.optimizer_state import allocate_state
 from memfit.trainer.recovery.out_of_memory import (
-    is_out_of_memory,
-    let_go,
+    OutOfMemoryKept,
     release,
     release_accelerator_cache,
 )
@@ -240,13 +239,9 @@ class Fitting:
         with_empty: bool,
     ) -> Tensor | _Failure:
         """Do all samples; the error and all that it holds is gone on return."""
-        try:
+        with OutOfMemoryKept() as kept:
             return self._all_micro_batches(count, compute_loss, largest, with_empty)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            let_go(error)
-            return _Failure(self._where, str(error).partition("\n")[0])
+        return _Failure(self._where, kept.message or "")
 
     def _all_micro_batches(
         self,

@@ -13,7 +13,7 @@ from memfit.recipe.recipe import Recipe, example_recipe
 from memfit.trainer.ranks.ranks import Ranks
 from memfit.trainer.ranks.shard import check_shardable
 from memfit.trainer.recovery.optimizer_state import allocate_state
-from memfit.trainer.recovery.out_of_memory import is_out_of_memory, let_go, preparing, release
+from memfit.trainer.recovery.out_of_memory import OutOfMemoryKept, preparing, release
 from memfit.trainer.recovery.recover import recover
 from memfit.trainer.recovery.transaction import MicroBatchEvent
 from memfit.trainer.run.interruption import Interruption
@@ -179,18 +179,12 @@ class _Run:
 
     def _train(self, interruption: Interruption) -> None:
         while not self._is_done:
-            try:
+            with OutOfMemoryKept() as kept:
                 self._train_epoch(interruption)
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                let_go(error)
-                message = str(error).partition("\n")[0]
-            else:
-                if self.ranks.any(interruption.is_asked, self.place.device):
-                    return
-                continue
-            self._go_back(message)
+            if kept.message is not None:
+                self._go_back(kept.message)
+            elif self.ranks.any(interruption.is_asked, self.place.device):
+                return
 
     def _train_epoch(self, interruption: Interruption) -> None:
         left = self.total_steps - self.training.step

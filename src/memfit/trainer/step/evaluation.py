@@ -13,7 +13,7 @@ from memfit.data.loading.batch import Batch
 from memfit.data.loading.loader import Loader
 from memfit.errors import CannotRedo
 from memfit.trainer.ranks.ranks import Ranks
-from memfit.trainer.recovery.out_of_memory import is_out_of_memory
+from memfit.trainer.recovery.out_of_memory import OutOfMemoryKept
 from memfit.trainer.recovery.recover import Recovery
 from memfit.trainer.step.ingredients import Ingredients
 
@@ -144,15 +144,11 @@ def _answers_together(
     counts = torch.zeros(classes * classes, dtype=torch.int64, device=device)
     most = int(max(ranks.each(len(batch), device)))
     parts = list(batch.split(size)) if len(batch) else []
-    try:
+    with OutOfMemoryKept():
         for part in parts:
             found = _answer(ingredients, loader, part)
             loss, counts = loss + found[0], counts + found[1]
         for _ in range(-(-most // size) - len(parts)):
             ingredients.predict(loader.prepare(loader.blank(1, "cpu"), device)[0])
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-    else:
         return loss, counts
     raise CannotRedo("an evaluation", size)

@@ -25,8 +25,7 @@ from memfit.trainer.ranks.shard import (
 )
 from memfit.trainer.recovery.before_step import Buffers
 from memfit.trainer.recovery.out_of_memory import (
-    is_out_of_memory,
-    let_go,
+    OutOfMemoryKept,
     release_accelerator_cache,
 )
 from memfit.trainer.recovery.transaction import (
@@ -258,16 +257,10 @@ class Training:
         if not self.ranks.are_many:
             self._update()
             return
-        message = None
-        try:
+        with OutOfMemoryKept() as kept:
             self._update(self._first_buffers.copy)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            let_go(error)
-            message = str(error).partition("\n")[0]
-        if self.ranks.any(message is not None, self.ingredients.device):
-            raise torch.OutOfMemoryError(message or "out of memory on another rank")
+        if self.ranks.any(kept.message is not None, self.ingredients.device):
+            raise torch.OutOfMemoryError(kept.message or "out of memory on another rank")
 
     def _update(self, before_average: Callable[[], None] | None = None) -> None:
         made = self.ingredients
