@@ -102,7 +102,7 @@ def test_in_forward_or_backward(
     assert (line["step"], line["from"], line["to"]) == (step, 24, 12)
     assert line["predicted_bytes"] > 0
     assert "virtual budget" in line["message"]
-    assert result.summary["micro_batch_events"][0]["to"] == 12
+    assert result.summary.micro_batch_events[0].to_size == 12
 
 
 @pytest.fixture(scope="session")

@@ -186,7 +186,7 @@ def test_skipped_images_of_all_splits_are_listed_also_after_a_resume(
     result = train(resume=tmp_path / "runs" / "run")
     lines = (result.path / "skipped.txt").read_text().splitlines()
     assert [line.split("\t")[0] for line in lines] == ["test/cat/3.png", "train/cat/3.png"]
-    assert result.summary["skipped_images"] == 2
+    assert result.summary.skipped_images == 2
 
 
 # -- heads -----------------------------------------------------------------------------------------

@@ -143,7 +143,7 @@ def test_data_without_a_test_split(photos: Path, tmp_path: Path) -> None:
     result = train(given, runs=tmp_path, name="run", listener=watcher)
     assert watcher.notes == ["The data has no test split with labels: nothing is evaluated."]
     assert result.evaluation is None
-    assert result.summary["best_accuracy"] is None
+    assert result.summary.best_accuracy is None
     assert [found for _, _, found, _ in watcher.epochs] == [None, None]
     assert not (result.path / "checkpoints" / "best.pt").exists()
 
@@ -312,8 +312,9 @@ def test_a_small_budget_takes_a_smaller_micro_batch(conv: str, tmp_path: Path) -
     assert watcher.beginning is not None
     size = watcher.beginning.micro_batch
     assert size < 96
-    measured = result.summary["memory"]["measured"]
-    assert measured["reserved_bytes"] <= measured["limit_bytes"] == 6 << 20
+    measured = result.summary.measured
+    assert measured is not None
+    assert measured.reserved_bytes <= measured.limit_bytes == 6 << 20
     if not watcher.events:
         plain = train(given.but(batch_size=size), runs=tmp_path, name="plain")
         assert_same(weights_of(result.path), weights_of(plain.path))

@@ -78,7 +78,7 @@ def test_other_splits_and_checkpoints(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownName):
         trained.evaluate("tests")
     best = open_trained(result.path, which="best").evaluate()
-    assert best.accuracy == result.summary["best_accuracy"]
+    assert best.accuracy == result.summary.best_accuracy
 
 
 def test_a_split_that_is_not_there(tmp_path: Path, photos: Path) -> None:

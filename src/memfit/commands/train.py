@@ -100,7 +100,7 @@ def train(
         from memfit.files.metrics_file import to_json
 
         ended = {"event": "ended", "status": result.status, "run": str(result.path)}
-        write(to_json(ended | {"summary": result.summary}) + "\n")
+        write(to_json(ended | {"summary": result.summary.to_dict()}) + "\n")
     else:
         from memfit.report.training.run import render_run
 

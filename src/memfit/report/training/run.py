@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from shlex import quote
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from memfit.memory.tape.parts import PARTS
 from memfit.report.console.terminal import heading, marks_of
-from memfit.trainer.run.run import RunResult
+from memfit.trainer.run.summary import RunResult, RunSummary
+from memfit.trainer.step.devices import MemoryPeaks
 from memfit.trainer.step.evaluation import Evaluation
 from memfit.units import format_bytes
 
@@ -20,7 +19,7 @@ __all__ = ["render_evaluation", "render_predictions", "render_run"]
 
 def render_run(result: RunResult, console: Console) -> Group:
     """A run that has ended."""
-    marks = marks_of(console)
+    marks, summary = marks_of(console), result.summary
     lines: list[RenderableType] = []
     if result.status == "stopped":
         lines.append(Text(f"{marks.maybe} Stopped after step {result.step:,}; nothing is lost."))
@@ -29,49 +28,42 @@ def render_run(result: RunResult, console: Console) -> Group:
     text = f"{marks.yes} Trained {result.step:,} steps"
     if result.evaluation is not None:
         text += f": test accuracy {result.evaluation.accuracy:.2%}"
-        best = result.summary["best_accuracy"]
+        best = summary.best_accuracy
         if best is not None and best > result.evaluation.accuracy:
             text += f" (best {best:.2%})"
     lines.append(Text(text, style="bold"))
-    which = "last" if result.summary["best_accuracy"] is None else "best"
+    which = "last" if summary.best_accuracy is None else "best"
     lines.append(Text(f"  weights   {result.path}/checkpoints/{which}.pt"))
     lines.append(Text(f"  use them  memfit predict {quote(str(result.path))} IMAGE"))
-    if (skipped := result.summary["skipped_images"]) > 0:
+    if (skipped := summary.skipped_images) > 0:
         were = "image was" if skipped == 1 else "images were"
         lines.append(Text(f"  {skipped} {were} left out: {result.path}/skipped.txt"))
-    measured = result.summary["memory"]["measured"]
-    if measured is not None and "limit_bytes" in measured:
-        peak, limit = (format_bytes(measured[f"{n}_bytes"]) for n in ("reserved", "limit"))
+    measured = summary.measured
+    if measured is not None and measured.limit_bytes is not None:
+        peak, limit = format_bytes(measured.reserved_bytes), format_bytes(measured.limit_bytes)
         lines.append(Text(f"  memory    {peak} of the virtual budget's {limit} at the peak"))
     elif measured is not None:
-        lines += ["", _memory(result.summary)]
+        lines += ["", _memory(summary, measured)]
     return Group(*lines)
 
 
 def _resume_command(result: RunResult) -> str:
     """What goes on with the run, on as many processes and with the same limit."""
-    launched = result.summary["launched"]
-    program = "memfit"
-    if launched["world_size"] > 1:
-        program = f"torchrun --nproc-per-node {launched['world_size']} -m memfit"
-    limit = launched["memory_bytes"]
+    ranks, limit = result.summary.world_size, result.summary.memory_bytes
+    program = f"torchrun --nproc-per-node {ranks} -m memfit" if ranks > 1 else "memfit"
     memory = "" if limit is None else f" --memory {limit}"
     return f"{program} train --resume {quote(str(result.path))}{memory}"
 
 
-def _memory(summary: dict[str, Any]) -> RenderableType:
-    predicted, measured = summary["memory"]["predicted"], summary["memory"]["measured"]
+def _memory(summary: RunSummary, measured: MemoryPeaks) -> RenderableType:
+    predicted = summary.predicted
     table = Table(box=None, padding=(0, 2, 0, 0), title=None)
-    table.add_column(f"Memory at micro-batch {summary['largest_micro_batch']}")
+    table.add_column(f"Memory at micro-batch {summary.largest_micro_batch}")
     for name in ("predicted", "measured", "difference"):
         table.add_column(name, justify="right")
-    rows = [("peak allocated", "allocated_bytes"), ("peak reserved", "reserved_bytes")]
-    for label, key in rows:
-        table.add_row(label, *_compared(predicted[key], measured[key]))
-    for key, look in PARTS.items():
-        found = measured.get("parts", {})
-        if key in found and (predicted["parts"].get(key) or found[key]):
-            table.add_row(f"  {look.name}", *_compared(predicted["parts"][key], found[key]))
+    allocated = _compared(predicted.allocated_bytes, measured.allocated_bytes)
+    table.add_row("peak allocated", *allocated)
+    table.add_row("peak reserved", *_compared(predicted.reserved_bytes, measured.reserved_bytes))
     return table
 
 

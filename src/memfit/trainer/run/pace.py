@@ -15,10 +15,10 @@ from memfit.planner.plan import Plan
 from memfit.trainer.step.devices import RunDevice
 from memfit.trainer.step.training import StepResult
 
-__all__ = ["Pace"]
+__all__ = ["PaceLog"]
 
 
-class Pace:
+class PaceLog:
     """Adds a line when a process takes up a run, and one with each step that is written.
 
     A file that cannot be written never ends a run: it then lacks lines.

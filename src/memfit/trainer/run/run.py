@@ -20,7 +20,7 @@ from memfit.trainer.run.interruption import Interruption
 from memfit.trainer.run.listener import Beginning, Listener
 from memfit.trainer.run.notes import notes_of
 from memfit.trainer.run.opening import opened_run
-from memfit.trainer.run.pace import Pace
+from memfit.trainer.run.pace import PaceLog
 from memfit.trainer.run.resolve import resolved
 from memfit.trainer.run.run_folder import RunFolder
 from memfit.trainer.run.sizes import micro_batches_of, smaller_next_time
@@ -137,7 +137,7 @@ class _Run:
         )  # fmt: skip
         self.evaluating = recover(even_sizes(2 * sizes[0]), release_cache=place.release_cache)
         self.at = Standing()
-        self.pace = Pace(folder.pace, self.plan, place)
+        self.pace = PaceLog(folder.pace, self.plan, place)
         self._told: set[str] = set()
         self.skipped: set[tuple[str, str]] = set()
         self._adopt()
@@ -172,10 +172,10 @@ class _Run:
             len(self.skipped),
         )  # fmt: skip
         if self.ranks.is_first:
-            self.folder.write_json("summary.json", summary | {"status": status})
+            self.folder.write_json("summary.json", summary.to_dict() | {"status": status})
         self._set_status(status)
         self.listener.ended()
-        return RunResult(self.folder.path, status, self.training.step, self.at.last, summary)
+        return RunResult(self.folder.path, status, summary)
 
     def _train(self, interruption: Interruption) -> None:
         while not self._is_done:

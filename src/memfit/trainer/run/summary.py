@@ -8,30 +8,97 @@ from typing import Any, Literal
 
 from memfit.data.loading.loader import Loader
 from memfit.planner.plan import Plan
-from memfit.trainer.step.devices import RunDevice
+from memfit.trainer.recovery.sizes import MicroBatchEvent
+from memfit.trainer.step.devices import MemoryPeaks, RunDevice
 from memfit.trainer.step.evaluation import Evaluation
 from memfit.trainer.step.training import Training
 
-__all__ = ["RunResult", "summarise"]
+__all__ = ["RunResult", "RunSummary", "summarise"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What ``summary.json`` says of a run, beside its status.
+
+    Args:
+        step: optimizer steps that were taken.
+        global_batch: samples of one optimizer step, all devices together.
+        micro_batch: samples of one forward on one device, at the end.
+        largest_micro_batch: that ran or was tried.
+        device: in words.
+        world_size: number of ranks.
+        memory_bytes: a limit that the user set; None for none.
+        best_accuracy: of all evaluations; None where only the last weights are kept.
+        evaluation: the last one; None where there is nothing to evaluate on.
+        skipped_images: that were left out.
+        predicted: memory at the largest micro-batch.
+        measured: None where nobody counts.
+        micro_batch_events: every change of the micro-batch, in order.
+    """
+
+    step: int
+    global_batch: int
+    micro_batch: int
+    largest_micro_batch: int
+    device: str
+    world_size: int
+    memory_bytes: int | None
+    best_accuracy: float | None
+    evaluation: Evaluation | None
+    skipped_images: int
+    predicted: MemoryPeaks
+    measured: MemoryPeaks | None
+    micro_batch_events: tuple[MicroBatchEvent, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as in ``summary.json``."""
+        measured, evaluation = self.measured, self.evaluation
+        return {
+            "schema_version": 1,
+            "step": self.step,
+            "global_batch": self.global_batch,
+            "micro_batch": self.micro_batch,
+            "largest_micro_batch": self.largest_micro_batch,
+            "device": self.device,
+            "launched": {"world_size": self.world_size, "memory_bytes": self.memory_bytes},
+            "best_accuracy": self.best_accuracy,
+            "evaluation": None if evaluation is None else evaluation.to_dict(),
+            "skipped_images": self.skipped_images,
+            "memory": {
+                "predicted": self.predicted.to_dict(),
+                "measured": None if measured is None else measured.to_dict(),
+            },
+            "micro_batch_events": [
+                {"step": e.step, "phase": e.phase, "from": e.from_size, "to": e.to_size,
+                 "message": e.message}
+                for e in self.micro_batch_events
+            ],
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
 class RunResult:
     """What came of a run.
 
     Args:
         path: of its folder.
         status: ``finished``, or ``stopped`` by a signal with a checkpoint.
-        step: optimizer steps that were taken.
-        evaluation: the last one; None where there is nothing to evaluate on.
-        summary: as in ``summary.json``.
+        summary: what ``summary.json`` says.
     """
 
     path: Path
     status: Literal["finished", "stopped"]
-    step: int
-    evaluation: Evaluation | None
-    summary: dict[str, Any]
+    summary: RunSummary
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps that were taken."""
+        return self.summary.step
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """The last one; None where there is nothing to evaluate on."""
+        return self.summary.evaluation
 
 
 def summarise(
@@ -42,8 +109,8 @@ def summarise(
     place: RunDevice,
     loader: Loader,
     skipped: int,
-) -> dict[str, Any]:
-    """Plain values for ``summary.json``.
+) -> RunSummary:
+    """What came of a run that has ended.
 
     Args:
         plan: what was predicted.
@@ -54,38 +121,21 @@ def summarise(
         loader: of the training data.
         skipped: images that were left out.
     """
-    largest = max([training.fitting.size, *(e.from_size for e in training.fitting.events)])
-    predicted = plan.at(largest)
-    return {
-        "schema_version": 1,
-        "step": training.step,
-        "global_batch": loader.batch_size,
-        "micro_batch": training.fitting.size,
-        "largest_micro_batch": largest,
-        "device": place.name,
-        "launched": {
-            "world_size": training.ranks.world_size,
-            "memory_bytes": place.memory_bytes,
-        },
-        "best_accuracy": best,
-        "evaluation": None if evaluation is None else evaluation.to_dict(),
-        "skipped_images": skipped,
-        "memory": {
-            "predicted": {
-                "allocated_bytes": predicted.peak_allocated_bytes,
-                "reserved_bytes": predicted.peak_reserved_bytes,
-                "parts": predicted.parts,
-            },
-            "measured": place.peaks(),
-        },
-        "micro_batch_events": [
-            {
-                "step": event.step,
-                "phase": event.phase,
-                "from": event.from_size,
-                "to": event.to_size,
-                "message": event.message,
-            }
-            for event in training.fitting.events
-        ],
-    }
+    fitting = training.fitting
+    largest = max([fitting.size, *(event.from_size for event in fitting.events)])
+    at = plan.at(largest)
+    return RunSummary(
+        step=training.step,
+        global_batch=loader.batch_size,
+        micro_batch=fitting.size,
+        largest_micro_batch=largest,
+        device=place.name,
+        world_size=training.ranks.world_size,
+        memory_bytes=place.memory_bytes,
+        best_accuracy=best,
+        evaluation=evaluation,
+        skipped_images=skipped,
+        predicted=MemoryPeaks(at.peak_allocated_bytes, at.peak_reserved_bytes, parts=at.parts),
+        measured=place.peaks(),
+        micro_batch_events=tuple(fitting.events),
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -14,7 +14,28 @@ from memfit.errors import UsageError
 from memfit.memory.recording.cpu_budget import CpuBudget
 from memfit.trainer.recovery.out_of_memory import release_accelerator_cache
 
-__all__ = ["RunDevice", "choose_device"]
+__all__ = ["MemoryPeaks", "RunDevice", "choose_device"]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPeaks:
+    """The most memory that a run took, predicted or measured.
+
+    Args:
+        allocated_bytes: in live blocks.
+        reserved_bytes: in segments.
+        limit_bytes: of the virtual budget; None where there is none.
+        parts: requested bytes by part when most was allocated; None where nobody knows.
+    """
+
+    allocated_bytes: int
+    reserved_bytes: int
+    limit_bytes: int | None = None
+    parts: dict[str, int] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; what is not known is left out."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -60,21 +81,20 @@ class RunDevice:
             return torch.cuda.memory_reserved(self.device)
         return None
 
-    def peaks(self) -> dict[str, Any] | None:
+    def peaks(self) -> MemoryPeaks | None:
         """The most that was used so far; None where nobody counts."""
         if self.budget is not None:
-            parts = {str(part): size for part, size in self.budget.peak_parts.items()}
-            return {
-                "allocated_bytes": self.budget.max_allocated_bytes,
-                "reserved_bytes": self.budget.max_reserved_bytes,
-                "limit_bytes": self.budget.capacity_bytes,
-                "parts": parts,
-            }
+            return MemoryPeaks(
+                self.budget.max_allocated_bytes,
+                self.budget.max_reserved_bytes,
+                self.budget.capacity_bytes,
+                {str(part): size for part, size in self.budget.peak_parts.items()},
+            )
         if self.device.type == "cuda":
-            return {
-                "allocated_bytes": torch.cuda.max_memory_allocated(self.device),
-                "reserved_bytes": torch.cuda.max_memory_reserved(self.device),
-            }
+            return MemoryPeaks(
+                torch.cuda.max_memory_allocated(self.device),
+                torch.cuda.max_memory_reserved(self.device),
+            )
         return None
 
 
