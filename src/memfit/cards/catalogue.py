@@ -12,7 +12,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -103,6 +103,11 @@ class GPU:
         tensor_cores = self.compute_capability >= (7, 0)
         kernels = EAGER_KERNELS_BYTES if tensor_cores else EAGER_KERNELS_BEFORE_VOLTA_BYTES
         return self.context_bytes + kernels
+
+    def to_dict(self, *names: str) -> dict[str, Any]:
+        """Plain values for JSON under the names of the attributes: all, or those asked for."""
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return {name: plain[name] for name in names or plain}
 
     def with_free_bytes(self, free_bytes: int) -> GPU:
         """The same card, of which only so much is free."""

@@ -20,9 +20,7 @@ def gpus(*, as_json: JsonFlag = False) -> int:
     from memfit.cards.catalogue import gpus as catalogue
 
     if as_json:
-        from dataclasses import asdict
-
-        show_json({"schema_version": 1, "gpus": [asdict(card) for card in catalogue().values()]})
+        show_json({"schema_version": 1, "gpus": [card.to_dict() for card in catalogue().values()]})
     else:
         from memfit.report.plan.cards import render_gpus
 

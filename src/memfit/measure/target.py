@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from memfit.cards.catalogue import GPU, context_bytes, gpus, local_gpu
@@ -63,12 +63,11 @@ class Target:
 
     def facts(self) -> dict[str, Any]:
         """What a record says of it; :meth:`of` makes it again."""
-        card = asdict(self.card)
         return {
             "kind": self.kind,
             "fraction": self.fraction,
             "budget_bytes": self.budget_bytes,
-            "card": {k: list(v) if isinstance(v, tuple) else v for k, v in card.items()},
+            "card": self.card.to_dict(),
         }
 
 

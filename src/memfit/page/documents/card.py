@@ -11,12 +11,7 @@ __all__ = ["card_document"]
 
 def card_document(card: GPU) -> dict[str, Any]:
     """A card as plain values for JSON; sizes in bytes."""
-    return {
-        "key": card.key,
-        "name": card.name,
-        "architecture": card.architecture,
-        "compute_capability": list(card.compute_capability),
-        "total_bytes": card.total_bytes,
-        "usable_bytes": card.usable_bytes,
-        "context_bytes": card.context_bytes,
-    }
+    return card.to_dict(
+        "key", "name", "architecture", "compute_capability", "total_bytes", "usable_bytes",
+        "context_bytes",
+    )  # fmt: skip
