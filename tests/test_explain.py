@@ -222,6 +222,18 @@ def test_pieces_that_are_too_small_are_called_so() -> None:
     assert failure.batch_share is None
 
 
+@pytest.mark.parametrize(("freed", "cause"), [(6, Cause.FRAGMENTED), (5, Cause.FULL)])
+def test_exactly_as_much_as_was_asked_is_enough_in_pieces(freed: int, cause: Cause) -> None:
+    """Six segments of 20 MiB hold three blocks each; 6 * 2, 4 outside and what is freed is free."""
+    sizes = [(6 * MIB, Part.ACTIVATIONS, Phase.FORWARD)] * 18
+    sizes.append((52 * MIB, Part.ACTIVATIONS, Phase.FORWARD))
+    events = [*range(18), *(~n for n in range(0, 3 * freed, 3)), 18]
+    tape = steps_tape(sizes, events)
+    (failure,) = explained_of(recorded(tape, capacity_bytes=124 * MIB)).out_of_memory
+    assert failure.cause is cause
+    assert failure.missing_bytes == (6 * MIB if cause is Cause.FULL else 0)
+
+
 def test_a_request_of_what_fits_would_have_found_room() -> None:
     sizes = [(6 * MIB, Part.ACTIVATIONS, Phase.FORWARD)] * 18
     events = [*range(18), *(~n for n in range(18) if n % 3), 18]

@@ -164,6 +164,20 @@ def test_the_default_loss_weighs_auxiliary_heads() -> None:
     assert target_of(segmentation).shape == (4, 4)
 
 
+@pytest.mark.parametrize(("name", "weight"), [("Inception", 0.4), ("GoogLeNet", 0.3)])
+def test_the_auxiliary_heads_of_torchvision_weigh_as_in_their_papers(
+    name: str, weight: float
+) -> None:
+    import torchvision.models
+
+    outputs = getattr(torchvision.models, f"{name}Outputs")
+    heads = [torch.randn(4, 5) for _ in outputs._fields]
+    target = torch.tensor([0, 1, 2, 3])
+    main, *auxiliary = (F.cross_entropy(head, target).item() for head in heads)
+    expected = main + weight * sum(auxiliary)
+    assert default_loss(outputs(*heads), target).item() == pytest.approx(expected)
+
+
 def test_an_output_without_logits_asks_for_a_loss() -> None:
     class Norm(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -384,6 +384,12 @@ def test_other_errors_pass_through(error: BaseException) -> None:
         "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
         "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`",
+        "CUDA driver error: out of memory",
+        "HIP out of memory. Tried to allocate 2.00 GiB.",
+        "MPS backend out of memory (MPS allocated: 8.00 GB, max allowed: 9.07 GB).",
+        "[enforce fail at alloc_cpu.cpp:127] err == 0. "
+        "DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.",
         "cuDNN SDPA execution failed with error code 5: err 2 != CUDA_SUCCESS\n"
         "CUDA ran out of memory outside PyTorch's allocator. If this workload",
     ],
