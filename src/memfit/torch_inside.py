@@ -21,40 +21,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map, tree_map_only
 
 __all__ = [
-    "AnyBatchNorm",
-    "AnyDropout",
-    "DispatchMode",
-    "allocator_trace",
-    "autograd_position",
-    "backward_task",
-    "compiled_from",
-    "copy_all",
-    "excluding",
-    "has_kernel",
-    "in_backward",
-    "is_view",
-    "key_set",
-    "lists_on",
-    "meta_plays_cuda",
-    "node_position",
-    "nvml_index",
-    "overload_name",
-    "own_buffers",
-    "own_parameters",
-    "packet_of",
-    "reference_counts",
-    "running_node",
-    "scaler_tensors",
-    "schema_of",
-    "set_allocator_settings",
-    "start_allocator_trace",
-    "state_maker",
-    "storage_key",
-    "switch_key",
-    "tree_iter",
-    "tree_map",
-    "tree_map_only",
-]
+    "AnyBatchNorm", "AnyDropout", "DispatchMode", "allocator_trace", "autograd_position",
+    "backward_task", "compiled_from", "copy_all", "excluding", "has_kernel", "in_backward",
+    "is_view", "key_set", "lists_on", "meta_plays_cuda", "node_position", "nvml_index",
+    "overload_name", "own_buffers", "own_parameters", "packet_of", "reference_counts",
+    "running_node", "scaler_tensors", "schema_of", "set_allocator_settings",
+    "start_allocator_trace", "state_maker", "storage_key", "switch_key", "tree_iter",
+    "tree_map", "tree_map_only",
+]  # fmt: skip
 
 #: Base classes of every batch norm and every dropout (``torch/nn/modules``).
 AnyBatchNorm = _BatchNorm

@@ -80,11 +80,12 @@ def test_a_changed_rule_is_found(
 ) -> None:
     accepted = truth.baseline_of(truth.hold([cpu_record]).rows)
     monkeypatch.setattr(
-        "memfit.memory.kernels.workspaces.cublaslt_workspace_bytes",
+        "memfit.memory.kernels.blas_workspaces.cublaslt_workspace_bytes",
         lambda *_, **__: 3 * 1024 * 1024,
     )
     monkeypatch.setattr(
-        "memfit.memory.kernels.workspaces.cublas_workspace_bytes", lambda *_, **__: 3 * 1024 * 1024
+        "memfit.memory.kernels.blas_workspaces.cublas_workspace_bytes",
+        lambda *_, **__: 3 * 1024 * 1024,
     )
     found = truth.changes(truth.hold([cpu_record]).rows, accepted)
     assert any("peak allocated was" in change for change in found)

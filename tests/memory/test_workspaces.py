@@ -1,20 +1,22 @@
 import pytest
 import torch  # noqa: F401  its import brings cuDNN within reach
 
-from memfit.memory.kernels import workspaces
+from memfit.memory.kernels import convolution_workspace
+from memfit.memory.kernels.blas_workspaces import (
+    cublas_workspace_bytes,
+    cublaslt_workspace_bytes,
+    held_blas_workspaces,
+    operation_blas_workspace_bytes,
+)
+from memfit.memory.kernels.convolution_workspace import (
+    convolution_workspace_bytes,
+    convolution_workspace_rule_bytes,
+)
 from memfit.memory.kernels.cudnn_plans import (
     ConvolutionProblem,
     cudnn_version,
     heuristic_workspace_bytes,
     largest_workspace_bytes,
-)
-from memfit.memory.kernels.workspaces import (
-    convolution_workspace_bytes,
-    convolution_workspace_rule_bytes,
-    cublas_workspace_bytes,
-    cublaslt_workspace_bytes,
-    held_blas_workspaces,
-    operation_blas_workspace_bytes,
 )
 
 MIB = 1 << 20
@@ -113,7 +115,7 @@ def test_depthwise_needs_nothing():
 
 
 def test_the_rule_stands_in_where_cudnn_does_not_answer(monkeypatch):
-    monkeypatch.setattr(workspaces, "heuristic_workspace_bytes", lambda *_, **__: None)
+    monkeypatch.setattr(convolution_workspace, "heuristic_workspace_bytes", lambda *_, **__: None)
     assert convolution_workspace_bytes(problem(), (8, 0)) == 4 * (X + W)
 
 

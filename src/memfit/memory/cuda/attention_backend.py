@@ -3,7 +3,7 @@
 The checks are those of ``select_sdp_backend`` in
 ``aten/src/ATen/native/transformers/cuda/sdp_utils.cpp`` and ``../sdp_utils_cpp.h``, in their order.
 They differ between torch 2.11 and 2.15 where :data:`_SINCE` says so, with the cuDNN that each
-release brings along. The tests hold the result against decisions of PyTorch's own selector.
+release brings along.
 """
 
 from __future__ import annotations

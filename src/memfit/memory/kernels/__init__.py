@@ -1,1 +1,6 @@
-"""What CUDA kernels, cuBLAS and cuDNN allocate beside their outputs."""
+"""What CUDA kernels, cuBLAS and cuDNN allocate beside their outputs.
+
+``transients`` joins the rules to the operators of a step. ``temporaries`` is the table of rules by
+operator; large families have files of their own, ``*_temporaries``. Workspaces of libraries are
+decided in ``convolution_workspace`` (which asks cuDNN by ``cudnn_plans``) and ``blas_workspaces``.
+"""

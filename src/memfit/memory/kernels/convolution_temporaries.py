@@ -1,4 +1,6 @@
-"""What a convolution allocates inside: layout copies and the workspace of cuDNN.
+"""What a convolution allocates inside: layout copies, and a workspace that cuDNN wants.
+
+The workspace's size is decided in :mod:`memfit.memory.kernels.convolution_workspace`.
 
 The choice of backend is ``_select_conv_backend`` and ``ConvParams`` of
 ``aten/src/ATen/native/Convolution.cpp``; the copies are those of ``ConvShared.cpp`` and of
@@ -10,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from memfit.memory.kernels.convolution_workspace import convolution_workspace_bytes
 from memfit.memory.kernels.cudnn_plans import ConvolutionKind, ConvolutionProblem
 from memfit.memory.kernels.facts import DeviceFacts, TensorFacts
-from memfit.memory.kernels.workspaces import convolution_workspace_bytes
 
 __all__ = ["convolution_backward_temporaries", "convolution_temporaries", "output_is_channels_last"]
 

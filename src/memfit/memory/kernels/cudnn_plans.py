@@ -1,4 +1,4 @@
-"""What cuDNN itself answers for a convolution on a GPU that is described, not present.
+"""Asking cuDNN for a convolution's plan and workspace on a GPU that is described, not present.
 
 PyTorch runs a convolution with the first execution plan that cuDNN's heuristics return and that
 its filter accepts, and allocates that plan's workspace for the length of the call

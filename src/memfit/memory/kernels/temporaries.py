@@ -11,6 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from memfit.memory.kernels.attention_temporaries import ATTENTION_RULES
+from memfit.memory.kernels.blas_workspaces import (
+    GemmLibrary,
+    held_blas_workspaces,
+    operation_blas_workspace_bytes,
+)
 from memfit.memory.kernels.convolution_temporaries import (
     convolution_backward_temporaries,
     convolution_temporaries,
@@ -32,11 +37,6 @@ from memfit.memory.kernels.rules import (
     present,
     tensor_argument,
     tensors_in,
-)
-from memfit.memory.kernels.workspaces import (
-    GemmLibrary,
-    held_blas_workspaces,
-    operation_blas_workspace_bytes,
 )
 
 __all__ = ["RULES", "held_workspaces", "temporaries"]
