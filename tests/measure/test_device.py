@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
@@ -261,8 +262,7 @@ def test_the_cpu_runs_out_of_its_budget() -> None:
 
 
 def test_limits_hold_only_inside() -> None:
-    from memfit.measure.device import optimizer_hooks
-
+    optimizer_hooks = import_module("torch.optim.optimizer")
     device = CpuDevice(64 * MIB)
     with device.running():
         assert "cpu" in optimizer_hooks._get_foreach_kernels_supported_devices()
