@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 from memfit.units import MIB
 
-__all__ = ["SizeRules", "round_up"]
+__all__ = [
+    "LARGE_SEGMENT_BYTES", "MIN_BLOCK_BYTES", "MIN_LARGE_BYTES", "ROUND_LARGE_BYTES",
+    "SMALL_BYTES", "SMALL_SEGMENT_BYTES", "UNLIMITED", "SizeRules", "round_up",
+]  # fmt: skip
 
 # AllocatorConfig.h
 MIN_BLOCK_BYTES = 512  # kMinBlockSize
