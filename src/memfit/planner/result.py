@@ -29,6 +29,9 @@ __all__ = [
     "Verdict",
 ]
 
+#: What a plan says of its card.
+_OF_GPU = ("name", "key", "usable_bytes", "total_bytes", "context_bytes")
+
 SCHEMA_VERSION = 1
 
 #: Why there are two columns of parts.
@@ -281,7 +284,7 @@ class PlanResult:
             "schema_version": SCHEMA_VERSION,
             "recipe": self.recipe.to_dict(),
             "model": {"name": self.model_name, "parameters": self.parameter_count},
-            "gpu": None if self.gpu is None else _gpu_dict(self.gpu),
+            "gpu": None if self.gpu is None else self.gpu.to_dict(*_OF_GPU),
             "fits": self.fits,
             "max_batch_size": limits and limits.max_batch_size,
             "largest_that_runs": limits and limits.largest_that_runs,
@@ -320,13 +323,3 @@ class PlanResult:
         return (
             f"<p>{escape(repr(self))}</p><table>{head}{cells}</table><p>{escape(MOST_SENTENCE)}</p>"
         )
-
-
-def _gpu_dict(gpu: GPU) -> dict[str, Any]:
-    return {
-        "name": gpu.name,
-        "key": gpu.key,
-        "usable_bytes": gpu.usable_bytes,
-        "total_bytes": gpu.total_bytes,
-        "context_bytes": gpu.context_bytes,
-    }
