@@ -12,7 +12,7 @@ from small_runs import Crash, Watcher, assert_same, crash, recipe, state_of, sto
 from memfit.cards.catalogue import gpu
 from memfit.files.metrics_file import MetricsFile
 from memfit.memory.recording.cpu_budget import CpuBudget
-from memfit.trainer.run.pace import Pace
+from memfit.trainer.run.pace import PaceLog
 from memfit.trainer.run.run import train
 from memfit.trainer.run.run_folder import RunFolder
 from memfit.trainer.step.devices import RunDevice
@@ -122,7 +122,7 @@ def test_the_limit_is_what_pytorch_may_reserve(tmp_path: Path) -> None:
     found = {}
     for name, place in places.items():
         file = MetricsFile(tmp_path / name)
-        Pace(file, None, place).start(0, 8)  # type: ignore[arg-type]  # no step is written
+        PaceLog(file, None, place).start(0, 8)  # type: ignore[arg-type]  # no step is written
         found[name] = json.loads(file.path.read_text())["limit_bytes"]
     assert found == {
         "whole": card.usable_bytes - card.context_bytes, "share": 4 << 30, "budget": MIB,
