@@ -94,6 +94,8 @@ def test_every_number_is_the_one_of_the_command(
     at = plan.at(batch)
     parts = {part: shown_bytes(page, f"part-{part}") for part in at.parts}
     assert parts == at.parts
+    most = {part: int(it(page, f"part-{part}").get_attribute("data-most")) for part in at.parts}
+    assert most == at.parts_most
     assert shown_bytes(page, "total") == at.total_bytes == sum(parts.values())
     assert shown_bytes(page, "peak-allocated") == at.peak_allocated_bytes
     assert shown_bytes(page, "peak-reserved") == at.peak_reserved_bytes

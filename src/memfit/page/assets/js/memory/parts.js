@@ -1,4 +1,4 @@
-/** The peak against the card: a bar of the parts, and what each part takes. */
+/** The peak against the card: a bar of the parts, and what each part takes: then, and at its most. */
 
 import { formatBytes, formatCount, percent, shares } from "memfit/ui/format";
 import { html, useState } from "memfit/ui/html";
@@ -6,17 +6,17 @@ import { t } from "memfit/ui/i18n";
 import { PARTS } from "memfit/ui/parts";
 
 /**
- * @param {{parts: Record<string, number>, totalBytes: number, limitBytes: number|null,
- *   safety?: number, test?: string, hasLegend?: boolean,
- *   names?: string[]}} properties
+ * @param {{parts: Parts, most?: Parts|null, totalBytes: number, limitBytes: number|null,
+ *   safety?: number, test?: string, names?: string[]}} properties `most` of each part at an
+ *   instant of its own; without it there is only the bar
  */
 export function PartsBar({
   parts,
+  most = null,
   totalBytes,
   limitBytes,
   safety = 0,
   test = "parts",
-  hasLegend = true,
   names = PARTS,
 }) {
   const [active, setActive] = useState(/** @type {string|null} */ (null));
@@ -43,7 +43,7 @@ export function PartsBar({
       ${limitBytes && html`<i class="limit" style=${{ left: share(limitBytes) }}></i>`}
     </div>
     <${BarScale} ...${{ totalBytes, limitBytes, safety, widest }} />
-    ${hasLegend && html`<${Legend} ...${{ names, parts, totalBytes, active, setActive }} />`}
+    ${most && html`<${Legend} ...${{ names, parts, most, totalBytes, active, setActive }} />`}
   </div>`;
 }
 
@@ -66,40 +66,42 @@ function BarScale({ totalBytes, limitBytes, safety, widest }) {
   </div>`;
 }
 
-function Legend({ names, parts, totalBytes, active, setActive }) {
+/** Two tables side by side, or one below the other where there is no room. */
+function Legend({ names, parts, most, totalBytes, active, setActive }) {
   const tenths = shares(names.map((part) => parts[part]));
-  return html`<dl class="part-legend">
-    ${names.map(
-      (part, index) => html`
-      <div key=${part} tabindex="0" data-test=${`part-${part}`} data-bytes=${parts[part]}
-        class=${`part-item ${active === part ? "active" : ""} ${parts[part] ? "" : "none"}`}
-        title=${exactly(parts[part])} onPointerEnter=${() => setActive(part)}
-        onPointerLeave=${() => setActive(null)} onFocus=${() => setActive(part)}
-        onBlur=${() => setActive(null)}>
-        <dt><i class="swatch" style=${{ background: `var(--part-${part})` }}></i>
-          ${t(`part.${part}`)}</dt>
-        <dd class="number">
-          ${
-            active === part
-              ? html`<b>${formatCount(parts[part])}</b> B`
-              : html`<b>${formatBytes(parts[part])}</b>
-              <span class="muted small">${percent(tenths[index])}</span>`
-          }
-        </dd>
-      </div>`,
-    )}
-    <div class="part-item sum" tabindex="0" data-test="total" data-bytes=${totalBytes}
-      title=${exactly(totalBytes)} onFocus=${() => setActive("total")}
-      onBlur=${() => setActive(null)} onPointerEnter=${() => setActive("total")}
-      onPointerLeave=${() => setActive(null)}>
-      <dt>${t("verdict.sum")}</dt>
-      <dd class="number">${
-        active === "total"
-          ? html`<b>${formatCount(totalBytes)}</b> B`
-          : html`<b>${formatBytes(totalBytes)}</b>`
-      }</dd>
+  const rows = names.map((part, index) => ({ part, share: percent(tenths[index]) }));
+  const half = Math.ceil((rows.length + 1) / 2);
+  const over = (name) => ({
+    class: active === name ? "active" : "",
+    onPointerEnter: () => setActive(name),
+    onPointerLeave: () => setActive(null),
+    onFocus: () => setActive(name),
+    onBlur: () => setActive(null),
+  });
+  const size = (name, bytes) => (active === name ? exactly(bytes) : formatBytes(bytes));
+  const table = (shown, sum) => html`<table class="number"><thead><tr class="small muted">
+      <th></th><th class="right">${t("parts.atPeak")}</th><th></th>
+      <th class="right">${t("parts.atMost")}</th></tr></thead>
+    <tbody>${shown.map(
+      ({ part, share }) => html`<tr key=${part} tabindex="0" data-test=${`part-${part}`}
+        data-bytes=${parts[part]} data-most=${most[part]} ...${over(part)}>
+        <th scope="row"><i class="swatch" style=${{ background: `var(--part-${part})` }}></i>
+          ${t(`part.${part}`)}</th>
+        <td class="right" title=${exactly(parts[part])}><b>${size(part, parts[part])}</b></td>
+        <td class="right muted small">${share}</td>
+        <td class="right" title=${exactly(most[part])}>${size(part, most[part])}</td></tr>`,
+    )}${sum}</tbody></table>`;
+  return html`<div class="part-legend">
+      ${table(rows.slice(0, half), null)}
+      ${table(
+        rows.slice(half),
+        html`<tr class="sum" tabindex="0" data-test="total" data-bytes=${totalBytes}
+          ...${over("total")}><th scope="row">${t("verdict.sum")}</th>
+          <td class="right" title=${exactly(totalBytes)}><b>${size("total", totalBytes)}</b></td>
+          <td></td><td></td></tr>`,
+      )}
     </div>
-  </dl>`;
+    <p class="small muted" data-test="parts-why">${t("parts.why")}</p>`;
 }
 
 function exactly(bytes) {

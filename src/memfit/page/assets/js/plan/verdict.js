@@ -46,7 +46,7 @@ export function Verdict({ view, limits, document, card, batch, isPending, needsT
     </div>
     ${
       view &&
-      html`<${PartsBar} parts=${view.parts} totalBytes=${view.totalBytes}
+      html`<${PartsBar} parts=${view.parts} most=${view.partsMost} totalBytes=${view.totalBytes}
       limitBytes=${card.usable_bytes} safety=${document.safety} />
       <${PeakLine} view=${view} isPending=${isPending} />`
     }

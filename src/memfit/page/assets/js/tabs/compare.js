@@ -120,7 +120,7 @@ function Side({ name, side }) {
     <p class="small"><b>${plan.document.model.name}</b> · ${plan.document.recipe.precision}
       ${" · "}${t("compare.batch", { batch: formatCount(view.batch) })} · ${card.name}</p>
     <${PartsBar} parts=${view.parts} totalBytes=${view.totalBytes} limitBytes=${card.usable_bytes}
-      test=${`parts-${name}`} hasLegend=${false} />
+      test=${`parts-${name}`} />
   </div>`;
 }
 

@@ -46,7 +46,7 @@ function ExplainTab({ theme, language }) {
   const failures = document.summary.out_of_memory;
   const limitBytes = failures.at(-1)?.capacity_bytes ?? null;
   return html`<div class="explain" data-test="explain">
-    <${Summary} document=${document} limitBytes=${limitBytes} />
+    <${Summary} document=${document} most=${timeline.partsMost} limitBytes=${limitBytes} />
     <${MemoryExplorer} ...${{ timeline, limitBytes, selected, theme, language }} contextBytes=${0}
       select=${setSelected} focus=${null} title=${t("explain.timeline")} />
     <${Biggest} items=${document.summary.biggest} />
@@ -54,7 +54,7 @@ function ExplainTab({ theme, language }) {
   </div>`;
 }
 
-function Summary({ document, limitBytes }) {
+function Summary({ document, most, limitBytes }) {
   const { summary } = document;
   const { peak, parts, out_of_memory: failures } = summary;
   const values = {
@@ -75,7 +75,7 @@ function Summary({ document, limitBytes }) {
         <${Stat} label=${t("compare.reserved")} bytes=${summary.peak_reserved_bytes} />
       </div>
     </div>
-    <${PartsBar} parts=${withAll(parts)} totalBytes=${summary.reserved_at_peak_bytes}
+    <${PartsBar} parts=${withAll(parts)} most=${most} totalBytes=${summary.reserved_at_peak_bytes}
       limitBytes=${limitBytes} names=${SNAPSHOT_PARTS.slice(0, -1)} />
     <p class="peak-line small"><span>${t("verdict.peakAt", values)}</span></p>
     <${Sureness} sure=${summary.sure} />
