@@ -21,7 +21,7 @@ from memfit.measure.target import Target
 from memfit.planner.planning import plan_recipe
 from memfit.recipe.recipe import Recipe
 from memfit.web.workers.planning import PlanningDesk
-from memfit.web.workers.worker import Progress
+from memfit.web.workers.worker import JobProgress
 
 CARD = gpu("rtx-3060")
 RECIPE = Recipe(model="mlp", optimizer="adamw")
@@ -69,7 +69,7 @@ def asked(**more: Any) -> dict[str, Any]:
     """What a worker answers."""
     recipe = {"model": "mlp", "optimizer": "adamw"}
     request = {"plan": "a", "recipe": recipe, "gpu": "rtx-3060", "free_bytes": None, **more}
-    found: dict[str, Any] = json.loads(PlanningDesk().jobs["plan"](request, Progress()))
+    found: dict[str, Any] = json.loads(PlanningDesk().jobs["plan"](request, JobProgress()))
     return found
 
 

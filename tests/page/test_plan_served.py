@@ -15,6 +15,8 @@ from memfit.cards.catalogue import gpus
 from memfit.page.documents.plan import plan_document, ruled_sizes_at
 from memfit.page.html import assets, served_page
 from memfit.planner.plan import Plan
+from memfit.recipe.fields import Offer, offered
+from memfit.recipe.kinds import Choice, Whole
 
 ORIGIN = "http://127.0.0.1:9"
 TYPES = {"js": "text/javascript", "css": "text/css"}
@@ -104,6 +106,21 @@ def test_a_choice_plans_again(page: Any, server: Server) -> None:
     with page.expect_response("**/api/plan"):
         it(page, "field-precision").select_option("bf16")
     assert server.recipes[-1]["recipe"]["precision"] == "bf16"
+
+
+def test_every_field_that_the_table_offers_has_its_control(page: Any) -> None:
+    expect(it(page, "verdict")).to_be_visible()
+    page.locator("details.more > summary").click()
+    rows = offered(Offer.FORM | Offer.MORE)
+    assert {"model", "precision", "accumulation", "clip_grad_norm", "ema"} < {r.name for r in rows}
+    for row in rows:
+        control = it(page, f"field-{row.name}")
+        expect(page.locator("label", has=control)).to_contain_text(row.label[0])
+        if isinstance(row.kind, Whole):
+            expect(control).to_have_attribute("min", str(row.kind.least))
+            expect(control).to_have_attribute("max", str(row.kind.most))
+        elif isinstance(row.kind, Choice) and not row.kind.is_switch:
+            assert control.locator("option").all_inner_texts() == list(row.kind.words)
 
 
 def test_another_card_plans_again(page: Any, server: Server) -> None:
