@@ -51,6 +51,8 @@ WITHOUT_TORCH = (
     "planner/largest.py", "planner/learning_rate.py",
 )  # fmt: skip
 
+LONGEST_FILE, LARGEST_FOLDER = 400, 16
+
 MODULES = {
     ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(SOURCE.rglob("*.py"))
@@ -99,6 +101,22 @@ def test_imports_go_down(module: str) -> None:
 def test_every_room_has_a_floor() -> None:
     rooms = {".".join(p.parent.relative_to(SOURCE).parts) for p in SOURCE.rglob("__init__.py")}
     assert rooms - {""} <= FLOORS.keys()
+
+
+def test_a_stranger_finds_every_room() -> None:
+    house = (ROOT / "CONTRIBUTING.md").read_text().split("## The house")[1].split("\n## ")[0]
+    named = [name.rstrip("/") for name in re.findall(r"`(\w+/?)`(?=[,` |])", house)]
+    rooms = [name for name in FLOORS if "." not in name]
+    assert set(rooms) <= set(named)
+    floors = [FLOORS[name] for name in named if name in FLOORS]
+    assert floors == sorted(floors), "as they stand above each other"
+
+
+def test_files_and_folders_stay_small() -> None:
+    for folder in {path.parent for path in MODULES.values()}:
+        assert len(list(folder.glob("*.py"))) <= 1 + LARGEST_FOLDER, folder
+    for module in MODULES.keys() - {"data.loading.loader"}:  # its data is about to move out
+        assert len(MODULES[module].read_text().splitlines()) <= LONGEST_FILE, module
 
 
 def test_no_circle_of_files() -> None:
