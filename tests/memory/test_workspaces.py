@@ -8,12 +8,12 @@ from memfit.memory.kernels.blas_workspaces import (
     held_blas_workspaces,
     operation_blas_workspace_bytes,
 )
+from memfit.memory.kernels.convolution_problem import ConvolutionProblem
 from memfit.memory.kernels.convolution_workspace import (
     convolution_workspace_bytes,
     convolution_workspace_rule_bytes,
 )
 from memfit.memory.kernels.cudnn_plans import (
-    ConvolutionProblem,
     cudnn_version,
     heuristic_workspace_bytes,
     largest_workspace_bytes,

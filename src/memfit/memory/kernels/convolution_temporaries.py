@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from memfit.memory.kernels.convolution_problem import ConvolutionKind, ConvolutionProblem
 from memfit.memory.kernels.convolution_workspace import convolution_workspace_bytes
-from memfit.memory.kernels.cudnn_plans import ConvolutionKind, ConvolutionProblem
 from memfit.memory.kernels.facts import DeviceFacts, TensorFacts
 
 __all__ = ["convolution_backward_temporaries", "convolution_temporaries", "output_is_channels_last"]

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from math import prod
 
-from memfit.memory.kernels.cudnn_plans import (
-    ConvolutionKind,
-    ConvolutionProblem,
-    heuristic_workspace_bytes,
-)
+from memfit.memory.kernels.convolution_problem import ConvolutionKind, ConvolutionProblem
+from memfit.memory.kernels.cudnn_plans import heuristic_workspace_bytes
 
 __all__ = ["convolution_workspace_bytes", "convolution_workspace_rule_bytes"]
 
