@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from memfit.data import loader
-from memfit.recipe.recipe import Recipe
+from memfit.step.job import Job, resolve
 from memfit.study.measuring.noise import NoiseMeasurement, measure_noise, noise_scale
 
 ROOT = Path(__file__).parent.parent
@@ -89,7 +89,7 @@ def small_cnn(channels: int, size: int) -> nn.Module:
 
 
 def measured(
-    recipe: Recipe, images: int, *, seeds: int = 1, epochs: int = 1, micro_batch: int = 16,
+    job: Job, images: int, *, seeds: int = 1, epochs: int = 1, micro_batch: int = 16,
     every: int = 1,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """The first epochs, for several seeds."""
@@ -97,7 +97,7 @@ def measured(
     for seed in range(seeds):
         start = time.perf_counter()
         found = measure_noise(
-            recipe.but(seed=seed, epochs=epochs), steps=epochs * images // BATCH,
+            job.but(seed=seed, epochs=epochs), steps=epochs * images // BATCH,
             micro_batch=micro_batch, micro_batches=BATCH // micro_batch, every=every,
         )  # fmt: skip
         rows.append(summary(found) | {"seconds": round(time.perf_counter() - start, 1)})
@@ -263,10 +263,10 @@ def main() -> int:
         record["coverage"] = coverage()
     for part, work in (
         ("mnist", lambda: measured(
-            Recipe(model=lambda: small_cnn(1, 28), data="mnist", root=str(chosen.mnist),
+            resolve(model=lambda: small_cnn(1, 28), data="mnist", root=str(chosen.mnist),
                    lr=LR, **common), 60_000, seeds=3)),
         ("epochs", lambda: measured(
-            Recipe(model=lambda: small_cnn(1, 28), data="mnist", root=str(chosen.mnist),
+            resolve(model=lambda: small_cnn(1, 28), data="mnist", root=str(chosen.mnist),
                    lr=LR, **common), 60_000, epochs=5)),
         ("published", lambda: published(chosen.mnist)),
     ):  # fmt: skip
@@ -277,12 +277,12 @@ def main() -> int:
                 print(f"{part}: {chosen.mnist} is not here, not measured", file=sys.stderr)
     if chosen.part in (None, "cifar"):
         if chosen.cifar is not None and chosen.cifar.exists():
-            recipe = Recipe(
+            job = resolve(
                 model=residual_network, data=str(chosen.cifar), lr=0.05,
                 optimizer={"name": "sgd", "momentum": 0.9}, **common,
             )  # fmt: skip
-            images = len(loader(recipe).split)
-            rows = measured(recipe, images, epochs=8, micro_batch=32, every=4)
+            images = len(job.data.dataset.train)
+            rows = measured(job, images, epochs=8, micro_batch=32, every=4)
             record["cifar"] = {"images": images, "paper": PAPER["cifar10"], "seeds": rows}
         else:
             print("cifar: no folder (--cifar), not measured", file=sys.stderr)

@@ -32,11 +32,10 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from memfit.data import loader
 from memfit.data import open as open_data
 from memfit.data.loading.loader import Loader
 from memfit.models import build_for_training
-from memfit.recipe.recipe import Recipe
+from memfit.step.job import resolve
 from memfit.trainer.recovery.recover import recover
 from memfit.trainer.step.evaluation import evaluate
 from memfit.trainer.step.ingredients import prepare_ingredients
@@ -52,10 +51,8 @@ CPU = torch.device("cpu")
 
 def overhead(blocks: int = 15, steps: int = 20) -> dict[str, Any]:
     """Milliseconds of a step, ours and bare, and the median ratio of neighbouring blocks."""
-    recipe = Recipe(model="cnn", data="shapes,train=4096,test=64", global_batch=BATCH, lr=LR)
-    made = loader(recipe)
-    recipe = made.recipe.but(input_shape=made.shape, num_classes=len(made.classes))
-    ingredients = prepare_ingredients(recipe, CPU)
+    job = resolve("cnn", data="shapes,train=4096,test=64", global_batch=BATCH, lr=LR)
+    made, ingredients = job.loader(), prepare_ingredients(job, CPU)
     training = Training(ingredients, made, 10_000, even_sizes(BATCH))
     ours = _forever(made.batches)
 
@@ -100,10 +97,9 @@ def mnist(folder: Path) -> dict[str, Any]:
 
 
 def _our_epoch(data: Any) -> dict[str, float]:
-    recipe = Recipe(model="mlp", data=data, global_batch=BATCH, lr=LR, schedule="constant")
-    made, test = loader(recipe), loader(recipe, "test")
-    recipe = made.recipe.but(input_shape=made.shape, num_classes=10)
-    ingredients = prepare_ingredients(recipe, CPU)
+    job = resolve("mlp", data=data, global_batch=BATCH, lr=LR, schedule="constant")
+    made, test = job.loader(), job.loader("test")
+    ingredients = prepare_ingredients(job, CPU)
     training = Training(ingredients, made, len(made), even_sizes(BATCH))
     start = time.perf_counter()
     for batch in made.batches(0):

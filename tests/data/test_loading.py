@@ -20,7 +20,6 @@ from memfit.data.loading.loader import Loader
 from memfit.data.sets.dataset import ArraySplit, Dataset, FileSplit
 from memfit.data.sets.paths import PathTable
 from memfit.errors import BadImage, DataError, UnknownName, UsageError
-from memfit.recipe.recipe import Recipe
 from memfit.step.batch import BatchSpec, TensorSpec
 
 COUNT, CLASSES = 37, 4
@@ -371,8 +370,8 @@ def test_the_plan_knows_shares_of_classes_and_half_precision() -> None:
     data = arrays(3, size=16)
     plan = memfit.plan("cnn", data=data, augment=("mixup", "crop"), gpu="11GiB")
     assert plan.at(8).parts["batch"] == 8 * (3 * 16 * 16 * 4 + CLASSES * 4)
-    half = Recipe(model="cnn", data=data, precision="bf16", memory_format="nhwc")
-    images, _ = next(loader(half, batch_size=8).epoch(0))
+    half = loader(data, batch_size=8, precision="bf16", memory_format="nhwc")
+    images, _ = next(half.epoch(0))
     assert images.dtype == torch.bfloat16
     assert images.is_contiguous(memory_format=torch.channels_last)
 

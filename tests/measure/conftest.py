@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from memfit.measure.child import answer
-from memfit.measure.job import Job
+from memfit.measure.process import Process
 from memfit.measure.session import Session
 from memfit.measure.suite import Entry, entry_of
 from memfit.measure.target import Target, choose_target
@@ -19,14 +19,14 @@ from memfit.recipe.recipe import Recipe
 SMALL = Recipe(model="mlp", input_shape=(1, 8, 8), optimizer={"name": "sgd", "momentum": 0.9})
 
 
-def run_here(job: Job) -> dict[str, Any]:
+def run_here(job: Process) -> dict[str, Any]:
     """What the child answers, through JSON as its answers are."""
     result: dict[str, Any] = json.loads(json.dumps(answer(json.loads(json.dumps(job.to_dict())))))
     return result
 
 
 @pytest.fixture
-def run_in_process() -> Callable[[Job], dict[str, Any]]:
+def run_in_process() -> Callable[[Process], dict[str, Any]]:
     return run_here
 
 

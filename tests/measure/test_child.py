@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from memfit.measure.job import Job, run_job
+from memfit.measure.process import Process, run_process
 from memfit.measure.target import Target
 from memfit.recipe.recipe import Recipe
 
@@ -26,15 +26,15 @@ def build():
 """
 
 
-def job(folder: Path, target: Target, action: str, **options: float) -> Job:
+def job(folder: Path, target: Target, action: str, **options: float) -> Process:
     text = _MODEL.replace("{condition}", str(bool(action))).replace("{action}", action or "pass")
     (folder / "net.py").write_text(text)
     recipe = Recipe(model=f"{folder / 'net.py'}:build", input_shape=(3, 2, 2))
-    return Job(recipe, target, 4, **options)  # type: ignore[arg-type]
+    return Process(recipe, target, 4, **options)  # type: ignore[arg-type]
 
 
 def test_noise_is_no_answer(tmp_path: Path, target: Target) -> None:
-    answer = run_job(job(tmp_path, target, ""))
+    answer = run_process(job(tmp_path, target, ""))
     assert answer["status"] == "ok", answer
     assert answer["peak_allocated_bytes"] > 0
     assert answer["versions"] == {"cuda": None, "cudnn": None}
@@ -48,7 +48,7 @@ def test_noise_is_no_answer(tmp_path: Path, target: Target) -> None:
     ],
 )
 def test_a_crash_is_an_answer(tmp_path: Path, target: Target, action: str, words: str) -> None:
-    answer = run_job(job(tmp_path, target, action))
+    answer = run_process(job(tmp_path, target, action))
     assert answer["status"] == "crashed"
     assert words in answer["message"]
 
@@ -63,16 +63,16 @@ def test_the_recipe_alone_decides(
     ):
         monkeypatch.setenv(name, "1")
     plain = job(tmp_path, target, "raise ValueError(sorted(os.environ.items()))")
-    said = run_job(plain)["message"]
+    said = run_process(plain)["message"]
     assert "('CUDA_DEVICE_ORDER', 'PCI_BUS_ID')" in said
     assert "_CUDA_" not in said.replace("CUDA_DEVICE_ORDER", "")
     assert "PYTORCH_ALLOC_CONF" not in said
     assert "TF32" not in said
     asked = replace(plain, recipe=plain.recipe.but(allocator="expandable_segments:True"))
-    assert "('PYTORCH_ALLOC_CONF', 'expandable_segments:True')" in run_job(asked)["message"]
+    assert "('PYTORCH_ALLOC_CONF', 'expandable_segments:True')" in run_process(asked)["message"]
 
 
 def test_one_that_does_not_end_is_ended(tmp_path: Path, target: Target) -> None:
-    answer = run_job(job(tmp_path, target, "time.sleep(600)", limit_seconds=3.0))
+    answer = run_process(job(tmp_path, target, "time.sleep(600)", limit_seconds=3.0))
     assert answer["status"] == "timed_out"
     assert "3 s" in answer["message"]

@@ -20,6 +20,7 @@ from memfit.measure.target import choose_target
 from memfit.memory.recording.recorder import Recorder
 from memfit.memory.tape.tape import Part
 from memfit.recipe.recipe import Recipe
+from memfit.step.job import resolve
 from memfit.units import MIB
 
 SMALL = Recipe(model="mlp", input_shape=(1, 8, 8), optimizer={"name": "sgd", "momentum": 0.9})
@@ -108,7 +109,7 @@ def driver(*used: int | None) -> Callable[[int, Use | None], Use | None]:
 
 
 def small() -> Subject:
-    return Subject.of(SMALL, choose_target("cpu:64MiB").card)
+    return Subject.of(resolve(SMALL, card=choose_target("cpu:64MiB").card))
 
 
 def test_contexts_and_the_whole_gpu_come_from_the_driver() -> None:
@@ -182,7 +183,7 @@ def test_the_measured_step_is_the_planned_one(changes: dict[str, Any]) -> None:
 
     recipe = SMALL.but(**changes)
     target = choose_target("cpu:64MiB")
-    found = measure_recorded(Subject.of(recipe, target.card), CpuDevice(64 * MIB), 8)
+    found = measure_recorded(Subject.of(resolve(recipe, card=target.card)), CpuDevice(64 * MIB), 8)
     parts = memfit.plan(recipe, gpu=target.card, verify=False).at(8).parts
     assert found["parts"][Part.PARAMETERS] == parts[Part.PARAMETERS]
     if recipe.data is None:  # the CPU's loader makes its batch from what is there already
@@ -273,11 +274,11 @@ def test_limits_hold_only_inside() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_a_real_gpu() -> None:
-    from memfit.measure.job import Job, run_job
+    from memfit.measure.process import Process, run_process
 
     target = choose_target()
-    plain = run_job(Job(SMALL, target, 64))
-    recorded = run_job(Job(SMALL, target, 64, is_recorded=True))
+    plain = run_process(Process(SMALL, target, 64))
+    recorded = run_process(Process(SMALL, target, 64, is_recorded=True))
     assert plain["status"] == recorded["status"] == "ok", (plain, recorded)
     assert plain["peak_reserved_bytes"] >= plain["peak_allocated_bytes"] > 0
     assert plain["context_bytes"] >= 32 * MIB

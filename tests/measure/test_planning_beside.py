@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from memfit.cards.catalogue import gpu
-from memfit.planner.planning import plan_recipe
+from memfit.planner.planning import plan
 from memfit.recipe.recipe import Recipe
 
 
@@ -23,4 +23,4 @@ def test_planning_makes_no_cuda_context(optimizer: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.accelerator, "current_stream", fail)
     monkeypatch.setattr(torch.cuda, "_lazy_init", fail)
     recipe = Recipe(model="mlp", input_shape=(1, 8, 8), optimizer=optimizer)
-    assert plan_recipe(recipe, gpu("rtx-3060"), verify=False).max_batch_size
+    assert plan(recipe, gpu=gpu("rtx-3060"), verify=False).max_batch_size

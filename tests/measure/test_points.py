@@ -14,11 +14,11 @@ import pytest
 
 from memfit.cards.catalogue import gpu
 from memfit.cli import main
-from memfit.measure.job import recipe_facts
 from memfit.measure.points import measured_of_plan
+from memfit.measure.process import recipe_facts
 from memfit.measure.records import Measurement, Record, save_record
 from memfit.measure.target import Target
-from memfit.planner.planning import plan_recipe
+from memfit.planner.planning import plan
 from memfit.recipe.recipe import Recipe
 from memfit.web.workers.planning import PlanningDesk
 from memfit.web.workers.worker import JobProgress
@@ -81,13 +81,13 @@ def test_the_server_has_them() -> None:
 
 
 def test_a_card_that_is_partly_taken_is_the_same_card() -> None:
-    plan = plan_recipe(RECIPE, CARD.with_free_bytes(4 << 30), verify=False)
-    assert measured_of_plan(plan) == [POINT]
+    made = plan(RECIPE, gpu=CARD.with_free_bytes(4 << 30), verify=False)
+    assert measured_of_plan(made) == [POINT]
 
 
 def test_a_card_that_the_catalogue_does_not_have_goes_by_its_name(records: Path) -> None:
     card = replace(CARD, key="local", name="NVIDIA H999 80GB", is_custom=True)
-    plan = plan_recipe(RECIPE, card, verify=False)
-    assert measured_of_plan(plan) == []
+    made = plan(RECIPE, gpu=card, verify=False)
+    assert measured_of_plan(made) == []
     (records / "rtx-3060").rename(records / "nvidia-h999-80gb")
-    assert [point["batch_size"] for point in measured_of_plan(plan)] == [24]
+    assert [point["batch_size"] for point in measured_of_plan(made)] == [24]

@@ -15,7 +15,7 @@ from memfit.measure.records import Measurement
 from memfit.measure.sequence import unpack_tape
 from memfit.memory.allocator.timeline import replay
 from memfit.memory.tape.tape import Part
-from memfit.planner.planning import plan_recipe
+from memfit.planner.planning import plan
 
 VERSION = ".".join(torch.__version__.split(".")[:2])
 EVERY = [(name, version) for name, versions in ANSWERS.items() for version in versions]
@@ -47,9 +47,9 @@ def test_backward_runs_in_a_thread_of_its_own_and_is_recorded(version: str) -> N
 
 def compared(name: str, answer: dict[str, Any]) -> Comparison:
     recipe, batch_size = RECIPES[name]
-    plan = plan_recipe(recipe, gpu("rtx-3060"), verify=False)
+    made = plan(recipe, gpu=gpu("rtx-3060"), verify=False)
     measurement = Measurement.of(batch_size, {"status": "ok", **answer})
-    return compare(plan, measurement, unpack_tape(answer["sequence"]))
+    return compare(made, measurement, unpack_tape(answer["sequence"]))
 
 
 @pytest.mark.skipif(VERSION not in ("2.11", "2.15"), reason="recorded with torch 2.11 and 2.15")

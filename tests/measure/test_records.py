@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from memfit.cards.catalogue import gpu
 from memfit.errors import NoGPU, RunError, UsageError
 from memfit.measure.compare import differences
-from memfit.measure.job import recipe_facts
+from memfit.measure.process import recipe_facts
 from memfit.measure.records import (
     Limit,
     Measurement,

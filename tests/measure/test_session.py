@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from memfit.errors import MemfitError, OtherVersion
-from memfit.measure.job import Job
 from memfit.measure.limit import find_limit
+from memfit.measure.process import Process
 from memfit.measure.records import load_record, record_path
 from memfit.measure.session import Session
 from memfit.measure.suite import Entry, entry_of, in_order
+from memfit.measure.target import Target
 from memfit.recipe.recipe import Recipe
 
 Make = Callable[..., Session]
@@ -24,7 +24,7 @@ _OK = {
 }  # fmt: skip
 
 
-def pretend(job: Job, **changes: Any) -> dict[str, Any]:
+def pretend(job: Process, **changes: Any) -> dict[str, Any]:
     """A run that went well; nothing is taken apart."""
     return {"status": "crashed"} if job.is_recorded else _OK | changes
 
@@ -63,7 +63,7 @@ def test_a_suite_goes_on_where_it_stopped(make_session: Make, entry: Entry) -> N
     entries = [entry, replace(entry, name="second")]
     time, ran = [0.0], []
 
-    def run(job: Job) -> dict[str, Any]:
+    def run(job: Process) -> dict[str, Any]:
         time[0] += 30
         if not job.is_recorded:
             ran.append(job.batch_size)
@@ -82,7 +82,7 @@ def test_a_suite_goes_on_where_it_stopped(make_session: Make, entry: Entry) -> N
 
 
 def test_a_crash_costs_one_recipe(make_session: Make, entry: Entry) -> None:
-    def run(job: Job) -> dict[str, Any]:
+    def run(job: Process) -> dict[str, Any]:
         if job.recipe.zero_grad == "zero":
             return {"status": "crashed", "message": "exit code -11"}
         return pretend(job)
@@ -160,6 +160,10 @@ def test_the_order_covers_every_family_first(entry: Entry) -> None:
     ]  # fmt: skip
 
 
-def test_code_cannot_be_measured(tmp_path: Path) -> None:
-    with pytest.raises(MemfitError, match="Python object"):
-        entry_of(Recipe(model="mlp", loss=lambda output, target: output.sum()), (4,))
+def test_code_cannot_be_measured(
+    run_in_process: Callable[[Process], dict[str, Any]], target: Target
+) -> None:
+    named = Recipe(model="mlp", input_shape=(1, 8, 8), loss="squared")
+    answer = run_in_process(Process(named, target, 4))
+    assert answer["status"] == "crashed"
+    assert "only your own code has" in answer["message"]

@@ -9,7 +9,7 @@ import pytest
 from memfit.cards.catalogue import gpu
 from memfit.errors import MemfitError, UnknownName, UsageError
 from memfit.measure.suite import default_suite, in_order, load_suite
-from memfit.planner.planning import plan_recipe
+from memfit.planner.planning import plan
 
 ENTRIES = load_suite(default_suite())
 FAMILIES = {
@@ -56,10 +56,10 @@ def test_every_way_of_training_is_there() -> None:
 @pytest.mark.parametrize("name", PLANNED)
 def test_it_can_be_planned(name: str) -> None:
     entry = next(entry for entry in ENTRIES if entry.name == name)
-    plan = plan_recipe(entry.recipe, gpu("rtx-3090"), verify=False)
-    assert plan.is_affine
-    assert not plan.unsupported
-    assert plan.at(entry.composed_batch).fits()
+    made = plan(entry.recipe, gpu=gpu("rtx-3090"), verify=False)
+    assert made.is_affine
+    assert not made.unsupported
+    assert made.at(entry.composed_batch).fits()
 
 
 @pytest.mark.parametrize(

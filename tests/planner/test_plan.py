@@ -15,7 +15,9 @@ from memfit.errors import UnknownName, UsageError
 from memfit.memory.allocator.timeline import replay
 from memfit.memory.tape.tape import Part
 from memfit.planner.plan import Plan
+from memfit.planner.planning import plan_job
 from memfit.planner.result import BatchPlan
+from memfit.step.job import resolve
 
 MIB = 1024**2
 WEIGHTS = 407_080  # 101,770 float32
@@ -357,9 +359,7 @@ def test_the_users_model_is_left_as_it_was() -> None:
 
 
 def test_without_a_card_its_rules_are_an_assumption() -> None:
-    plan = memfit.planner.planning.plan_recipe(
-        memfit.Recipe(model="mlp", input_shape=(1, 28, 28)), None, verify=False
-    )
+    plan = plan_job(resolve("mlp", input_shape=(1, 28, 28)), verify=False)
     assert any("kernels and CUDA context are those of" in line for line in plan.assumptions)
     assert any("kernels" in line for line in plan.to_dict()["assumptions"])
 

@@ -14,18 +14,15 @@ import memfit
 from memfit.cards.catalogue import gpu as find_gpu
 from memfit.errors import InputShapeError, MemfitError, NotTraceable, StepError, UsageError
 from memfit.memory.tape.tape import Allocation, Part, Phase, Tape
-from memfit.models import build
 from memfit.planner.tracing import TrainingStep
-from memfit.recipe.recipe import Recipe
 from memfit.step.batch import BatchSpec, TensorSpec, default_loss, target_of
+from memfit.step.job import resolve
 
 MLP = (1, 28, 28)
 
 
 def training_step(model: Any, **options: Any) -> TrainingStep:
-    recipe = Recipe(model=model, **options)
-    built = build(recipe.model, input_shape=recipe.input_shape, num_classes=recipe.num_classes)
-    return TrainingStep(recipe, built, find_gpu("rtx-3060"))
+    return TrainingStep(resolve(model, card=find_gpu("rtx-3060"), **options))
 
 
 def tape(model: Any = "mlp", batch: int = 4, **options: Any) -> Tape:

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from memfit.recipe.recipe import Recipe
+from memfit.step.job import Job, resolve
 from memfit.study.measuring.throughput import Throughput
 from memfit.study.results import Study
 from memfit.study.study import run_study
 
 #: An ``mlp`` on a few shapes: a trial takes a fraction of a second.
-TINY = Recipe(
-    model="mlp",
+TINY = resolve(
+    "mlp",
     data="shapes,train=256,test=64,size=8,channels=1",
     optimizer={"name": "sgd", "momentum": 0.9},
     lr=0.02,
@@ -24,7 +24,7 @@ TINY = Recipe(
 def pretend_speed(patch: pytest.MonkeyPatch) -> None:
     """Speed is not measured: it differs from run to run, and results are compared."""
 
-    def speed(recipe: Recipe, batch_sizes: Sequence[int], **_: Any) -> list[Throughput]:
+    def speed(job: Job, batch_sizes: Sequence[int], **_: Any) -> list[Throughput]:
         return [
             Throughput.of_groups(b, [(1 + b / 64) / 100 * factor for factor in (0.99, 1.0, 1.01)])
             for b in batch_sizes
@@ -34,7 +34,7 @@ def pretend_speed(patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def tiny_recipe() -> Recipe:
+def tiny() -> Job:
     return TINY
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from memfit.errors import UnknownName, UsageError
-from memfit.recipe.recipe import Recipe
+from memfit.step.job import resolve
 from memfit.study.measuring.gradients import accumulation_difference, layer_groups
 
 DATA = "shapes,train=256,test=64,size=16"
@@ -25,7 +25,7 @@ def plain_cnn() -> nn.Module:
 @pytest.mark.parametrize("micro_batch", [1, 7, 16, 64])
 def test_accumulation_is_the_large_batch_to_rounding(micro_batch: int) -> None:
     for model in (plain_cnn, "mlp"):
-        recipe = Recipe(model=model, data=DATA)
+        recipe = resolve(model=model, data=DATA)
         found = accumulation_difference(recipe, global_batch=64, micro_batch=micro_batch)
         assert found.relative < 1e-5
         assert found.batch_dependent == ()
@@ -33,7 +33,7 @@ def test_accumulation_is_the_large_batch_to_rounding(micro_batch: int) -> None:
 
 
 def test_batch_norm_makes_a_difference_that_shrinks_with_larger_micro_batches() -> None:
-    recipe = Recipe(model="cnn", data=DATA)
+    recipe = resolve(model="cnn", data=DATA)
     small, large, whole = (
         accumulation_difference(recipe, global_batch=64, micro_batch=size) for size in (4, 32, 64)
     )
@@ -49,7 +49,7 @@ def test_a_norm_of_each_sample_makes_none() -> None:
             nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.Flatten(), nn.Linear(8 * 14 * 14, 8)
         )
 
-    found = accumulation_difference(Recipe(model=build, data=DATA), global_batch=32, micro_batch=4)
+    found = accumulation_difference(resolve(model=build, data=DATA), global_batch=32, micro_batch=4)
     assert found.relative < 1e-5
     assert not found.batch_dependent
 
@@ -58,7 +58,7 @@ def test_a_norm_of_each_sample_makes_none() -> None:
 def test_impossible_parts(micro_batch: int) -> None:
     with pytest.raises(UsageError, match="no part"):
         accumulation_difference(
-            Recipe(model="mlp", data=DATA), global_batch=64, micro_batch=micro_batch
+            resolve(model="mlp", data=DATA), global_batch=64, micro_batch=micro_batch
         )
 
 

@@ -21,6 +21,7 @@ from torch import nn
 from memfit.cli import main
 from memfit.errors import UsageError
 from memfit.recipe.recipe import Recipe
+from memfit.step.job import resolve
 from memfit.study.measuring.noise import measure_noise, micro_batches_of, noise_scale
 
 DATA = "shapes,train=256,test=64,size=16"
@@ -169,7 +170,7 @@ def test_the_noise_of_a_training_is_that_of_its_samples_gradients() -> None:
     """Against the covariance of single samples' gradients, at weights that do not move."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 8))
-    recipe = Recipe(model=model, data=DATA, lr=1e-12, schedule="constant")
+    recipe = resolve(model=model, data=DATA, lr=1e-12, schedule="constant")
     found = measure_noise(recipe, steps=8, micro_batch=8, micro_batches=4).overall.noise
 
     from memfit.data import loader
@@ -191,7 +192,7 @@ def test_the_noise_of_a_training_is_that_of_its_samples_gradients() -> None:
 
 
 def test_measuring_changes_no_training() -> None:
-    recipe = Recipe(model="cnn", data=DATA, lr=0.05)
+    recipe = resolve(model="cnn", data=DATA, lr=0.05)
     all_steps = measure_noise(recipe, steps=12, micro_batch=8, micro_batches=4)
     some = measure_noise(recipe, steps=12, micro_batch=8, micro_batches=4, every=4)
     assert all_steps.losses == some.losses
@@ -199,7 +200,7 @@ def test_measuring_changes_no_training() -> None:
 
 
 def test_clipping_does_not_hide_the_gradient() -> None:
-    recipe = Recipe(model="mlp", data=DATA, lr=1e-12)
+    recipe = resolve(model="mlp", data=DATA, lr=1e-12)
     plain = measure_noise(recipe, steps=4, micro_batch=8, micro_batches=4)
     clipped = measure_noise(
         recipe.but(clip_grad_norm=1e-3), steps=4, micro_batch=8, micro_batches=4
@@ -210,7 +211,7 @@ def test_clipping_does_not_hide_the_gradient() -> None:
 def test_points_follow_the_training_and_layers_sum_up() -> None:
     told = []
     found = measure_noise(
-        Recipe(model="mlp", data=DATA, lr=0.01), steps=60, micro_batch=4, micro_batches=4,
+        resolve(model="mlp", data=DATA, lr=0.01), steps=60, micro_batch=4, micro_batches=4,
         by_layer=True, progress=lambda done, total: told.append((done, total)),
     )  # fmt: skip
     assert [point.step for point in found] == sorted(point.step for point in found)
@@ -229,7 +230,7 @@ def test_points_follow_the_training_and_layers_sum_up() -> None:
 
 def test_batch_norm_is_named_and_partial_batches_are_left_out() -> None:
     data = "shapes,train=100,test=10,size=16"
-    recipe = Recipe(model="cnn", data=data, lr=0.01)
+    recipe = resolve(model="cnn", data=data, lr=0.01)
     found = measure_noise(recipe, steps=8, micro_batch=8, micro_batches=4)
     assert found.overall.noise.samples == 6  # each fourth batch has 4 images
     assert any("BatchNorm" in note and "micro-batch (8)" in note for note in found.notes)
@@ -239,7 +240,7 @@ def test_batch_norm_is_named_and_partial_batches_are_left_out() -> None:
 
 
 def test_few_images_seen_again_and_again_are_told() -> None:
-    recipe = Recipe(model="mlp", data="shapes,train=64,test=10,size=16", lr=0.05)
+    recipe = resolve(model="mlp", data="shapes,train=64,test=10,size=16", lr=0.05)
     found = measure_noise(recipe, steps=30, micro_batch=4, micro_batches=4)
     assert any("After the first epoch" in note for note in found.notes)
 
@@ -258,7 +259,7 @@ def test_few_images_seen_again_and_again_are_told() -> None:
 def test_impossible_measurements(changes: dict[str, Any], words: str) -> None:
     asked = {"steps": 10, "micro_batch": 8, "micro_batches": 4} | changes
     with pytest.raises(UsageError, match=words):
-        measure_noise(Recipe(model="mlp", data=DATA), **asked)
+        measure_noise(resolve(model="mlp", data=DATA), **asked)
 
 
 @pytest.mark.parametrize(
@@ -289,12 +290,12 @@ def test_a_global_batch_that_cannot_be_cut() -> None:
 _RANK = """
 import json, sys
 import torch.distributed as dist
-from memfit.recipe.recipe import Recipe
+from memfit.step.job import resolve
 from memfit.study.measuring.noise import measure_noise
 
 rank, store = int(sys.argv[1]), dist.FileStore(sys.argv[2], 2)
 dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
-recipe = Recipe(model="mlp", data=sys.argv[3], lr=0.01)
+recipe = resolve(model="mlp", data=sys.argv[3], lr=0.01)
 for micro_batches in (2, 4):
     found = measure_noise(recipe, steps=6, micro_batch=8, micro_batches=micro_batches)
     print(json.dumps(found.overall.noise.to_dict()))
@@ -315,7 +316,7 @@ def test_ranks_share_the_micro_batches(tmp_path: Path) -> None:
     answers = [process.communicate(timeout=600) for process in started]
     assert [process.returncode for process in started] == [0, 0], answers[0][1] + answers[1][1]
     assert answers[0][0] == answers[1][0]
-    recipe = Recipe(model="mlp", data=DATA, lr=0.01)
+    recipe = resolve(model="mlp", data=DATA, lr=0.01)
     for text, micro_batches in zip(answers[0][0].splitlines(), (2, 4), strict=True):
         together = json.loads(text)
         alone = measure_noise(recipe, steps=6, micro_batch=8, micro_batches=micro_batches)

@@ -16,7 +16,7 @@ import torch
 
 from memfit.errors import UsageError
 from memfit.files.run_lock import writer_of
-from memfit.recipe.recipe import Recipe
+from memfit.step.job import Job
 from memfit.study.ray_runs import RayRunner
 from memfit.study.study import run_study
 
@@ -57,13 +57,13 @@ def results_of(folder: Path) -> dict[str, Any]:
 
 
 def test_a_killed_worker_changes_nothing(
-    tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in Ray's workers: sums in another order differ in the last bit
-    recipe = tiny_recipe.but(epochs=6)
+    recipe = tiny.but(epochs=6)
     asked: dict[str, Any] = {"batch_sizes": (16, 64), "seeds": 2, "device": "cpu"}
     run_study(recipe, folder=tmp_path / "here", **asked)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
@@ -81,19 +81,17 @@ def test_a_killed_worker_changes_nothing(
 
 
 def test_without_ray_it_says_what_to_install(
-    tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"memfit\[ray\]"):
-        RayRunner(tiny_recipe, tmp_path, "cpu", None)
+        RayRunner(tiny, tmp_path, "cpu", None)
 
 
-def test_no_cluster_at_the_address(tiny_recipe: Recipe, tmp_path: Path) -> None:
+def test_no_cluster_at_the_address(tiny: Job, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="the extra `ray` is not installed")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and nobody listens
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(UsageError, match="No Ray cluster answers"):
-            run_study(
-                tiny_recipe, batch_sizes=(16, 64), folder=tmp_path / "s", ray=address, device="cpu"
-            )
+            run_study(tiny, batch_sizes=(16, 64), folder=tmp_path / "s", ray=address, device="cpu")

@@ -14,6 +14,8 @@ from memfit.commands.study import study_asked, study_folder, write_reports
 from memfit.errors import RunInUse, UsageError
 from memfit.recipe.recipe import Recipe
 from memfit.recipe.toml import load_recipe
+from memfit.step.job import Job
+from memfit.study.demo import demo_recipe
 from memfit.study.folder import StudyFolder
 from memfit.study.results import Study
 from memfit.study.science.goal import Goal
@@ -60,7 +62,7 @@ def whole(finished: Study, tmp_path: Path) -> Study:
     return replace(finished, folder=tmp_path / "whole")
 
 
-def test_a_study_from_begin_to_end(whole: Study, tiny_recipe: Recipe) -> None:
+def test_a_study_from_begin_to_end(whole: Study, tiny: Job) -> None:
     content = results_of(whole)
     assert content["schema_version"] == 1
     assert [size["batch_size"] for size in content["sizes"]] == [16, 64]
@@ -79,7 +81,7 @@ def test_a_study_from_begin_to_end(whole: Study, tiny_recipe: Recipe) -> None:
     recommended = load_recipe(whole.folder / "recommended.toml")
     chosen = whole.recommendation
     assert chosen is not None
-    assert recommended == tiny_recipe.but(
+    assert recommended == tiny.but(
         global_batch=chosen.global_batch, batch_size=chosen.micro_batch, lr=chosen.learning_rate
     )
     write_reports(whole)
@@ -91,31 +93,29 @@ def test_a_study_from_begin_to_end(whole: Study, tiny_recipe: Recipe) -> None:
     assert (whole.folder / "figures" / "memory.pdf").stat().st_size > 1000
 
 
-def test_interrupted_it_goes_on_to_the_same_result(
-    whole: Study, tiny_recipe: Recipe, tmp_path: Path
-) -> None:
+def test_interrupted_it_goes_on_to_the_same_result(whole: Study, tiny: Job, tmp_path: Path) -> None:
     folder, trained = tmp_path / "interrupted", 0
     for after in (3, 6):
         heard = Heard(after)
         with pytest.raises(KeyboardInterrupt):
-            run_study(tiny_recipe, batch_sizes=(16, 64), seeds=2, folder=folder, listener=heard)
+            run_study(tiny, batch_sizes=(16, 64), seeds=2, folder=folder, listener=heard)
         trained += len(heard.trained)
     heard = Heard()
-    study = run_study(tiny_recipe, batch_sizes=(16, 64), seeds=2, folder=folder, listener=heard)
+    study = run_study(tiny, batch_sizes=(16, 64), seeds=2, folder=folder, listener=heard)
     assert len(heard.known) >= trained
     assert heard.shares[-1] == pytest.approx(1.0)
     assert results_of(study) == results_of(whole)
     again = Heard()
-    run_study(tiny_recipe, batch_sizes=(16, 64), seeds=2, folder=folder, listener=again)
+    run_study(tiny, batch_sizes=(16, 64), seeds=2, folder=folder, listener=again)
     assert again.trained == []
 
 
-def test_extended_it_reuses_what_is_there(whole: Study, tiny_recipe: Recipe) -> None:
+def test_extended_it_reuses_what_is_there(whole: Study, tiny: Job) -> None:
     before = {p: p.read_bytes() for p in whole.folder.glob("runs/*/trial.json")}
     heard = Heard()
     goal = Goal("accuracy", 0.2)
     study = run_study(
-        tiny_recipe, batch_sizes=(16, 32, 64), seeds=2, goal=goal, folder=whole.folder,
+        tiny, batch_sizes=(16, 32, 64), seeds=2, goal=goal, folder=whole.folder,
         listener=heard,
     )  # fmt: skip
     assert [size.batch_size for size in study.sizes] == [16, 32, 64]
@@ -125,23 +125,23 @@ def test_extended_it_reuses_what_is_there(whole: Study, tiny_recipe: Recipe) -> 
     assert study.settings == whole.settings
 
 
-def test_the_folder_of_another_recipe_is_refused(whole: Study, tiny_recipe: Recipe) -> None:
-    other = tiny_recipe.but(lr=0.5, optimizer="adamw")
+def test_the_folder_of_another_recipe_is_refused(whole: Study, tiny: Job) -> None:
+    other = tiny.but(lr=0.5, optimizer="adamw")
     with pytest.raises(UsageError, match=r"optimizer = .*momentum.*; lr = 0\.02 there, 0\.5 now"):
         run_study(other, batch_sizes=(16, 64), folder=whole.folder)
     assert results_of(whole)
 
 
-def test_a_folder_of_something_else_is_left_alone(tiny_recipe: Recipe, tmp_path: Path) -> None:
+def test_a_folder_of_something_else_is_left_alone(tiny: Job, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(UsageError, match="is no study"):
-        run_study(tiny_recipe, batch_sizes=(16, 64), folder=tmp_path)
+        run_study(tiny, batch_sizes=(16, 64), folder=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_one_process_at_a_time(tiny_recipe: Recipe, tmp_path: Path) -> None:
-    with StudyFolder(tmp_path / "s", tiny_recipe), pytest.raises(RunInUse, match="process"):
-        run_study(tiny_recipe, batch_sizes=(16, 64), folder=tmp_path / "s")
+def test_one_process_at_a_time(tiny: Job, tmp_path: Path) -> None:
+    with StudyFolder(tmp_path / "s", tiny), pytest.raises(RunInUse, match="process"):
+        run_study(tiny, batch_sizes=(16, 64), folder=tmp_path / "s")
 
 
 @pytest.mark.parametrize(
@@ -157,18 +157,18 @@ def test_one_process_at_a_time(tiny_recipe: Recipe, tmp_path: Path) -> None:
     ],
 )
 def test_impossible_questions(
-    tiny_recipe: Recipe, tmp_path: Path, options: dict[str, Any], words: str
+    tiny: Job, tmp_path: Path, options: dict[str, Any], words: str
 ) -> None:
     asked = {"batch_sizes": (16, 64), "folder": tmp_path / "study", **options}
     with pytest.raises(UsageError, match=words):
-        run_study(tiny_recipe, **asked)
+        run_study(tiny, **asked)
     assert not list(tmp_path.glob("study/runs/*"))
 
 
-def test_a_goal_never_reached_is_none_not_infinite(tiny_recipe: Recipe, tmp_path: Path) -> None:
+def test_a_goal_never_reached_is_none_not_infinite(tiny: Job, tmp_path: Path) -> None:
     heard = Heard()
     study = run_study(
-        tiny_recipe, batch_sizes=(16, 64), seeds=1, goal="accuracy=1.0", folder=tmp_path / "s",
+        tiny, batch_sizes=(16, 64), seeds=1, goal="accuracy=1.0", folder=tmp_path / "s",
         listener=heard,
     )  # fmt: skip
     content = results_of(study)
@@ -179,10 +179,10 @@ def test_a_goal_never_reached_is_none_not_infinite(tiny_recipe: Recipe, tmp_path
     assert study.recommendation is None
 
 
-def test_all_trials_of_a_batch_size_diverged(tiny_recipe: Recipe, tmp_path: Path) -> None:
+def test_all_trials_of_a_batch_size_diverged(tiny: Job, tmp_path: Path) -> None:
     heard = Heard()
     study = run_study(
-        tiny_recipe.but(lr=1e12), batch_sizes=(16, 64), seeds=1, folder=tmp_path / "s",
+        tiny.but(lr=1e12), batch_sizes=(16, 64), seeds=1, folder=tmp_path / "s",
         listener=heard,
     )  # fmt: skip
     assert all("diverged" in (size.problem or "") for size in study.sizes)
@@ -192,9 +192,9 @@ def test_all_trials_of_a_batch_size_diverged(tiny_recipe: Recipe, tmp_path: Path
     assert list((tmp_path / "s" / "runs").iterdir())
 
 
-def test_batch_norm_is_named_with_its_size(tiny_recipe: Recipe, tmp_path: Path) -> None:
+def test_batch_norm_is_named_with_its_size(tiny: Job, tmp_path: Path) -> None:
     study = run_study(
-        tiny_recipe.but(model="cnn", steps=4),
+        tiny.but(model="cnn", steps=4),
         batch_sizes=(16, 64), seeds=1, folder=tmp_path / "s", by_layer=True,
     )  # fmt: skip
     (note,) = (note for note in study.notes if "accumulation is not" in note)
@@ -203,16 +203,14 @@ def test_batch_norm_is_named_with_its_size(tiny_recipe: Recipe, tmp_path: Path) 
     assert study.noise[-1].layers
 
 
-def test_a_trial_paused_and_gone_on_with_is_the_same_run(
-    tiny_recipe: Recipe, tmp_path: Path
-) -> None:
+def test_a_trial_paused_and_gone_on_with_is_the_same_run(tiny: Job, tmp_path: Path) -> None:
     trial = Trial(32, 0.02, 0, total_steps=24, evaluate_every=1)
     assert read_trial(trial, tmp_path) is None
-    short = run_trial(trial, tiny_recipe, tmp_path / "a", until=8)
+    short = run_trial(trial, tiny, tmp_path / "a", until=8)
     assert (short.outcome, short.step, len(short.evaluations)) == ("paused", 8, 1)
-    assert run_trial(trial, tiny_recipe, tmp_path / "a", until=8) == short
-    gone_on = run_trial(trial, tiny_recipe, tmp_path / "a", until=24)
-    at_once = run_trial(trial, tiny_recipe, tmp_path / "b", until=24, with_train_split=True)
+    assert run_trial(trial, tiny, tmp_path / "a", until=8) == short
+    gone_on = run_trial(trial, tiny, tmp_path / "a", until=24)
+    at_once = run_trial(trial, tiny, tmp_path / "b", until=24, with_train_split=True)
     assert gone_on.outcome == at_once.outcome == "finished"
     assert gone_on.evaluations == at_once.evaluations
     assert at_once.train_accuracy is not None
@@ -223,6 +221,7 @@ def test_words_of_the_command() -> None:
     asked = study_asked(
         None, None, seeds=3, budget="2m", goal=None, demo=True, has_flags=False
     )  # fmt: skip
+    assert asked["recipe"] == demo_recipe()
     assert asked["budget_seconds"] == 120
     assert len(asked["batch_sizes"]) >= 5
     with pytest.raises(UsageError, match="brings its own"):

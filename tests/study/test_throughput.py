@@ -7,7 +7,7 @@ import math
 import pytest
 
 from memfit.errors import UsageError
-from memfit.recipe.recipe import Recipe
+from memfit.step.job import resolve
 from memfit.study.measuring import throughput
 from memfit.study.measuring.throughput import Throughput, knee, measure_throughput
 from memfit.study.science.intervals import mean_interval, student_t
@@ -43,7 +43,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_each_size_is_timed_by_its_own_whole_steps(clock: Clock) -> None:
     told: list[tuple[int, int]] = []
     found = measure_throughput(
-        Recipe(model="mlp", data=DATA), [8, 32, 64], seconds_each=0.2, repeats=3,
+        resolve(model="mlp", data=DATA), [8, 32, 64], seconds_each=0.2, repeats=3,
         device="cpu", progress=lambda done, total: told.append((done, total)),
     )  # fmt: skip
     assert [point.batch_size for point in found] == [8, 32, 64]
@@ -61,14 +61,14 @@ def test_each_size_is_timed_by_its_own_whole_steps(clock: Clock) -> None:
 
 def test_sizes_take_turns_forwards_and_backwards(clock: Clock) -> None:
     measure_throughput(
-        Recipe(model="mlp", data=DATA), [8, 64], seconds_each=1e-6, repeats=3, device="cpu"
+        resolve(model="mlp", data=DATA), [8, 64], seconds_each=1e-6, repeats=3, device="cpu"
     )
     timed = clock.sizes[-3 * 2 * 3 :]  # a step after two to warm up, twice, three times
     assert timed == [8] * 3 + [64] * 6 + [8] * 6 + [64] * 3
 
 
 def test_the_micro_batch_of_the_recipe_is_kept(clock: Clock) -> None:
-    recipe = Recipe(model="mlp", data=DATA, batch_size=16)
+    recipe = resolve(model="mlp", data=DATA, batch_size=16)
     found = measure_throughput(recipe, [8, 64], seconds_each=0.01, repeats=2, device="cpu")
     assert [point.micro_batch for point in found] == [8, 16]
 
@@ -85,7 +85,7 @@ def test_the_micro_batch_of_the_recipe_is_kept(clock: Clock) -> None:
 )
 def test_what_cannot_be_timed(sizes: list[int], options: dict[str, float], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        measure_throughput(Recipe(model="mlp", data=DATA), sizes, device="cpu", **options)  # type: ignore[arg-type]
+        measure_throughput(resolve(model="mlp", data=DATA), sizes, device="cpu", **options)  # type: ignore[arg-type]
 
 
 def of_rates(*rates: float) -> list[Throughput]:

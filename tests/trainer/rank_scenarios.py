@@ -13,14 +13,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from memfit.data.loading.loader import loader
 from memfit.errors import UsageError
 from memfit.memory.recording.cpu_budget import CpuBudget
 from memfit.memory.tape.tape import Phase
-from memfit.recipe.recipe import Recipe
+from memfit.step.job import Job, resolve
 from memfit.trainer.ranks.ranks import Ranks
 from memfit.trainer.run.listener import Listener
-from memfit.trainer.run.resolve import resolved
+from memfit.trainer.run.planned import planned
 from memfit.trainer.run.run import RunResult
 from memfit.trainer.run.run import train as train_recipe
 from memfit.trainer.step.ingredients import prepare_ingredients
@@ -75,35 +74,35 @@ class Partly(nn.Module):
 
 SHAPES = "shapes,train={},test=33,size=16"
 #: The last batches have 2 and 1 samples, less than three and two ranks.
-RECIPES: dict[str, Recipe] = {
-    "adamw": Recipe(
+JOBS: dict[str, Job] = {
+    "adamw": resolve(
         model="mlp", data=SHAPES.format(98), global_batch=32, epochs=2, optimizer="adamw",
         lr=0.003, ema=True, clip_grad_norm=0.5, augment=("crop=2", "flip", "mixup=0.2"),
     ),
-    "sgd": Recipe(
+    "sgd": resolve(
         model="mlp", data=SHAPES.format(97), global_batch=32, batch_size=4, epochs=2,
         optimizer={"name": "sgd", "momentum": 0.9}, lr=0.01,
     ),
-    "plain-sgd": Recipe(model="mlp", data=SHAPES.format(64), global_batch=32, epochs=1, lr=0.01),
-    "bf16": Recipe(
+    "plain-sgd": resolve(model="mlp", data=SHAPES.format(64), global_batch=32, epochs=1, lr=0.01),
+    "bf16": resolve(
         model="mlp", data=SHAPES.format(64), global_batch=32, epochs=2, lr=0.01,
         precision="amp-bf16",
     ),
-    "norm": Recipe(model="cnn", data=SHAPES.format(96), global_batch=32, epochs=1, lr=0.01),
-    "partly": Recipe(
+    "norm": resolve(model="cnn", data=SHAPES.format(96), global_batch=32, epochs=1, lr=0.01),
+    "partly": resolve(
         model=Partly, data=SHAPES.format(64), global_batch=32, epochs=1, optimizer="adamw",
     ),
 }  # fmt: skip
 
 
 def train(key: str, folder: Path, name: str, **options: Any) -> RunResult:
-    return train_recipe(RECIPES[key].but(**options), name=name, runs=folder, device="cpu")
+    return train_recipe(JOBS[key].but(**options), name=name, runs=folder, device="cpu")
 
 
-def prepared(recipe: Recipe, ranks: Ranks, sizes: tuple[int, ...]) -> Training:
-    _, recipe = resolved(recipe, None)
-    made = prepare_ingredients(recipe, CPU, ranks)
-    samples = loader(recipe, rank=ranks.rank, world_size=ranks.world_size)
+def prepared(job: Job, ranks: Ranks, sizes: tuple[int, ...]) -> Training:
+    _, job = planned(job)
+    made = prepare_ingredients(job, CPU, ranks)
+    samples = job.loader(rank=ranks.rank, world_size=ranks.world_size)
     return Training(made, samples, 2 * len(samples), sizes, ranks=ranks)
 
 
@@ -117,7 +116,7 @@ def all_steps(training: Training, before: Callable[[], None]) -> None:
 def fails_on_one_rank(folder: Path, ranks: Ranks) -> None:
     """Step 3 fails once on the last rank; beside it a run that takes 5 from there on by itself."""
     for phase, after in ((Phase.FORWARD, 1), (Phase.BACKWARD, 2)):
-        recipe = RECIPES["sgd"].but(grow_after=10**6)
+        recipe = JOBS["sgd"].but(grow_after=10**6)
         budget = CpuBudget(1 << 30)
         training = prepared(recipe, ranks, (16, 5, 2))
         with budget:
@@ -158,13 +157,13 @@ def fails_in_the_optimizer(folder: Path, ranks: Ranks) -> None:
 
 def sees_other_data(folder: Path, ranks: Ranks) -> None:
     """As on a machine with other files."""
-    recipe = RECIPES["plain-sgd"].but(data=SHAPES.format(64 + ranks.rank))
+    recipe = JOBS["plain-sgd"].but(data=SHAPES.format(64 + ranks.rank))
     with pytest.raises(UsageError, match="Number of images is 64 on rank 0 and 65 on rank 1"):
         train_recipe(recipe, name="other-data", runs=folder, device="cpu")
 
 
 def own_model(folder: Path, ranks: Ranks) -> None:
-    recipe = RECIPES["adamw"].but(
+    recipe = JOBS["adamw"].but(
         model=f"{folder}/model.py:build", data=SHAPES.format(96), epochs=3, checkpoint_every=2
     )
     train_recipe(recipe, name="own-2", runs=folder, device="cpu")
@@ -172,7 +171,7 @@ def own_model(folder: Path, ranks: Ranks) -> None:
 
 def shares_statistics(folder: Path, ranks: Ranks) -> None:
     """Each rank's BatchNorm has seen other samples; after the step all have the first one's."""
-    training = prepared(RECIPES["norm"], ranks, (16,))
+    training = prepared(JOBS["norm"], ranks, (16,))
     norm = training.ingredients.model[0].norm  # type: ignore[union-attr,index]
     own: list[Tensor] = []
     norm.register_forward_hook(lambda *_: own.append(norm.running_mean.clone()))  # type: ignore[union-attr]
@@ -185,7 +184,7 @@ def shares_statistics(folder: Path, ranks: Ranks) -> None:
 
 def unreadable_on_one_rank(folder: Path, ranks: Ranks) -> None:
     """The second rank's whole share cannot be read: the others' samples are the batch."""
-    training = prepared(RECIPES["plain-sgd"], ranks, (16, 8))
+    training = prepared(JOBS["plain-sgd"], ranks, (16, 8))
     for batch in training.loader.batches(0):
         gone = ranks.rank == 1 or training.step == 1
         result = training.take_step(batch[:0] if gone else batch)
@@ -205,7 +204,7 @@ class StopsAfter(Listener):
 
 
 def stops(folder: Path, name: str, **options: Any) -> None:
-    recipe = RECIPES["adamw"].but(**options)
+    recipe = JOBS["adamw"].but(**options)
     result = train_recipe(recipe, name=name, runs=folder, device="cpu", listener=StopsAfter())
     assert result.status == "stopped"
     assert result.step == 5
@@ -231,7 +230,7 @@ def work(rank: int, world_size: int, folder: Path, names: tuple[str, ...]) -> No
     ranks = Ranks.join(CPU)
     for name in names:
         key, _, way = name.partition("/")
-        if key in RECIPES:
+        if key in JOBS:
             train(key, folder, f"{key}-{world_size}{way}", shard=way == "shard")
         else:
             globals()[key](folder, ranks)

@@ -12,6 +12,7 @@ import torch
 
 from memfit.memory.recording.cpu_budget import CpuBudget
 from memfit.recipe.recipe import Recipe
+from memfit.step.job import Job
 from memfit.trainer.recovery.transaction import MicroBatchEvent
 from memfit.trainer.run.listener import Beginning, Listener
 from memfit.trainer.run.run import RunResult, train
@@ -100,7 +101,7 @@ def crash() -> None:
     raise Crash
 
 
-def stop_at(step: int, given: Recipe, runs: Path, name: str) -> RunResult:
+def stop_at(step: int, given: Recipe | Job, runs: Path, name: str) -> RunResult:
     """A run that a signal stops after a step."""
     result = train(given, runs=runs, name=name, listener=Watcher(step, sigterm))
     assert result.status == "stopped"

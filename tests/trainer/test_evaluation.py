@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import DATA, recipe
+from small_runs import DATA
 from torch import nn
 from torch.nn import functional as F
 
-from memfit.data.loading.loader import Loader, loader
+from memfit.data.loading.loader import Loader
 from memfit.errors import DoesNotFit
 from memfit.memory.recording.cpu_budget import CpuBudget
 from memfit.memory.tape.tape import Phase
+from memfit.step.job import resolve
 from memfit.trainer.recovery.recover import recover
-from memfit.trainer.run.resolve import resolved
+from memfit.trainer.run.planned import planned
 from memfit.trainer.step.evaluation import Evaluation, evaluate
 from memfit.trainer.step.ingredients import Ingredients, prepare_ingredients
 
@@ -35,11 +36,11 @@ def made() -> Callable[..., Made]:
                 nn.Linear(16, 8),
             )  # fmt: skip
 
-        _, given = resolved(recipe(build, data=DATA, global_batch=7, **options), None)  # type: ignore[arg-type]
+        _, given = planned(resolve(build, data=DATA, global_batch=7, **options))
         ingredients = prepare_ingredients(given, torch.device("cpu"))
         with torch.no_grad():
             ingredients.model[2].running_mean.normal_()  # type: ignore[index, operator, union-attr]
-        return ingredients, loader(given, "test")
+        return ingredients, given.loader("test")
 
     return make
 

@@ -13,7 +13,7 @@ import pytest
 import rank_scenarios
 import torch
 import torch.multiprocessing as mp
-from rank_scenarios import MODEL, RECIPES, train
+from rank_scenarios import JOBS, MODEL, train
 from torch import Tensor, nn
 
 import memfit
@@ -61,7 +61,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mp.spawn(rank_scenarios.work, (2, folder, TWO), nprocs=2)
     mp.spawn(rank_scenarios.work, (3, folder, THREE), nprocs=3)
     torch.set_num_threads(1)
-    for key in RECIPES:
+    for key in JOBS:
         options = {"batch_size": 16} if key == "norm" else {}
         train(key, folder, f"{key}-1", **options)
     return folder
@@ -237,11 +237,11 @@ def test_shards_leave_room_for_a_larger_micro_batch() -> None:
 
 @pytest.mark.parametrize("options", [{"compile": True}, {"precision": "amp-fp16"}])
 def test_what_does_not_go_with_shards_is_refused(options: dict[str, Any]) -> None:
-    recipe = RECIPES["sgd"].but(shard=True, **options)
+    recipe = JOBS["sgd"].but(shard=True, **options).recipe
     with pytest.raises(UsageError, match="shard"):
         check_shardable(recipe, None, torch.device("cpu"))
     with pytest.raises(UsageError, match="--memory"):
-        check_shardable(RECIPES["sgd"], 1 << 30, torch.device("cpu"))
+        check_shardable(JOBS["sgd"].recipe, 1 << 30, torch.device("cpu"))
 
 
 def test_before_they_meet_the_first_rank_of_a_machine_speaks(

@@ -56,8 +56,8 @@ def test_the_learning_rate_that_was_asked_for(
     options: dict[str, Any], rate: float, tmp_path: Path
 ) -> None:
     watcher = Watcher()
-    given = recipe(schedule="constant", warmup=0.0, steps=1, **options)
-    train(given, runs=tmp_path, name="run", listener=watcher)
+    given = recipe(schedule="constant", warmup=0.0, steps=1)
+    train(given, runs=tmp_path, name="run", listener=watcher, **options)
     assert [step.learning_rate for step in watcher.steps] == [pytest.approx(rate)]
 
 
@@ -73,8 +73,8 @@ def test_groups_keep_their_own_rates(tmp_path: Path) -> None:
         first, *others = parameters
         return Spy([{"params": [first], "lr": 0.4}, {"params": others, "lr": 0.1}])
 
-    given = recipe(optimizer=two_groups, lr=None, schedule="constant", warmup=0.0, steps=2)
-    train(given, runs=tmp_path, name="run")
+    given = recipe(lr=None, schedule="constant", warmup=0.0, steps=2)
+    train(given, optimizer=two_groups, runs=tmp_path, name="run")
     assert seen[-1] == [0.4, 0.1]
 
 
@@ -246,9 +246,9 @@ def test_a_gradient_that_is_no_number_spoils_no_checkpoint(tmp_path: Path) -> No
 
     from memfit.errors import NonFiniteLoss
 
-    given = recipe(Root(), checkpoint_every=1)
+    given = recipe(checkpoint_every=1)
     with pytest.raises(NonFiniteLoss, match="last checkpoint is sound"):
-        train(given, runs=tmp_path, name="run")
+        train(given, model=Root(), runs=tmp_path, name="run")
     state = state_of(tmp_path / "run")
     assert state["step"] == 2
     assert all(bool(tensor.isfinite().all()) for tensor in state["model"].values())

@@ -30,8 +30,8 @@ from small_runs import (
 from torch import nn
 
 from memfit.errors import CheckpointError, OtherVersion, RunError, UsageError, WeightsMismatch
-from memfit.recipe.recipe import Recipe
 from memfit.recipe.toml import recipe_to_toml
+from memfit.step.job import Job, resolve
 from memfit.trainer.run.run import train
 from memfit.trainer.run.run_folder import RunFolder
 from memfit.trainer.step.evaluation import Evaluation
@@ -403,8 +403,8 @@ def test_a_recipe_with_code_is_given_again(tmp_path: Path) -> None:
     def squared(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return (scores - nn.functional.one_hot(labels, 8)).square().mean()
 
-    def made(**options: Any) -> Recipe:
-        return Recipe(model=build, loss=squared, data=DATA, global_batch=24, epochs=2, **options)
+    def made(**options: Any) -> Job:
+        return resolve(build, loss=squared, data=DATA, global_batch=24, epochs=2, **options)
 
     whole = train(made(lr=0.05), runs=tmp_path, name="whole")
     path = stop_at(3, made(lr=0.05), tmp_path, "run").path

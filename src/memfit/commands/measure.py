@@ -119,12 +119,12 @@ def _one(session: Session, recipe: Recipe, *, find_limit: bool, as_json: bool) -
 def _entry(session: Session, recipe: Recipe) -> Entry:
     """The recipe under a name of its own; without a micro-batch the one that a plan recommends."""
     from memfit.measure.suite import entry_of
-    from memfit.planner.planning import plan_recipe
+    from memfit.planner.planning import plan
 
     batch_size = recipe.batch_size
     if batch_size is None:
-        plan = plan_recipe(recipe, session.target.card, verify=False)
-        batch_size = max(1, plan.recommended_batch_size or 1)
+        made = plan(recipe, gpu=session.target.card, verify=False)
+        batch_size = max(1, made.recommended_batch_size or 1)
     return entry_of(recipe, (batch_size,))
 
 

@@ -34,9 +34,10 @@ def model(
     recipe = recipe_of(model, {"batch_size": 1} | (flags or ModelFlags()).given())
 
     from memfit.planner.layers import summarise_layers
-    from memfit.planner.planning import plan_recipe
+    from memfit.planner.planning import plan_job
+    from memfit.step.job import resolve
 
-    made = working("tracing", lambda: plan_recipe(recipe, None, verify=False))
+    made = working("tracing", lambda: plan_job(resolve(recipe), verify=False))
     table = summarise_layers(made, depth=depth)
     if as_json:
         show_json(table.to_dict())

@@ -66,12 +66,13 @@ def noise(
     steps = changes.pop("steps", 200)
     recipe = training_recipe(model, changes)
 
+    from memfit.step.job import resolve
     from memfit.study.measuring.noise import measure_noise, micro_batches_of
 
     small, number = micro_batches_of(recipe, micro_batch, micro_batches)
     with redirect_stdout(sys.stderr):  # what a user's own model prints
         measured = counting("steps", lambda step: measure_noise(
-            recipe, steps=steps, micro_batch=small, micro_batches=number, every=every,
+            resolve(recipe), steps=steps, micro_batch=small, micro_batches=number, every=every,
             device=device, by_layer=by_layer, progress=step,
         ))  # fmt: skip
     if int(os.environ.get("RANK", "0")) != 0:

@@ -78,14 +78,17 @@ def study(
         None if model is None and demo else training_recipe(model, changes),
         batch_sizes, seeds=seeds, budget=budget, goal=goal, demo=demo, has_flags=bool(changes),
     )  # fmt: skip
+    from memfit.step.job import resolve
     from memfit.study.study import run_study
 
+    recipe = asked.pop("recipe")
     listener = _listener()
     try:
         with redirect_stdout(sys.stderr):  # what a user's own model prints
             found = run_study(
+                resolve(recipe),
                 **asked,
-                folder=folder or study_folder(asked["recipe"], demo=demo),
+                folder=folder or study_folder(recipe, demo=demo),
                 device=device,
                 gpu=gpu,
                 by_layer=by_layer,
@@ -119,7 +122,7 @@ def study_asked(
     demo: bool,
     has_flags: bool,
 ) -> dict[str, Any]:
-    """Arguments of :func:`~memfit.study.study.run_study`.
+    """The recipe, and arguments of :func:`~memfit.study.study.run_study`.
 
     Args:
         recipe: what to train; None with ``demo``.

@@ -15,17 +15,17 @@ from typing import Any
 __all__ = ["answer", "main"]
 
 
-def answer(job: dict[str, Any]) -> dict[str, Any]:
-    """Measure what a job says; every end of it is an answer.
+def answer(asked: dict[str, Any]) -> dict[str, Any]:
+    """Measure what is asked; every end of it is an answer.
 
     Args:
-        job: as :class:`memfit.measure.job.Job` writes it.
+        asked: as :class:`memfit.measure.process.Process` writes it.
     """
     from memfit.errors import MemfitError
     from memfit.trainer.recovery.out_of_memory import is_out_of_memory
 
     try:
-        return {"status": "ok", **_measure(job)}
+        return {"status": "ok", **_measure(asked)}
     except MemfitError as error:
         return {"status": "crashed", "message": error.message}
     except Exception as error:  # whatever the model's own code or a library raises
@@ -36,22 +36,22 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
         return {"status": "crashed", "message": f"{type(error).__name__}: {message}"}
 
 
-def _measure(job: dict[str, Any]) -> dict[str, Any]:
+def _measure(asked: dict[str, Any]) -> dict[str, Any]:
     from memfit.measure.device import open_device
     from memfit.measure.steps import Subject, measure_plain, measure_recorded
     from memfit.measure.target import Target
-    from memfit.recipe.recipe import Recipe
+    from memfit.step.job import resolve
 
-    target = Target.of(job["target"])
-    recipe = Recipe(**job["recipe"])
-    subject = Subject.of(recipe, target.card)
-    device = open_device(target, recipe.allocator)
-    measure = measure_recorded if job["is_recorded"] else measure_plain
-    return measure(subject, device, job["batch_size"])
+    target = Target.of(asked["target"])
+    job = resolve(**asked["recipe"], card=target.card)
+    subject = Subject.of(job)
+    device = open_device(target, job.recipe.allocator)
+    measure = measure_recorded if asked["is_recorded"] else measure_plain
+    return measure(subject, device, asked["batch_size"])
 
 
 def main() -> int:
-    """Read a job, measure, answer."""
+    """Read what is asked, measure, answer."""
     sys.stdout.flush()
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
         os.dup2(2, 1)  # what libraries and the model print is no answer

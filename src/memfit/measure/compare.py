@@ -104,9 +104,9 @@ def plan_of(record: Record) -> Plan:
     Raises:
         MemfitError: the recipe cannot be planned.
     """
-    from memfit.planner.planning import plan_recipe
+    from memfit.planner.planning import plan
 
-    return plan_recipe(recipe_of(record), record.card, verify=False)
+    return plan(recipe_of(record), gpu=record.card, verify=False)
 
 
 def compare(plan: Plan, measurement: Measurement, tape: Tape | None = None) -> Comparison:

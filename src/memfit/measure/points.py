@@ -17,11 +17,11 @@ def measured_of_plan(plan: Plan) -> list[dict[str, Any]]:
     """What the records have of a plan's recipe on its card.
 
     Args:
-        plan: of a recipe; without a card nothing was measured of it.
+        plan: without a card, or of a user's own objects, nothing was measured of it.
 
     Returns:
         As :func:`~memfit.measure.records.measured_points` says.
     """
-    if plan.gpu is None:
+    if plan.gpu is None or plan.step.job.own.given():
         return []
     return measured_points(plan.recipe, Target("cuda", plan.gpu).key)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from memfit.cards.catalogue import GPU, gpus
 from memfit.errors import MemfitError, OtherVersion, RunError, UsageError
 from memfit.files.durable import why_not_written, write_whole
-from memfit.measure.job import recipe_facts
+from memfit.measure.process import recipe_facts
 from memfit.measure.target import Target, card_from_facts
 from memfit.recipe.fields import FIELDS
 from memfit.recipe.recipe import Recipe
@@ -296,10 +296,7 @@ def measured_points(
         record. Records of the CPU's virtual budget are none.
     """
     folder = folder or default_folder()
-    try:
-        wanted = _deciding(recipe_facts(recipe))
-    except UsageError:
-        return []
+    wanted = _deciding(recipe_facts(recipe))
     points = []
     for path in sorted((folder / gpu_key).glob("*.json")):
         try:

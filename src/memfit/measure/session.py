@@ -10,8 +10,8 @@ from typing import Any
 
 from memfit.errors import MemfitError
 from memfit.measure.compare import Comparison, compare
-from memfit.measure.job import Job, recipe_facts, run_job
 from memfit.measure.limit import find_limit
+from memfit.measure.process import Process, recipe_facts, run_process
 from memfit.measure.records import (
     Limit,
     Measurement,
@@ -26,7 +26,8 @@ from memfit.measure.suite import Entry, Work, in_order
 from memfit.measure.target import Target
 from memfit.memory.tape.tape import Tape
 from memfit.planner.plan import Plan
-from memfit.planner.planning import plan_recipe
+from memfit.planner.planning import plan_job
+from memfit.step.job import resolve
 
 __all__ = ["Outcome", "Session", "Tally"]
 
@@ -78,7 +79,7 @@ class Session:
         folder: of the records.
         is_forced: measure again what a record holds already.
         limit_seconds: for one process.
-        run: measures one job in a process of its own.
+        run: measures in a process of its own.
         clock: seconds.
     """
 
@@ -86,7 +87,7 @@ class Session:
     folder: Path
     is_forced: bool = False
     limit_seconds: float = 300.0
-    run: Callable[[Job], dict[str, Any]] = run_job
+    run: Callable[[Process], dict[str, Any]] = run_process
     clock: Callable[[], float] = time.monotonic
     _plans: dict[str, Plan | str] = field(default_factory=dict)
     _versions: dict[str, str | None] = field(default_factory=versions_here)
@@ -205,12 +206,12 @@ class Session:
     def _batch(
         self, entry: Entry, record: Record, batch_size: int, *, is_composed: bool
     ) -> Outcome:
-        plain = self.run(self._job(entry, batch_size))
+        plain = self.run(self._process(entry, batch_size))
         measurement = Measurement.of(batch_size, plain)
         record = replace(record, versions=record.versions | plain.get("versions", {}))
         tape, note = None, measurement.message
         if measurement.status == "ok" and is_composed:
-            composed = self.run(self._job(entry, batch_size, is_recorded=True))
+            composed = self.run(self._process(entry, batch_size, is_recorded=True))
             measurement = measurement.with_composition(composed)
             if composed["status"] == "ok":
                 tape = unpack_tape(composed["sequence"])
@@ -243,7 +244,7 @@ class Session:
         predicted = 0 if isinstance(plan, str) else plan.limits.on(self.target.card).max_batch_size
 
         def run(batch_size: int) -> str:
-            return str(self.run(self._job(entry, batch_size))["status"])
+            return str(self.run(self._process(entry, batch_size))["status"])
 
         limit = find_limit(run, predicted)
         record = replace(record, limit=limit)
@@ -252,14 +253,15 @@ class Session:
         known = None if isinstance(plan, str) else predicted
         return Outcome(record, shown, None, limit, known, note)
 
-    def _job(self, entry: Entry, batch_size: int, *, is_recorded: bool = False) -> Job:
-        return Job(entry.recipe, self.target, batch_size, is_recorded, self.limit_seconds)
+    def _process(self, entry: Entry, batch_size: int, *, is_recorded: bool = False) -> Process:
+        return Process(entry.recipe, self.target, batch_size, is_recorded, self.limit_seconds)
 
     def _plan(self, entry: Entry) -> Plan | str:
         """The plan of a recipe for the target's card, or why there is none."""
         if entry.name not in self._plans:
             try:
-                self._plans[entry.name] = plan_recipe(entry.recipe, self.target.card, verify=False)
+                job = resolve(entry.recipe, card=self.target.card)
+                self._plans[entry.name] = plan_job(job, verify=False)
             except MemfitError as error:
                 self._plans[entry.name] = f"It cannot be planned: {error.message}"
         return self._plans[entry.name]

@@ -11,18 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from memfit.cards.catalogue import GPU
-from memfit.data.loading.loader import with_data
 from memfit.measure.device import Device, GradScaler, Peaks
 from memfit.measure.history import workspaces_of
 from memfit.measure.sequence import pack_tape
 from memfit.memory.allocator.allocator import AllocatorSettings
 from memfit.memory.allocator.timeline import replay
 from memfit.memory.recording.follower import Follower
-from memfit.models import BuiltModel, build, build_for_training
+from memfit.models import BuiltModel, build_for_training
 from memfit.planner.tracing import TrainingStep
-from memfit.recipe.recipe import Recipe
 from memfit.step.batch import BatchSpec
+from memfit.step.job import Job
 from memfit.step.loop import Place, Watcher, no_collection, training_loop
 from memfit.step.prepare import prepare_model
 from memfit.trainer.step.backends import backends_of
@@ -41,35 +39,35 @@ class Subject:
     """What is trained, before it is on the device.
 
     Args:
-        recipe: resolved.
+        job: what decides memory.
         model: with real weights, prepared, on the CPU.
         batch: what the loader hands over.
         vocabulary: tokens lie below it.
         is_tokens: the model reads token numbers.
     """
 
-    recipe: Recipe
+    job: Job
     model: nn.Module
     batch: BatchSpec
     vocabulary: int
     is_tokens: bool
 
     @classmethod
-    def of(cls, recipe: Recipe, card: GPU) -> Subject:
+    def of(cls, job: Job) -> Subject:
         """Build the model twice: its shapes say what the batch is, its weights are trained.
 
         Raises:
-            MemfitError: the recipe cannot be trained.
+            MemfitError: the job cannot be trained.
         """
-        recipe = with_data(recipe)
-        shape, classes = recipe.input_shape, recipe.num_classes
-        shapes = build(recipe.model, input_shape=shape, num_classes=classes)
-        step = TrainingStep(recipe, shapes, card)
+        step, recipe = TrainingStep(job), job.recipe
         built = build_for_training(
-            recipe.model, input_shape=shape, num_classes=classes, seed=recipe.seed
+            job.model,
+            input_shape=recipe.input_shape,
+            num_classes=recipe.num_classes,
+            seed=recipe.seed,
         )
         prepare_model(built.module, recipe)
-        return cls(recipe, built.module, step.batch, _vocabulary(built), step.is_tokens)
+        return cls(job, built.module, step.batch, _vocabulary(built), step.is_tokens)
 
 
 def _vocabulary(built: BuiltModel) -> int:
@@ -151,7 +149,7 @@ def measure_recorded(subject: Subject, device: Device, micro_batch: int) -> dict
                 pass
         follower.tag_gradients()
         tape = device.tape(recorder)
-    timeline = replay(tape, settings=AllocatorSettings.parse(subject.recipe.allocator))
+    timeline = replay(tape, settings=AllocatorSettings.parse(subject.job.recipe.allocator))
     peak = timeline.peak
     return {
         "parts": {str(part): size for part, size in peak.parts.items()},
@@ -164,7 +162,7 @@ def measure_recorded(subject: Subject, device: Device, micro_batch: int) -> dict
 
 def _backends(subject: Subject, device: Device) -> AbstractContextManager[None]:
     """The recipe's switches; the allocator's options are in the environment since the start."""
-    return backends_of(subject.recipe.but(allocator=""), device.device)
+    return backends_of(subject.job.recipe.but(allocator=""), device.device)
 
 
 def _place(subject: Subject, device: Device, watcher: Watcher, micro_batch: int) -> Place:
@@ -176,7 +174,7 @@ def _place(subject: Subject, device: Device, watcher: Watcher, micro_batch: int)
 
 def _loop(subject: Subject, place: Place, micro_batch: int, steps: int) -> Any:
     return training_loop(
-        subject.recipe, subject.model, place, micro_batch, steps, is_tokens=subject.is_tokens
+        subject.job, subject.model, place, micro_batch, steps, is_tokens=subject.is_tokens
     )
 
 
@@ -189,7 +187,7 @@ class _HostBatch:
 
     def __init__(self, subject: Subject, micro_batch: int) -> None:
         spec = self._spec = subject.batch
-        generator = torch.Generator().manual_seed(subject.recipe.seed)
+        generator = torch.Generator().manual_seed(subject.job.recipe.seed)
         if spec.loader is not None:
             self._blank = spec.loader.blank(micro_batch, "cpu")
             for part in (self._blank, self._blank.neighbours):

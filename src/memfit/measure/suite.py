@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from memfit.errors import UnknownName, UsageError
-from memfit.measure.job import recipe_facts
+from memfit.measure.process import recipe_facts
 from memfit.measure.records import resolved_model
 from memfit.recipe.fields import FIELDS
 from memfit.recipe.recipe import Recipe

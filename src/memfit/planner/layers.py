@@ -282,8 +282,8 @@ def _run_forward(plan: Plan, micro_batch: int) -> _Forward:
             gpu.adopt(step.model)
             inputs, target = step.batch.make(micro_batch, gpu.device)
             with _hooked(step.model, forward), _CountMultiplyAdds(forward):
-                if recipe.step is not None:
-                    recipe.step(step.model, inputs, target)
+                if step.job.own.step is not None:
+                    step.job.own.step(step.model, inputs, target)
                 else:
                     call_model(step.model, inputs, is_tokens=step.batch.is_tokens)
     except Exception as error:  # whatever the model's own code raises

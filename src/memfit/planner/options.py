@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from memfit.errors import MemfitError
-from memfit.models import build
 from memfit.planner.plan import Plan
 from memfit.planner.result import Option
 from memfit.planner.tracing import TrainingStep
@@ -51,10 +50,9 @@ def ways_to_fit_more(plan: Plan) -> list[Option]:
 
 
 def _replan(plan: Plan, change: _Change) -> Plan:
-    recipe = plan.recipe.but(**change.values)
-    built = build(recipe.model, input_shape=recipe.input_shape, num_classes=recipe.num_classes)
-    step = TrainingStep(recipe, built, plan.step.gpu, plan.step.batch.target)
-    return Plan(recipe, step, plan.model_name, plan.gpu)
+    job = plan.step.job.but(**change.values)
+    step = TrainingStep(job, plan.step.batch.target)
+    return Plan(job.recipe, step, plan.model_name, plan.gpu)
 
 
 def _changes(plan: Plan) -> Iterator[_Change]:

@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any
 
 from memfit.cards.catalogue import GPU, local_gpu
 from memfit.cards.catalogue import gpu as find_gpu
-from memfit.data.loading.loader import with_data
-from memfit.errors import UnknownName
 from memfit.memory.recording.recorder import Recorder
-from memfit.models import build
 from memfit.planner.plan import Plan
 from memfit.planner.tracing import TrainingStep
-from memfit.recipe.recipe import Recipe
+from memfit.step.job import Job, resolve
 
-__all__ = ["DEFAULT_CARD", "plan", "plan_recipe"]
-
-#: The card whose rules hold when no card is named: the most common architecture.
-DEFAULT_CARD = "rtx-3060"
+__all__ = ["plan", "plan_job"]
 
 
-def plan(model: Any, *, gpu: str | GPU | None = None, verify: bool = True, **options: Any) -> Plan:
+def plan(
+    recipe: Any = None, *, gpu: str | GPU | None = None, verify: bool = True, **options: Any
+) -> Plan:
     """Where every byte of GPU memory goes, and the batch that fits.
 
     Args:
-        model: a spec such as ``"torchvision:resnet50"``, an ``nn.Module`` or a callable that
-            makes one; or a :class:`~memfit.Recipe`.
+        recipe: a model: a spec such as ``"torchvision:resnet50"``, an ``nn.Module`` or a callable
+            that makes one; or a :class:`~memfit.Recipe`.
         gpu: a name in the catalogue, a size such as ``"11GiB"``, or a :class:`~memfit.GPU`; the
             local GPU with its free memory when there is one and none is named.
         verify: hold the arithmetic against a third trace at the recommended batch.
         **options: fields of :class:`~memfit.Recipe`: ``input_shape``, ``num_classes``,
-            ``batch_size``, ``optimizer``, ``precision``, and so on.
+            ``batch_size``, ``optimizer``, ``precision``, and so on; ``model``, ``data``,
+            ``optimizer``, ``transform``, ``loss`` and ``step`` may be objects of yours.
 
     Returns:
         The plan: ``plan.max_batch_size``, ``plan.at(64).parts``, ``plan.to_dict()``.
@@ -46,33 +42,21 @@ def plan(model: Any, *, gpu: str | GPU | None = None, verify: bool = True, **opt
         >>> plan.at(64).parts["batch"]
         201216
     """
-    known = {field.name for field in fields(Recipe)}
-    for name in options:
-        if name not in known:
-            raise UnknownName("option", name, known)
-    recipe = model.but(**options) if isinstance(model, Recipe) else Recipe(model=model, **options)
-    return plan_recipe(recipe, _card(gpu), verify=verify)
+    return plan_job(resolve(recipe, card=_card(gpu), **options), verify=verify)
 
 
-def plan_recipe(
-    recipe: Recipe,
-    gpu: GPU | None,
-    *,
-    verify: bool = True,
-    watch: Callable[[int, Recorder], None] | None = None,
+def plan_job(
+    job: Job, *, verify: bool = True, watch: Callable[[int, Recorder], None] | None = None
 ) -> Plan:
-    """Plan a recipe for a card, or for none.
+    """Plan a job for its card, or for none.
 
     Args:
-        recipe: what decides memory.
-        gpu: the card.
+        job: what is planned.
         verify: hold the arithmetic at the recommended batch against a third trace.
         watch: told of every trace that begins: its micro-batch, and the recorder at work.
     """
-    recipe = with_data(recipe)
-    built = build(recipe.model, input_shape=recipe.input_shape, num_classes=recipe.num_classes)
-    step = TrainingStep(recipe, built, gpu or find_gpu(DEFAULT_CARD), watch=watch)
-    plan = Plan(recipe, step, built.name, gpu)
+    step = TrainingStep(job, watch=watch)
+    plan = Plan(job.recipe, step, step.name, job.card)
     if verify:
         plan.verify(plan.micro_batch)
     return plan

@@ -8,16 +8,14 @@ from contextlib import contextmanager
 
 import torch
 
-from memfit.cards.catalogue import GPU
-from memfit.data.loading.loader import loader
+from memfit.cards.catalogue import gpu as find_gpu
 from memfit.errors import MemfitError, UsageError
 from memfit.memory.allocator.allocator import AllocatorSettings
 from memfit.memory.recording.recorder import Recorder
 from memfit.memory.recording.virtual_gpu import VirtualGPU
 from memfit.memory.tape.tape import Tape
-from memfit.models import BuiltModel
+from memfit.models import BuiltModel, build
 from memfit.recipe.precision import weights_dtype
-from memfit.recipe.recipe import Recipe
 from memfit.step.batch import (
     BatchSpec,
     TensorSpec,
@@ -28,6 +26,7 @@ from memfit.step.batch import (
     target_of,
 )
 from memfit.step.failures import explain
+from memfit.step.job import Job
 from memfit.step.loop import (
     MetaScaler,
     Place,
@@ -37,41 +36,45 @@ from memfit.step.loop import (
 )
 from memfit.step.prepare import prepare_model
 
-__all__ = ["TrainingStep"]
+__all__ = ["DEFAULT_CARD", "TrainingStep"]
+
+#: The card whose rules hold when no card is named: the most common architecture.
+DEFAULT_CARD = "rtx-3060"
 
 _META = torch.device("meta")
 
 
 class TrainingStep:
-    """The training step of a recipe, ready to be traced at any micro-batch.
+    """The training step of a job, ready to be traced at any micro-batch.
 
     Args:
-        recipe: what decides memory.
-        built: the model on the meta device; it is prepared in place (precision, memory format,
-            frozen parameters, checkpointing).
-        gpu: the card to play.
+        job: what decides memory; its model is built on the meta device, its card is played.
         target: the labels of one sample, where they are known; else the model is run once to see.
         watch: told of every trace that begins: its micro-batch, and the recorder at work.
 
     Attributes:
+        recipe: of the job.
+        gpu: the card that is played.
+        name: of the model.
         is_tokens: the model reads token numbers.
 
     Raises:
+        ModelError: the model cannot be built.
         StepError: the model does not run on the input.
     """
 
     def __init__(
         self,
-        recipe: Recipe,
-        built: BuiltModel,
-        gpu: GPU,
+        job: Job,
         target: TensorSpec | None = None,
         *,
         watch: Callable[[int, Recorder], None] | None = None,
     ) -> None:
-        self.recipe = recipe
-        self.gpu = gpu
-        self.model = built.module
+        self.job, self.gpu = job, job.card or find_gpu(DEFAULT_CARD)
+        recipe = self.recipe = job.recipe
+        shape, classes = recipe.input_shape, recipe.num_classes
+        built = build(job.model, input_shape=shape, num_classes=classes)
+        self.name, self.model = built.name, built.module
         self.unsupported: dict[str, str] = {}
         self.unknown_temporaries: set[str] = set()
         self._watch = watch
@@ -91,8 +94,8 @@ class TrainingStep:
                 raise UsageError("This model reads tokens.", hint="Pass input_ids=LENGTH.")
             length = shape[0]
         inputs = input_spec(None if length else shape, length, dtype)
-        if recipe.data is not None:
-            return self._loaded_batch(recipe.but(input_shape=shape))
+        if self.job.source is not None:
+            return self._loaded_batch(self.job.but(input_shape=shape))
         spec = BatchSpec(
             inputs,
             target or TensorSpec((), torch.int64),
@@ -103,11 +106,11 @@ class TrainingStep:
             return spec
         return BatchSpec(spec.inputs, self._probe_target(spec), spec.is_tokens, spec.channels_last)
 
-    def _loaded_batch(self, recipe: Recipe) -> BatchSpec:
+    def _loaded_batch(self, job: Job) -> BatchSpec:
         """The loader's batch; shares of classes are as many as the model has outputs."""
-        self.batch = loaded_batch(made := loader(recipe))
+        self.batch = loaded_batch(made := job.loader())
         if made.augmentation.mixes and (self.output_classes() or 0) > len(made.classes):
-            return loaded_batch(loader(recipe.but(num_classes=self.output_classes())))
+            return loaded_batch(job.but(num_classes=self.output_classes()).loader())
         return self.batch
 
     def _probe_target(self, spec: BatchSpec) -> TensorSpec:
@@ -122,7 +125,8 @@ class TrainingStep:
     def accumulating(self) -> TrainingStep:
         """The same step of the same model with two micro-batches; a third is like the second."""
         other = copy.copy(self)
-        other.recipe = self.recipe.but(accumulation=2, global_batch=None)
+        other.job = self.job.but(accumulation=2, global_batch=None)
+        other.recipe = other.job.recipe
         return other
 
     def output_classes(self) -> int | None:
@@ -175,7 +179,7 @@ class TrainingStep:
     def _loop(self, gpu: VirtualGPU, micro_batch: int, steps: int) -> None:
         place = Place(_META, "cuda", gpu.recorder, self.batch.make, MetaScaler)
         for _ in training_loop(
-            self.recipe, self.model, place, micro_batch, steps, is_tokens=self.is_tokens
+            self.job, self.model, place, micro_batch, steps, is_tokens=self.is_tokens
         ):
             pass
 

@@ -10,7 +10,7 @@ for a measurement.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from enum import Enum, Flag
 from typing import Any, Literal, get_args
@@ -80,7 +80,8 @@ class Field:
         help: what it is.
         label: on the page, in English and Chinese.
         has_effect: whether it changes a byte of a step on one device.
-        takes_code: whether Python may give an object of its own for it.
+        takes_code: whether Python may give an object beside the recipe, which then holds its name;
+            see :mod:`memfit.recipe.own`.
     """
 
     name: str
@@ -141,7 +142,7 @@ class RecipeFields:
 
     # -- model and data --------------------------------------------------------------------------
 
-    model: Any = field(metadata={
+    model: str = field(metadata={
         "kind": Text(), "section": _MODEL, "by": _FORM, "takes_code": True,
         "help": "torchvision:NAME, timm:NAME, transformers:NAME, mlp, cnn, path/to/file.py:build "
             "or package.module:build.",
@@ -157,7 +158,7 @@ class RecipeFields:
         None, Whole(1, 10_000_000), _MODEL, _SHORT | _FORM,
         "Of the model's head; from the data when omitted.",
         label=("Classes", "类别数"))
-    data: Any = _row(
+    data: str | None = _row(
         None, Text(), _MODEL, _PLAN,
         "mnist, fashion-mnist, cifar10, cifar100, shapes or a path, see memfit data.",
         takes_code=True)
@@ -178,7 +179,7 @@ class RecipeFields:
     resize: Resize = _row(
         "crop", Choice(get_args(Resize)), _MODEL, _TRAIN,
         "Images of another size: crop (shorter side, then the centre), stretch or pad.")
-    transform: Any = _row(
+    transform: str | None = _row(
         None, Text(), _MODEL, _TRAIN,
         "Done to each uint8 image (C, H, W): path/to/file.py:name; floats that it returns are not "
         "normalised.",
@@ -205,7 +206,7 @@ class RecipeFields:
         "fp32", Choice(get_args(Precision)), _MEMORY, _SHORT | _FORM,
         "fp32, tf32, amp-fp16, amp-bf16, fp16 or bf16.",
         label=("Precision", "精度"))
-    optimizer: Any = _row(
+    optimizer: str | Mapping[str, Any] = _row(
         "sgd", Spec(), _MEMORY, _SHORT | _FORM,
         "A name, with options after commas: sgd,momentum=0.9 or adamw,fused=true.",
         label=("Optimizer", "优化器"), takes_code=True)
@@ -249,13 +250,15 @@ class RecipeFields:
     safety: float = _row(
         0.8, Number(above=0, most=1), _MEMORY, _PLAN | _ASK,
         "Share of the card that the recommended batch may use.", has_effect=False)
-    loss: Callable[..., Any] | None = _row(
+    loss: str | None = _row(
         None, Text(), _MEMORY, _NOBODY,
-        "(output, target) -> scalar; cross-entropy that fits the output when omitted.",
+        "How your own (output, target) -> scalar is called; cross-entropy that fits the output "
+        "when omitted.",
         takes_code=True)
-    step: Callable[..., Any] | None = _row(
+    step: str | None = _row(
         None, Text(), _MEMORY, _NOBODY,
-        "(model, inputs, targets) -> loss, for a forward pass of your own.", takes_code=True)
+        "How your own forward pass, (model, inputs, targets) -> loss, is called.",
+        takes_code=True)
 
     # -- training --------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import NoneType
 from typing import Any
 
 from memfit.errors import UsageError
@@ -26,7 +27,9 @@ EXAMPLE: Mapping[str, Any] = {
 class Recipe(RecipeFields):
     """What decides memory: the model, its input, and how it is trained.
 
-    Its fields are the rows of :mod:`memfit.recipe.fields`.
+    Its fields are the rows of :mod:`memfit.recipe.fields`: plain values, so that it can be written
+    as TOML and read back equal. Objects (an ``nn.Module``, a loss, an opened data set) are given
+    beside it: ``memfit.plan(recipe, model=net)``.
 
     Raises:
         UsageError: a value is impossible.
@@ -36,8 +39,14 @@ class Recipe(RecipeFields):
     def __post_init__(self) -> None:
         for field in FIELDS.values():
             value = getattr(self, field.name)
-            if not field.takes_code or isinstance(value, (str, os.PathLike, Mapping)):
-                object.__setattr__(self, field.name, field.checked(value))
+            if field.takes_code and not isinstance(value, (str, os.PathLike, Mapping, NoneType)):
+                raise UsageError(
+                    f"{field.name} is a Python object ({type(value).__qualname__}); a recipe "
+                    "holds plain values.",
+                    hint=f"Give it beside the recipe: memfit.plan(recipe, {field.name}=...), or "
+                    f"memfit.train(recipe, {field.name}=...).",
+                )
+            object.__setattr__(self, field.name, field.checked(value))
         if self.input_shape is not None and self.input_ids is not None:
             raise UsageError("input_shape and input_ids exclude each other.")
         if self.global_batch and self.batch_size and self.global_batch % self.batch_size:
@@ -50,7 +59,7 @@ class Recipe(RecipeFields):
         return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON and TOML; code is named, not serialised."""
+        """Plain values for JSON and TOML."""
         return {name: _plain(name, getattr(self, name)) for name in FIELDS}
 
 
@@ -65,11 +74,7 @@ def example_recipe(**changes: Any) -> Recipe:
 def _plain(name: str, value: Any) -> Any:
     if isinstance(value, Mapping):
         return plain_options(name, value)
-    if value is None or isinstance(value, (str, int, float, tuple)):
-        return list(value) if isinstance(value, tuple) else value
-    if name == "data":
-        return str(getattr(value, "name", value))
-    return getattr(value, "__qualname__", type(value).__qualname__)
+    return list(value) if isinstance(value, tuple) else value
 
 
 Recipe.__doc__ = f"{Recipe.__doc__}\nArgs:\n" + "".join(

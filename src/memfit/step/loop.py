@@ -23,6 +23,7 @@ from memfit.memory.tape.tape import Part, Phase
 from memfit.recipe.precision import autocast_dtype
 from memfit.recipe.recipe import Recipe
 from memfit.step.batch import call_model, default_loss
+from memfit.step.job import Job
 from memfit.step.optimizers import build_optimizer
 
 __all__ = [
@@ -83,7 +84,7 @@ class Place:
 
 
 def training_loop(
-    recipe: Recipe,
+    job: Job,
     model: nn.Module,
     place: Place,
     micro_batch: int,
@@ -94,7 +95,7 @@ def training_loop(
     """Run optimizer steps; each is done when the iterator comes back.
 
     Args:
-        recipe: what decides memory.
+        job: what decides memory.
         model: prepared, on the device.
         place: where it runs.
         micro_batch: samples of one forward and backward.
@@ -105,17 +106,17 @@ def training_loop(
         UsageError: there is nothing to train.
         StepError: the loss is not one number.
     """
-    watcher = place.watcher
+    recipe, watcher = job.recipe, place.watcher
     trainable = [p for p in model.parameters() if p.requires_grad]
     if not trainable:
         raise UsageError(
             "There is nothing to train: the model has no parameters, or all are frozen."
         )
-    optimizer = build_optimizer(recipe.optimizer, trainable)
+    optimizer = build_optimizer(job.optimizer, trainable)
     _adopt_state(place, optimizer)
     average = _average(watcher, model, recipe.ema_decay) if recipe.ema else None
     scaler = place.make_scaler(watcher) if recipe.precision == "amp-fp16" else None
-    forward = recipe.step or partial(_forward, loss_of(recipe), is_tokens)
+    forward = job.own.step or partial(_forward, loss_of(job), is_tokens)
     for _ in range(steps):
         for part_of_step in range(min(recipe.accumulation, 2)):  # a third is like the second
             watcher.enter_phase(Phase.DATA)
@@ -139,11 +140,9 @@ def training_loop(
     del inputs, target, loss, output
 
 
-def loss_of(recipe: Recipe) -> Callable[[Any, Tensor], Tensor]:
-    """The recipe's loss: its own, else cross-entropy with its label smoothing."""
-    if recipe.loss is not None:
-        return recipe.loss
-    return partial(default_loss, label_smoothing=recipe.label_smoothing)
+def loss_of(job: Job) -> Callable[[Any, Tensor], Tensor]:
+    """The job's loss: the user's own, else cross-entropy with the recipe's label smoothing."""
+    return job.own.loss or partial(default_loss, label_smoothing=job.recipe.label_smoothing)
 
 
 def autocast_of(recipe: Recipe, device_type: str) -> AbstractContextManager[Any]:

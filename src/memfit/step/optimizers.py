@@ -124,7 +124,7 @@ def optimizer_name(spec: OptimizerSpec) -> str:
     'sgd'
     """
     if isinstance(spec, str):
-        return spec.lower()
+        return spec.rpartition("<locals>.")[2].lower()  # of a factory of the user's
     if isinstance(spec, Mapping):
         return str(spec.get("name", "")).lower()
     return getattr(spec, "__name__", type(spec).__name__).lower()

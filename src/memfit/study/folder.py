@@ -23,9 +23,8 @@ from memfit.errors import RunError, UsageError
 from memfit.files.durable import why_not_written, write_whole
 from memfit.files.metrics_file import to_json
 from memfit.files.run_lock import RunLock
-from memfit.recipe.recipe import Recipe
+from memfit.step.job import Job
 from memfit.study.results import StudySettings, plain
-from memfit.trainer.run.resolve import absolute
 
 __all__ = ["StudyFolder"]
 
@@ -37,17 +36,17 @@ class StudyFolder:
 
     Args:
         path: made when missing.
-        recipe: of the study.
+        job: of the study.
 
     Raises:
         UsageError: the folder holds a study of another recipe, or something else.
         RunError: it cannot be written, or another process works on it.
     """
 
-    def __init__(self, path: Path, recipe: Recipe) -> None:
+    def __init__(self, path: Path, job: Job) -> None:
         self.path = path
         self.runs = path / "runs"
-        self._recipe = plain(absolute(recipe).to_dict())
+        self._recipe = plain(job.absolute().asked.to_dict())
         self._check(path)
         try:
             self.runs.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from memfit.progress import TimeLeft
-from memfit.recipe.recipe import Recipe
+from memfit.step.job import Job
 from memfit.study.folder import StudyFolder
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _MICRO_BATCHES, _MEASURED_STEPS = 8, 200
 
 def measured_speed(
     folder: StudyFolder,
-    recipe: Recipe,
+    job: Job,
     batch_sizes: Sequence[int],
     seconds_each: float,
     device: str,
@@ -33,7 +33,7 @@ def measured_speed(
 
     Args:
         folder: of the study.
-        recipe: of the study.
+        job: of the study.
         batch_sizes: global.
         seconds_each: for each of the repeats of each batch size.
         device: as for :func:`memfit.train`.
@@ -56,7 +56,7 @@ def measured_speed(
         told = done
 
     found = measure_throughput(
-        recipe.but(batch_size=None, global_batch=None, accumulation=1),
+        job.but(batch_size=None, global_batch=None, accumulation=1),
         batch_sizes,
         seconds_each=seconds_each,
         repeats=_REPEATS,
@@ -75,7 +75,7 @@ def _throughput(kind: Any, values: dict[str, Any]) -> Any:
 
 def measured_noise(
     folder: StudyFolder,
-    recipe: Recipe,
+    job: Job,
     steps: int,
     batch: int,
     device: str,
@@ -86,7 +86,7 @@ def measured_noise(
 
     Args:
         folder: of the study.
-        recipe: with the learning rate and the batch to measure at.
+        job: with the learning rate and the batch to measure at.
         steps: of the training.
         batch: global.
         device: as for :func:`memfit.train`.
@@ -95,7 +95,7 @@ def measured_noise(
     """
     from memfit.study.measuring.noise import NoisePoint, NoiseScale, measure_noise
 
-    made = {"batch": batch, "steps": steps, "lr": recipe.lr, "by_layer": by_layer}
+    made = {"batch": batch, "steps": steps, "lr": job.recipe.lr, "by_layer": by_layer}
     known = folder.read("noise.json")
     if known is not None and known["made"] == made:
         points = [
@@ -112,7 +112,7 @@ def measured_noise(
     if parts < 2:
         return (), (f"The noise scale was not measured: a batch of {batch} cannot be divided.",)
     found = measure_noise(
-        recipe,
+        job,
         steps=steps,
         micro_batch=batch // parts,
         micro_batches=parts,

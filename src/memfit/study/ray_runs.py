@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memfit.errors import MemfitError, UsageError
+from memfit.recipe.own import Own
 from memfit.recipe.recipe import Recipe
+from memfit.step.job import Job, resolve
 from memfit.study.trials.trial import TrialRecord, read_trial, run_trial
-from memfit.trainer.run.resolve import absolute
 from memfit.trainer.step.devices import choose_device
 
 if TYPE_CHECKING:
-    from memfit.study.search import Job
+    from memfit.study.search import Task
 
 __all__ = ["RayRunner"]
 
@@ -39,7 +40,7 @@ class RayRunner:
     """Runs trials on a Ray cluster, as many at once as it has room for.
 
     Args:
-        recipe: of the study; it is sent to the tasks, so it has to be picklable.
+        job: of the study; its recipe and the user's objects are sent to the tasks.
         runs: folder of all trials.
         device: as for :func:`memfit.train`; each task on ``cuda`` takes a GPU.
         address: of the cluster; a local Ray is started when omitted.
@@ -50,11 +51,11 @@ class RayRunner:
     """
 
     def __init__(
-        self, recipe: Recipe, runs: Path, device: str, address: str | None, cpus: int = 1
+        self, job: Job, runs: Path, device: str, address: str | None, cpus: int = 1
     ) -> None:
         if importlib.util.find_spec("ray") is None:
             raise UsageError("--ray needs Ray.", hint="Install it: pip install 'memfit[ray]'")
-        self.recipe, self.runs = absolute(recipe), runs.resolve()
+        self.recipe, self.own, self.runs = job.absolute().asked, job.own, runs.resolve()
         self.needs_gpu = device.startswith("cuda") or choose_device(device).device.type == "cuda"
         self.device = "cuda" if self.needs_gpu else "cpu"
         self.cpus = cpus
@@ -62,39 +63,41 @@ class RayRunner:
 
     def run(
         self,
-        jobs: Sequence[Job],
+        tasks: Sequence[Task],
         *,
-        stepped: Callable[[Job, int], None],
-        ended: Callable[[Job, TrialRecord], None],
+        stepped: Callable[[Task, int], None],
+        ended: Callable[[Task, TrialRecord], None],
     ) -> None:
         """Run all; steps are told when a task has ended."""
         import ray
 
-        task = ray.remote(
+        remote_run = ray.remote(
             num_cpus=self.cpus, num_gpus=int(self.needs_gpu), max_retries=_RETRIES
         )(_run)  # fmt: skip
         waiting = {}
-        for job in jobs:
-            before = read_trial(job.trial, self.runs)
-            start = 0 if before is None else min(before.step, job.until)
-            reference = task.remote(job, self.recipe, str(self.runs), self.device, self.cpus)
-            waiting[reference] = (job, start)
+        for task in tasks:
+            before = read_trial(task.trial, self.runs)
+            start = 0 if before is None else min(before.step, task.until)
+            reference = remote_run.remote(
+                task, self.recipe, self.own, str(self.runs), self.device, self.cpus
+            )
+            waiting[reference] = (task, start)
         try:
             while waiting:
                 done, _ = ray.wait(list(waiting), num_returns=1)
-                job, start = waiting.pop(done[0])
-                self._keep(job, _result(ray, done[0], job))
-                record = read_trial(job.trial, self.runs)
+                task, start = waiting.pop(done[0])
+                self._keep(task, _result(ray, done[0], task))
+                record = read_trial(task.trial, self.runs)
                 assert record is not None
-                stepped(job, max(0, record.step - start) * job.trial.batch_size)
-                ended(job, record)
+                stepped(task, max(0, record.step - start) * task.trial.batch_size)
+                ended(task, record)
         finally:
             for reference in waiting:
                 ray.cancel(reference)
 
-    def _keep(self, job: Job, files: dict[str, bytes]) -> None:
+    def _keep(self, task: Task, files: dict[str, bytes]) -> None:
         """What a node without our disk has written."""
-        folder = self.runs / job.trial.name
+        folder = self.runs / task.trial.name
         for name, content in files.items():
             path = folder / name
             if not path.exists() or path.read_bytes() != content:
@@ -102,7 +105,9 @@ class RayRunner:
                 path.write_bytes(content)
 
 
-def _run(job: Job, recipe: Recipe, runs: str, device: str, cpus: int) -> dict[str, bytes]:
+def _run(
+    task: Task, recipe: Recipe, own: Own, runs: str, device: str, cpus: int
+) -> dict[str, bytes]:
     """One trial, in a worker of Ray; returns the small files of its folder."""
     import torch
 
@@ -110,18 +115,18 @@ def _run(job: Job, recipe: Recipe, runs: str, device: str, cpus: int) -> dict[st
     folder = Path(runs)
     folder.mkdir(parents=True, exist_ok=True)
     run_trial(
-        job.trial,
-        recipe,
+        task.trial,
+        resolve(recipe, **own.given()),
         folder,
-        until=job.until,
+        until=task.until,
         device=device,
-        with_train_split=job.with_train_split,
+        with_train_split=task.with_train_split,
     )
-    paths = ((name, folder / job.trial.name / name) for name in _FILES)
+    paths = ((name, folder / task.trial.name / name) for name in _FILES)
     return {name: path.read_bytes() for name, path in paths if path.exists()}
 
 
-def _result(ray: Any, reference: Any, job: Job) -> dict[str, bytes]:
+def _result(ray: Any, reference: Any, task: Task) -> dict[str, bytes]:
     """Of a task; what went wrong in it is told as if it had happened here."""
     try:
         files: dict[str, bytes] = ray.get(reference)
@@ -131,7 +136,7 @@ def _result(ray: Any, reference: Any, job: Job) -> dict[str, bytes]:
         raise
     except ray.exceptions.WorkerCrashedError:
         raise MemfitError(
-            f"The worker of trial {job.trial.name} died {_RETRIES + 1} times.",
+            f"The worker of trial {task.trial.name} died {_RETRIES + 1} times.",
             hint="It may run out of memory: study smaller batches, or fewer at once.",
         ) from None
     return files

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from memfit.progress import TimeLeft
-from memfit.recipe.recipe import Recipe
+from memfit.step.job import Job
 from memfit.study.results import StudySettings
 from memfit.study.science.goal import Goal
 from memfit.study.trials.listener import StudyListener
@@ -23,11 +23,11 @@ from memfit.study.trials.trial import (
 from memfit.study.trials.tuning import first_rates, further_rates, most_promising, winner
 
 __all__ = [
-    "Job",
     "LocalRunner",
     "Runner",
     "Search",
     "SizeRecords",
+    "Task",
     "goal_of",
     "study_seconds",
     "trial_seconds",
@@ -45,7 +45,7 @@ _STAGES = ("learning rates", "promising rates", "seeds")
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class Task:
     """A trial, up to a step.
 
     Args:
@@ -60,49 +60,49 @@ class Job:
 
 
 class Runner(Protocol):
-    """Runs jobs that do not depend on each other."""
+    """Runs tasks that do not depend on each other."""
 
     def run(
         self,
-        jobs: Sequence[Job],
+        tasks: Sequence[Task],
         *,
-        stepped: Callable[[Job, int], None],
-        ended: Callable[[Job, TrialRecord], None],
+        stepped: Callable[[Task, int], None],
+        ended: Callable[[Task, TrialRecord], None],
     ) -> None:
         """Run all; ``stepped`` is told the samples of a step where somebody can see them."""
 
 
 class LocalRunner:
-    """One job after the other, in this process.
+    """One task after the other, in this process.
 
     Args:
-        recipe: of the study.
+        job: of the study.
         runs: folder of all trials.
         device: as for :func:`memfit.train`.
     """
 
-    def __init__(self, recipe: Recipe, runs: Path, device: str) -> None:
-        self.recipe, self.runs, self.device = recipe, runs, device
+    def __init__(self, job: Job, runs: Path, device: str) -> None:
+        self.job, self.runs, self.device = job, runs, device
 
     def run(
         self,
-        jobs: Sequence[Job],
+        tasks: Sequence[Task],
         *,
-        stepped: Callable[[Job, int], None],
-        ended: Callable[[Job, TrialRecord], None],
+        stepped: Callable[[Task, int], None],
+        ended: Callable[[Task, TrialRecord], None],
     ) -> None:
         """Run all."""
-        for job in jobs:
+        for task in tasks:
             record = run_trial(
-                job.trial,
-                self.recipe,
+                task.trial,
+                self.job,
                 self.runs,
-                until=job.until,
+                until=task.until,
                 device=self.device,
-                with_train_split=job.with_train_split,
-                stepped=lambda samples, job=job: stepped(job, samples),  # type: ignore[misc]
+                with_train_split=task.with_train_split,
+                stepped=lambda samples, task=task: stepped(task, samples),  # type: ignore[misc]
             )
-            ended(job, record)
+            ended(task, record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ class Search:
             wanted = {b: self._further(b) for b in self.batch_sizes}
         self._begin("promising rates")
         self._run(
-            Job(self._trial(b, rate), self.settings.trial_steps(b))
+            Task(self._trial(b, rate), self.settings.trial_steps(b))
             for b in self.batch_sizes
             for rate in most_promising(
                 self._records[b], self.settings.rung_steps(b), 1 if self.is_late() else 2
@@ -191,8 +191,8 @@ class Search:
         """The first seeds of all batch sizes first: they are worth most when time is short."""
         whole: dict[int, list[TrialRecord]] = {b: [] for b in self.batch_sizes}
 
-        def keep(job: Job, record: TrialRecord) -> None:
-            whole[job.trial.batch_size].append(record)
+        def keep(task: Task, record: TrialRecord) -> None:
+            whole[task.trial.batch_size].append(record)
 
         for number in range(self.seeds):
             if number and self.is_late():
@@ -200,7 +200,7 @@ class Search:
                 break
             self._run(
                 (
-                    Job(self._trial(b, rate, number), self.settings.trial_steps(b), True)
+                    Task(self._trial(b, rate, number), self.settings.trial_steps(b), True)
                     for b, rate in best.items()
                     if rate is not None
                 ),
@@ -216,7 +216,7 @@ class Search:
             for b in self.batch_sizes
         )
 
-    # -- jobs --------------------------------------------------------------------------------------
+    # -- tasks -------------------------------------------------------------------------------------
 
     def _trial(self, batch: int, rate: float, number: int = 0) -> Trial:
         steps = self.settings.trial_steps(batch)
@@ -224,8 +224,8 @@ class Search:
         every = max(1, epochs // _EVALUATIONS)
         return Trial(batch, rate, self.first_seed + number, steps, every)
 
-    def _rung(self, batch: int, rate: float) -> Job:
-        return Job(self._trial(batch, rate), self.settings.rung_steps(batch))
+    def _rung(self, batch: int, rate: float) -> Task:
+        return Task(self._trial(batch, rate), self.settings.rung_steps(batch))
 
     def _first_rates(self, batch: int) -> list[float]:
         return first_rates(self.settings.base_rate, self.settings.base_batch, batch)
@@ -237,37 +237,37 @@ class Search:
 
     def _run(
         self,
-        jobs: Iterable[Job],
-        keep: Callable[[Job, TrialRecord], None] = lambda _job, _record: None,
+        tasks: Iterable[Task],
+        keep: Callable[[Task, TrialRecord], None] = lambda _task, _record: None,
     ) -> None:
-        wanted = list(jobs)
-        for job in wanted:
-            self._known(job)
+        wanted = list(tasks)
+        for task in wanted:
+            self._known(task)
 
-        def stepped(job: Job, samples: int) -> None:
-            seconds = _WITH_EVALUATION * samples / self.speeds[job.trial.batch_size]
+        def stepped(task: Task, samples: int) -> None:
+            seconds = _WITH_EVALUATION * samples / self.speeds[task.trial.batch_size]
             self.pace.work(self.stage, seconds)
 
-        def ended(job: Job, record: TrialRecord) -> None:
-            if job.trial.seed == self.first_seed:
-                self._records[job.trial.batch_size][job.trial.learning_rate] = record
-            keep(job, record)
+        def ended(task: Task, record: TrialRecord) -> None:
+            if task.trial.seed == self.first_seed:
+                self._records[task.trial.batch_size][task.trial.learning_rate] = record
+            keep(task, record)
             self.pace.work(self.stage, _SECONDS_EACH)
-            self.listener.trial_ended(job.trial, record, is_known=job in known)
+            self.listener.trial_ended(task.trial, record, is_known=task in known)
 
-        known = {job for job in wanted if self._is_known(job)}
+        known = {task for task in wanted if self._is_known(task)}
         self.runner.run(wanted, stepped=stepped, ended=ended)
 
-    def _is_known(self, job: Job) -> bool:
-        found = read_trial(job.trial, self.runs)
-        return found is not None and is_enough(found, job.until, job.with_train_split)
+    def _is_known(self, task: Task) -> bool:
+        found = read_trial(task.trial, self.runs)
+        return found is not None and is_enough(found, task.until, task.with_train_split)
 
-    def _known(self, job: Job) -> None:
+    def _known(self, task: Task) -> None:
         """What is there already is not waited for."""
-        found = read_trial(job.trial, self.runs)
+        found = read_trial(task.trial, self.runs)
         if found is not None:
-            samples = min(found.step, job.until) * job.trial.batch_size
-            seconds = _WITH_EVALUATION * samples / self.speeds[job.trial.batch_size]
+            samples = min(found.step, task.until) * task.trial.batch_size
+            seconds = _WITH_EVALUATION * samples / self.speeds[task.trial.batch_size]
             self.pace.skip(self.stage, seconds)
 
     def _forget(self, size: SizeRecords) -> None:

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from memfit.cards.catalogue import GPU
 from memfit.cards.catalogue import gpu as find_gpu
-from memfit.data.loading.loader import DEFAULT_BATCH, with_data
+from memfit.data.loading.loader import DEFAULT_BATCH
+from memfit.data.sets.dataset import Dataset
 from memfit.errors import DataError, UsageError
 from memfit.planner.plan import Plan
-from memfit.planner.planning import plan_recipe
+from memfit.planner.planning import plan_job
 from memfit.progress import TimeLeft
 from memfit.recipe.recipe import Recipe
 from memfit.recipe.toml import recipe_to_toml
+from memfit.step.job import Job
 from memfit.study.advice import advice
 from memfit.study.analysis import size_result
 from memfit.study.folder import StudyFolder
@@ -48,7 +50,7 @@ _LATE = 1.2
 
 
 def run_study(
-    recipe: Recipe,
+    job: Job,
     *,
     batch_sizes: Sequence[int],
     seeds: int = 3,
@@ -61,10 +63,10 @@ def run_study(
     ray: str | bool = False,
     listener: StudyListener | None = None,
 ) -> Study:
-    """Measure what batch size changes for a recipe, and recommend one.
+    """Measure what batch size changes for a job, and recommend one.
 
     Args:
-        recipe: what to train; each trial takes its own batch, learning rate and seed.
+        job: what to train; each trial takes its own batch, learning rate and seed.
         batch_sizes: global ones, at least two.
         seeds: whole trials of each batch size.
         budget_seconds: for everything; trials become shorter than the recipe's epochs.
@@ -91,10 +93,10 @@ def run_study(
         raise UsageError(f"seeds is {seeds}; it must be 1 or more.")
     if budget_seconds is not None and budget_seconds <= 0:
         raise UsageError(f"The budget is {budget_seconds:g} s; it must be positive.")
-    if not recipe.data:
+    if job.source is None:
         raise UsageError("A study trains, so it needs data.", hint="Such as --data shapes.")
-    with StudyFolder(Path(folder), recipe) as opened:
-        work = _Work(opened, recipe, sizes, seeds, budget_seconds, wanted, device, gpu, listener)
+    with StudyFolder(Path(folder), job) as opened:
+        work = _Work(opened, job, sizes, seeds, budget_seconds, wanted, device, gpu, listener)
         study = work.go(by_layer=by_layer, ray=ray)
         listener.ended()
     return study
@@ -106,7 +108,7 @@ class _Work:
     def __init__(
         self,
         folder: StudyFolder,
-        recipe: Recipe,
+        job: Job,
         sizes: tuple[int, ...],
         seeds: int,
         budget: float | None,
@@ -115,20 +117,15 @@ class _Work:
         gpu: str | GPU | None,
         listener: StudyListener,
     ) -> None:
-        self.folder, self.recipe, self.sizes, self.seeds = folder, recipe, sizes, seeds
+        self.folder, self.job, self.sizes, self.seeds = folder, job, sizes, seeds
         self.budget, self.goal, self.device, self.listener = budget, goal, device, listener
         self.place = choose_device(device)
         self.card = find_gpu(gpu) if isinstance(gpu, str) else gpu or self.place.card
         self.start = time.perf_counter()
         self.pace = TimeLeft(listener)
         self.notes: list[str] = []
-        opened = with_data(recipe)
-        self.samples = _checked_data(opened, sizes)
-        self.data_name = str(getattr(opened.data, "name", recipe.data))
-        self.plan = self._plan(opened)
-
-    def _plan(self, opened: Recipe) -> Plan:
-        return plan_recipe(opened.but(global_batch=None), self.card, verify=False)
+        self.samples = _checked_data(job.data.dataset, sizes)
+        self.plan: Plan = plan_job(job.but(global_batch=None).on(self.card), verify=False)
 
     def go(self, *, by_layer: bool, ray: str | bool) -> Study:
         runner = self._runner(ray)
@@ -152,13 +149,13 @@ class _Work:
         seconds = 0.5
         if self.budget is not None:
             seconds = min(1.0, 0.5 * _FOR_MEASURING * self.budget / (5 * len(self.sizes)))
-        return measured_speed(self.folder, self.recipe, self.sizes, seconds, self.device, self.pace)
+        return measured_speed(self.folder, self.job, self.sizes, seconds, self.device, self.pace)
 
     def _settings(self, speeds: Mapping[int, float]) -> StudySettings:
         known = self.folder.settings
         if known is not None:
             return known
-        recipe = self.recipe
+        recipe = self.job.asked
         own = recipe.global_batch or recipe.batch_size or DEFAULT_BATCH
         base = recipe.base_batch_size if recipe.lr is None and recipe.base_lr else own
         rate = peak_learning_rate(recipe, base)
@@ -194,7 +191,7 @@ class _Work:
             settings,
             self.sizes,
             seeds=self.seeds,
-            first_seed=self.recipe.seed,
+            first_seed=self.job.asked.seed,
             goal=self.goal,
             runner=runner,
             runs=self.folder.runs,
@@ -212,11 +209,11 @@ class _Work:
 
     def _runner(self, ray: str | bool) -> Runner:
         if not ray:
-            return LocalRunner(self.recipe, self.folder.runs, self.device)
+            return LocalRunner(self.job, self.folder.runs, self.device)
         from memfit.study.ray_runs import RayRunner
 
         address = ray if isinstance(ray, str) else None
-        return RayRunner(self.recipe, self.folder.runs, self.device, address)
+        return RayRunner(self.job, self.folder.runs, self.device, address)
 
     def _noise(
         self, settings: StudySettings, results: Sequence[SizeResult], by_layer: bool
@@ -229,13 +226,13 @@ class _Work:
         assert middle.rate is not None
         self.listener.stage("gradient noise")
         batch, rate = middle.batch_size, middle.rate.value
-        recipe = self.recipe.but(
+        job = self.job.but(
             global_batch=batch, batch_size=None, accumulation=1, lr=rate, base_lr=None,
             schedule="constant", steps=settings.epoch_steps(batch),
         )  # fmt: skip
         points, notes = measured_noise(
             self.folder,
-            recipe,
+            job,
             settings.epoch_steps(batch),
             batch,
             self.device,
@@ -271,9 +268,9 @@ class _Work:
         self._note_batch_norm(chosen)
         return Study(
             folder=self.folder.path,
-            recipe=self.recipe.to_dict(),
+            recipe=self.job.asked.to_dict(),
             model_name=self.plan.model_name,
-            data_name=self.data_name,
+            data_name=self.job.data.dataset.name,
             device=self.place.name,
             seeds=self.seeds,
             settings=settings,
@@ -315,7 +312,7 @@ class _Work:
             return
         whole = chosen.micro_batch
         found = accumulation_difference(
-            self.recipe, global_batch=whole, micro_batch=whole // 2, device=self.device
+            self.job, global_batch=whole, micro_batch=whole // 2, device=self.device
         )
         layers = found.batch_dependent
         more = f" and {len(layers) - 1} more layers" if len(layers) > 1 else ""
@@ -329,7 +326,7 @@ class _Work:
         chosen = study.recommendation
         if chosen is None:
             return
-        recipe = self.recipe.but(
+        recipe = self.job.asked.but(
             global_batch=chosen.global_batch,
             batch_size=chosen.micro_batch,
             accumulation=1,
@@ -377,8 +374,8 @@ def _checked_sizes(batch_sizes: Sequence[int]) -> tuple[int, ...]:
     return sizes
 
 
-def _checked_data(recipe: Recipe, sizes: Sequence[int]) -> int:
-    data, samples = recipe.data, len(recipe.data.train)
+def _checked_data(data: Dataset, sizes: Sequence[int]) -> int:
+    samples = len(data.train)
     if sizes[-1] > samples:
         raise UsageError(
             f"A batch size of {sizes[-1]:,} is more than the data: {data.name} has {samples:,} "

@@ -14,9 +14,8 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from memfit.data.loading.augment import crop_and_flip, parse_augmentation
+from memfit.data.loading.augment import Transform, crop_and_flip, parse_augmentation
 from memfit.data.loading.batch import Batch
 from memfit.data.loading.mixing import draw_mixing, mix_images, mix_labels
 from memfit.data.loading.normalisation import moments_of, normalised_by
@@ -38,11 +37,12 @@ from memfit.data.loading.reading import (
     read_ahead,
     unreadable_error,
 )
-from memfit.data.loading.survey import Survey, survey
-from memfit.data.sets.dataset import ArraySplit, Dataset, Problem, Split
-from memfit.data.sets.opening import open_dataset
+from memfit.data.loading.source import Source
+from memfit.data.sets.dataset import ArraySplit, Dataset, Problem
 from memfit.errors import DataError, UnknownName, UsageError
 from memfit.models.user_code import import_object
+from memfit.recipe.fields import FIELDS
+from memfit.recipe.own import Own
 from memfit.recipe.precision import weights_dtype
 from memfit.recipe.recipe import Recipe
 
@@ -51,13 +51,9 @@ __all__ = [
     "Loader",
     "loader",
     "single_threaded",
-    "with_data",
 ]
 
 DEFAULT_BATCH = 64
-#: Models that take any size, and so have none of their own.
-_WITHOUT_SIZE = ("mlp", "cnn")
-_CHANNELS = {"grey": 1, "rgb": 3}
 
 
 @contextmanager
@@ -76,7 +72,7 @@ def single_threaded() -> Iterator[None]:
 
 
 def loader(
-    source: Recipe | Dataset | str,
+    source: Recipe | Dataset | str | os.PathLike[str],
     split: str | None = None,
     *,
     batch_size: int | None = None,
@@ -98,24 +94,20 @@ def loader(
         DataError: the data cannot be opened or has no labels.
         UsageError: shapes or channels disagree.
     """
-    known = {field.name for field in fields(Recipe)} - {"model", "data"}
+    known = FIELDS.keys() - {"model", "data"}
     for name in options:
         if name not in known:
             raise UnknownName("option", name, known)
-    if isinstance(source, Recipe):
-        recipe = source.but(**options)
-    else:
-        recipe = Recipe(model="cnn", data=source, **options)
+    is_recipe = isinstance(source, Recipe)
+    plain, own = Own.split(options if is_recipe else {"data": source, **options})
+    recipe = source.but(**plain) if isinstance(source, Recipe) else Recipe(model="cnn", **plain)
     if recipe.data is None:
         raise UsageError("The recipe names no data.", hint='Add: data = "mnist", or a folder.')
-    dataset = _opened(recipe)
-    chosen = dataset.train if split is None else dataset[split]
-    size = batch_size
-    if size is None:
-        size = recipe.global_batch or recipe.batch_size or DEFAULT_BATCH
+    opened = Source(recipe.data if own.data is None else own.data, recipe.root)
     return Loader(
-        recipe.but(data=dataset), dataset, chosen, batch_size=size, rank=rank, world_size=world_size
-    )
+        recipe, opened, split, batch_size=batch_size, rank=rank, world_size=world_size,
+        transform=own.transform,
+    )  # fmt: skip
 
 
 class Loader:
@@ -123,11 +115,12 @@ class Loader:
 
     Args:
         recipe: colour, resizing, augmentation, normalisation, workers, seed.
-        dataset: what was opened; normalisation is measured on its training split.
-        split: what is delivered.
-        batch_size: the global batch.
+        source: the data; normalisation is measured on its training split.
+        split: what is delivered; the training split when omitted.
+        batch_size: the global batch; the recipe's when omitted.
         rank: which share of every global batch is delivered.
         world_size: of how many.
+        transform: the user's own, in place of the one that the recipe names.
 
     Attributes:
         shape: ``(C, H, W)`` of one image.
@@ -139,14 +132,19 @@ class Loader:
     def __init__(
         self,
         recipe: Recipe,
-        dataset: Dataset,
-        split: Split,
+        source: Source,
+        split: str | None = None,
         *,
-        batch_size: int,
+        batch_size: int | None = None,
         rank: int = 0,
         world_size: int = 1,
+        transform: Transform | None = None,
     ) -> None:
-        if split.labels is None:
+        dataset = source.dataset
+        chosen = dataset.train if split is None else dataset[split]
+        if batch_size is None:
+            batch_size = recipe.global_batch or recipe.batch_size or DEFAULT_BATCH
+        if chosen.labels is None:
             raise DataError(
                 f"{dataset.name} has no labels.",
                 hint="A folder for each class, or a CSV of paths and labels, gives them.",
@@ -156,27 +154,27 @@ class Loader:
         if not 0 <= rank < world_size:
             raise UsageError(f"rank {rank} of {world_size} does not exist.")
         self.recipe = recipe
-        self.split = split
+        self.split = chosen
         self.classes = _class_names(dataset.classes, recipe.num_classes)
         self.batch_size = batch_size
         self.rank, self.world_size = rank, world_size
-        self.is_training = split is dataset.train
-        self.survey = survey(dataset.train, _CHANNELS.get(recipe.colour))
-        self.shape = _shape(recipe, self.survey)
-        self.mean, self.std = _normalisation(recipe, self.survey, self.shape[0])
+        self.is_training = chosen is dataset.train
+        self.survey = source.survey(recipe)
+        self.shape = source.shape(recipe)
+        self.mean, self.std = source.normalisation(recipe, self.shape[0])
         self.unreadable: dict[int, Problem] = {}
         words = recipe.augment if self.is_training else ()
         self.augmentation = parse_augmentation(words, self.shape[1:])
-        self._labels = torch.from_numpy(split.labels)
-        self._reader = SampleReader(split, self._shaping(), recipe.seed)
+        self._labels = torch.from_numpy(chosen.labels)
+        self._reader = SampleReader(chosen, self._shaping(transform), recipe.seed)
         self._moments: dict[torch.device, tuple[Tensor, Tensor]] = {}
         self._pins = torch.cuda.is_available()
 
-    def _shaping(self) -> Shaping:
+    def _shaping(self, own: Transform | None) -> Shaping:
         transforms = self.augmentation.per_sample
-        if self.recipe.transform is not None:
-            given = self.recipe.transform
-            own = import_object(given) if isinstance(given, str) else given
+        if own is None and self.recipe.transform is not None:
+            own = import_object(self.recipe.transform)
+        if own is not None:
             if not callable(own):
                 raise UsageError(f"transform is {own!r}, which cannot be called.")
             transforms = (*transforms, own)
@@ -352,54 +350,6 @@ class Loader:
         return normalised_by(pixels, *self._moments[device])
 
 
-def with_data(recipe: Recipe) -> Recipe:
-    """The recipe with its data opened, and with the shape and the classes that they decide.
-
-    Where the images have different sizes and the recipe names none, the model's own holds.
-    """
-    if recipe.data is None:
-        return recipe
-    dataset = _opened(recipe)
-    changes: dict[str, Any] = {"data": dataset}
-    if recipe.input_shape is None and recipe.input_ids is None:
-        seen = survey(dataset.train, _CHANNELS.get(recipe.colour))
-        if seen.size is not None:
-            changes["input_shape"] = (seen.channels, *seen.size)
-        elif recipe.model in _WITHOUT_SIZE:
-            raise _different_sizes()
-    if recipe.num_classes is None and dataset.classes:
-        changes["num_classes"] = len(dataset.classes)
-    return recipe.but(**changes)
-
-
-def _opened(recipe: Recipe) -> Dataset:
-    return open_dataset(recipe.data, root=None if recipe.root is None else Path(recipe.root))
-
-
-def _shape(recipe: Recipe, seen: Survey) -> tuple[int, int, int]:
-    """``(C, H, W)`` that the model gets.
-
-    Raises:
-        UsageError: the images and the recipe disagree, and nothing says how to convert.
-    """
-    asked = recipe.input_shape
-    if asked is not None and (len(asked) != 3 or asked[0] not in (1, 3)):
-        text = "x".join(map(str, asked))
-        raise UsageError(f"input_shape {text} is no image: 1xHxW or 3xHxW is needed.")
-    channels = _CHANNELS.get(recipe.colour, seen.channels)
-    if asked is not None and asked[0] != channels:
-        kinds = {1: "grey", 3: "RGB"}
-        word = "grey" if asked[0] == 1 else "rgb"
-        raise UsageError(
-            f"The model takes {kinds[asked[0]]} images, the data delivers {kinds[channels]}.",
-            hint=f'Convert them: colour="{word}" (--colour {word}).',
-        )
-    size = asked[1:] if asked is not None else seen.size
-    if size is None:
-        raise _different_sizes()
-    return (channels, size[0], size[1])
-
-
 def _class_names(known: tuple[str, ...], count: int | None) -> tuple[str, ...]:
     """Those of the data; a model with more outputs has some that no image belongs to."""
     extra = range(len(known), max(count or 0, len(known)))
@@ -410,26 +360,3 @@ def _cores() -> int:
     """That this process may use; Linux knows, other systems tell how many there are."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-
-
-def _different_sizes() -> UsageError:
-    return UsageError(
-        "The images have different sizes, so the model's has to be said.",
-        hint="Such as input_shape=(3, 224, 224) (--input-shape 3x224x224).",
-    )
-
-
-def _normalisation(
-    recipe: Recipe, seen: Survey, channels: int
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    found = []
-    for name, measured in (("mean", seen.mean), ("std", seen.std)):
-        values = getattr(recipe, name) or measured
-        if len(values) == 1:
-            values = values * channels
-        if len(values) != channels:
-            raise UsageError(
-                f"{name} has {len(values)} values, the images have {channels} channels."
-            )
-        found.append(values)
-    return found[0], found[1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +12,6 @@ from memfit.data.sets.dataset import ArraySplit, Split
 from memfit.errors import BadImage, DataError
 
 __all__ = ["Survey", "survey"]
-
-#: What was seen before, by split and channels.
-_SEEN: WeakKeyDictionary[Split, dict[int | None, Survey]] = WeakKeyDictionary()
 
 #: Files that are looked at; what ``memfit data`` says comes from all of them.
 _FILES = 2048
@@ -57,13 +53,6 @@ def survey(split: Split, channels: int | None = None) -> Survey:
     Raises:
         DataError: none of them can be read.
     """
-    known = _SEEN.setdefault(split, {})
-    if channels not in known:
-        known[channels] = _look(split, channels)
-    return known[channels]
-
-
-def _look(split: Split, channels: int | None) -> Survey:
     if isinstance(split, ArraySplit) and split.images.dtype == np.uint8:
         images = split.images.reshape(*split.images.shape[:3], -1)
         if images.shape[3] == (channels or images.shape[3]) and images.shape[3] in (1, 3):

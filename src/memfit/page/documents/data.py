@@ -19,10 +19,12 @@ from PIL import Image
 from memfit.data.facts.inspection import RESIZED, Inspection, inspect_dataset
 from memfit.data.facts.split_facts import SplitFacts
 from memfit.data.images.decode import Pixels, pixels_of, reading_images
-from memfit.data.loading.loader import Loader, loader
+from memfit.data.loading.loader import Loader
+from memfit.data.loading.source import Source
 from memfit.data.sets.dataset import Dataset, Split
 from memfit.data.sets.opening import open_dataset
 from memfit.errors import BadImage, MemfitError
+from memfit.recipe.recipe import Recipe
 from memfit.report.data.preview import spread_samples
 
 __all__ = ["data_document"]
@@ -253,17 +255,21 @@ def _delivered(dataset: Dataset, found: Inspection) -> dict[str, Any]:
     if found.delivered is None:
         return _problem("unreadable", "No image can be read.")
     channels = found.delivered.channels
-    size = RESIZED if found.delivered.height is None else found.delivered.shape[1:]
-    options: dict[str, Any] = {
-        "input_shape": (channels, *size),
-        "colour": "grey" if channels == 1 else "rgb",
-        "on_bad_image": "skip",
-        "workers": 0,
-    }
+    size: Any = RESIZED if found.delivered.height is None else found.delivered.shape[1:]
+    recipe = Recipe(
+        model="cnn",
+        data=dataset.name,
+        input_shape=(channels, *size),
+        colour="grey" if channels == 1 else "rgb",
+        on_bad_image="skip",
+        workers=0,
+        batch_size=_BATCH,
+    )
+    source = Source(dataset)
     try:
-        plain = loader(dataset, batch_size=_BATCH, **options)
-        augmented = loader(dataset, batch_size=_BATCH, augment=_AUGMENT, **options)
-        batches = [_batch(plain), _batch(augmented)]
+        batches = [
+            _batch(Loader(asked, source)) for asked in (recipe, recipe.but(augment=_AUGMENT))
+        ]
     except MemfitError as error:
         is_unlabelled = dataset.train.labels is None
         return _problem("unlabelled" if is_unlabelled else "other", error.message)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from memfit.cards.catalogue import gpu
 from memfit.page.documents.plan import plan_document
-from memfit.planner.planning import DEFAULT_CARD, plan_recipe
-from memfit.recipe.recipe import Recipe
+from memfit.planner.planning import plan
+from memfit.planner.tracing import DEFAULT_CARD
 
 __all__ = ["LEARN_IMAGES", "LEARN_OPTIMIZERS", "LEARN_PRECISIONS", "learn_documents"]
 
@@ -42,13 +41,14 @@ def learn_documents() -> dict[str, dict[str, Any]]:
 
 
 def _document(image: str, optimizer: str, precision: str) -> dict[str, Any]:
-    recipe = Recipe(
-        model="mlp",
+    made = plan(
+        "mlp",
+        gpu=DEFAULT_CARD,
+        verify=False,
         input_shape=LEARN_IMAGES[image],
         optimizer=LEARN_OPTIMIZERS[optimizer],
-        precision=precision,  # type: ignore[arg-type]  # one of LEARN_PRECISIONS
+        precision=precision,
         batch_size=_BATCH,
     )
-    plan = plan_recipe(recipe, gpu(DEFAULT_CARD), verify=False)
     # the catalogue and the assumptions are for the Plan tab
-    return plan_document(plan, ladder=_LADDER) | {"cards": [], "assumptions": []}
+    return plan_document(made, ladder=_LADDER) | {"cards": [], "assumptions": []}

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from memfit.data.loading.batch import Batch
-from memfit.data.loading.loader import Loader, loader
+from memfit.data.loading.loader import Loader
 from memfit.errors import UnknownName, UsageError
-from memfit.recipe.recipe import Recipe
+from memfit.step.job import Job
 from memfit.torch_inside import AnyDropout
 from memfit.trainer.ranks.ranks import Ranks
 from memfit.trainer.recovery.transaction import batch_dependent_layers, even_slices
-from memfit.trainer.run.resolve import resolved
+from memfit.trainer.run.planned import planned
 from memfit.trainer.step.backends import backends_of
 from memfit.trainer.step.devices import choose_device
 from memfit.trainer.step.ingredients import Ingredients, prepare_ingredients
@@ -219,15 +219,15 @@ class AccumulationDifference:
 
 
 def accumulation_difference(
-    recipe: Recipe, *, global_batch: int, micro_batch: int, device: str = "auto"
+    job: Job, *, global_batch: int, micro_batch: int, device: str = "auto"
 ) -> AccumulationDifference:
-    """Compare both gradients of a recipe's first batch, at its starting weights.
+    """Compare both gradients of a job's first batch, at its starting weights.
 
     Without batch-dependent layers only rounding is left. Dropout layers are off in both, since
     their masks would differ.
 
     Args:
-        recipe: names data.
+        job: names data.
         global_batch: samples of the one large batch.
         micro_batch: samples of each part at most; the parts are as even as can be.
         device: where, as ``memfit train``.
@@ -240,11 +240,12 @@ def accumulation_difference(
             f"A micro-batch of {micro_batch} is no part of a batch of {global_batch}."
         )  # fmt: skip
     place = choose_device(device)
-    _, recipe = resolved(recipe.but(global_batch=global_batch, batch_size=None), place.card)
-    data = loader(recipe)
-    made = prepare_ingredients(recipe.but(compile=False), place.device)
+    asked = job.but(global_batch=global_batch, batch_size=None, compile=False).on(place.card)
+    _, job = planned(asked)
+    data = job.loader()
+    made = prepare_ingredients(job, place.device)
     batch = next(iter(data.batches(0)))
-    with backends_of(recipe, place.device), _without_dropout(made.model):
+    with backends_of(job.recipe, place.device), _without_dropout(made.model):
         whole = _gradient(made, data, batch, [slice(0, len(batch))])
         parts = _gradient(made, data, batch, even_slices(len(batch), micro_batch))
     norm = float(torch.linalg.vector_norm(whole))

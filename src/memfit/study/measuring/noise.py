@@ -9,15 +9,16 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from memfit.data.loading.loader import DEFAULT_BATCH, Loader, loader
+from memfit.data.loading.loader import DEFAULT_BATCH, Loader
 from memfit.errors import UsageError
 from memfit.progress import SILENT, Tell
 from memfit.recipe.recipe import Recipe
+from memfit.step.job import Job
 from memfit.study.measuring.gradients import MeasuredTraining, SquaredNorms, layer_groups
 from memfit.study.science.noise_scale import NoiseScale, noise_scale
 from memfit.trainer.ranks.ranks import Ranks
 from memfit.trainer.recovery.transaction import batch_dependent_layers
-from memfit.trainer.run.resolve import resolved
+from memfit.trainer.run.planned import planned
 from memfit.trainer.step.backends import backends_of
 from memfit.trainer.step.devices import choose_device
 from memfit.trainer.step.ingredients import prepare_ingredients
@@ -133,7 +134,7 @@ def _part(whole: int, number: int) -> int:
 
 
 def measure_noise(
-    recipe: Recipe,
+    job: Job,
     *,
     steps: int,
     micro_batch: int,
@@ -143,7 +144,7 @@ def measure_noise(
     by_layer: bool | Sequence[str] = False,
     progress: Tell = SILENT,
 ) -> NoiseMeasurement:
-    """Train a recipe for some steps, and measure the noise of its gradients meanwhile.
+    """Train for some steps, and measure the noise of its gradients meanwhile.
 
     Each step's global batch is ``micro_batch * micro_batches`` samples in the loader's order, each
     of them once an epoch. The learning rate follows the recipe's schedule of its whole training,
@@ -155,7 +156,7 @@ def measure_noise(
     comes out too small by ``tr Σ / N``, as batches are drawn without replacement.
 
     Args:
-        recipe: names data.
+        job: names data.
         steps: to take.
         micro_batch: b, samples.
         micro_batches: k, in each step; the large batch is ``B = b·k``.
@@ -169,15 +170,15 @@ def measure_noise(
         NonFiniteLoss: the training diverged.
         DoesNotFit: the micro-batch does not fit.
     """
-    _check(recipe, steps, micro_batch, micro_batches, every)
+    _check(job.recipe, steps, micro_batch, micro_batches, every)
     place = choose_device(device)
-    with Ranks.join(place.device) as ranks, backends_of(recipe, place.device):
+    with Ranks.join(place.device) as ranks, backends_of(job.recipe, place.device):
         whole = micro_batch * micro_batches
-        recipe = recipe.but(global_batch=whole, batch_size=micro_batch)
-        _, recipe = resolved(recipe, place.card)
-        data = loader(recipe, rank=ranks.rank, world_size=ranks.world_size)
+        asked = job.but(global_batch=whole, batch_size=micro_batch).on(place.card)
+        _, job = planned(asked)
+        recipe, data = job.recipe, job.loader(rank=ranks.rank, world_size=ranks.world_size)
         _check_data(data, micro_batches, ranks)
-        made = prepare_ingredients(recipe, place.device, ranks)
+        made = prepare_ingredients(job, place.device, ranks)
         total = max(steps, recipe.steps or recipe.epochs * len(data))
         training = MeasuredTraining(made, data, total, micro_batch, ranks=ranks)
         parameters = training.parameters

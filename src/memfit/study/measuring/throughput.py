@@ -14,12 +14,12 @@ from typing import Any
 import torch
 
 from memfit.data.loading.batch import Batch
-from memfit.data.loading.loader import Loader, loader
+from memfit.data.loading.loader import Loader
 from memfit.errors import UsageError
 from memfit.progress import SILENT, Tell
-from memfit.recipe.recipe import Recipe
+from memfit.step.job import Job
 from memfit.study.science.intervals import mean_interval
-from memfit.trainer.run.resolve import resolved
+from memfit.trainer.run.planned import planned
 from memfit.trainer.step.backends import backends_of
 from memfit.trainer.step.devices import RunDevice, choose_device
 from memfit.trainer.step.ingredients import Ingredients, prepare_ingredients
@@ -89,7 +89,7 @@ def knee(points: Sequence[Throughput], share: float = 0.95) -> Throughput:
 
 
 def measure_throughput(
-    recipe: Recipe,
+    job: Job,
     batch_sizes: Sequence[int],
     *,
     seconds_each: float = 1.0,
@@ -104,7 +104,7 @@ def measure_throughput(
     left out; a GPU is waited for before the clock is read. The learning rate is next to nothing.
 
     Args:
-        recipe: names data.
+        job: names data.
         batch_sizes: samples for one optimizer step.
         seconds_each: about how long a timed group takes; at least one step.
         repeats: timed groups of each size.
@@ -126,8 +126,8 @@ def measure_throughput(
             hint="Give batch sizes above 0, at least 2 repeats and a positive time.",
         )
     place = choose_device(device)
-    with backends_of(recipe, place.device):
-        bench = _Bench(recipe, place, sizes)
+    with backends_of(job.recipe, place.device):
+        bench = _Bench(job, place, sizes)
         groups = {size: bench.group_steps(size, seconds_each) for size in sizes}
         seconds: dict[int, list[float]] = {size: [] for size in sizes}
         for repeat in range(repeats):
@@ -143,17 +143,16 @@ def measure_throughput(
 class _Bench:
     """One model, and a training of it for each size."""
 
-    def __init__(self, recipe: Recipe, place: RunDevice, sizes: Sequence[int]) -> None:
+    def __init__(self, job: Job, place: RunDevice, sizes: Sequence[int]) -> None:
         self._place = place
-        plan, recipe = resolved(recipe.but(global_batch=None), place.card)
-        recipe = recipe.but(lr=_HARMLESS_RATE)
-        data = loader(recipe)
+        plan, job = planned(job.but(global_batch=None, lr=_HARMLESS_RATE).on(place.card))
+        data = job.loader()
         if (largest := max(sizes)) > len(data.split):
             raise UsageError(
                 f"A batch of {largest:,} is larger than the data: {len(data.split):,} images.",
                 hint="Leave it out.",
             )
-        made = prepare_ingredients(recipe, place.device)
+        made = prepare_ingredients(job, place.device)
         self.readers = data.workers  # asked before the copies: it makes the images' memory
         self.trainings = {
             size: self._training(made, data, size, sizes_that_fit(plan, size, None))

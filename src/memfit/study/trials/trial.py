@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import NoneType
 from typing import Any, Literal
 
 import torch
@@ -18,7 +17,7 @@ import torch
 from memfit.errors import DoesNotFit, NonFiniteLoss, RunError
 from memfit.files.durable import write_whole
 from memfit.files.metrics_file import MetricsFile, to_json
-from memfit.recipe.recipe import Recipe
+from memfit.step.job import Job
 from memfit.study.science.goal import Evaluated
 from memfit.trainer.run.listener import Beginning, Listener
 from memfit.trainer.run.run import train
@@ -67,10 +66,10 @@ class Trial:
         """Of its run folder."""
         return f"b{self.batch_size:05d}-lr{self.learning_rate:.4g}-s{self.seed}"
 
-    def recipe(self, recipe: Recipe) -> Recipe:
-        """The study's recipe as this trial trains it: a constant rate, so every prefix is a run."""
-        micro = recipe.batch_size
-        return recipe.but(
+    def job(self, job: Job) -> Job:
+        """The study's job as this trial trains it: a constant rate, so every prefix is a run."""
+        micro = job.recipe.batch_size
+        return job.but(
             global_batch=self.batch_size,
             batch_size=micro if micro and self.batch_size % micro == 0 else None,
             accumulation=1,
@@ -163,7 +162,7 @@ class _Watch(Listener):
 
 def run_trial(
     trial: Trial,
-    recipe: Recipe,
+    job: Job,
     runs: Path,
     *,
     until: int,
@@ -175,7 +174,7 @@ def run_trial(
 
     Args:
         trial: what to run.
-        recipe: the study's.
+        job: the study's.
         runs: folder of all trials.
         until: optimizer steps; it pauses at the first checkpoint from there on.
         device: as for :func:`memfit.train`.
@@ -194,12 +193,11 @@ def run_trial(
     is_whole = found is not None and found.outcome == "finished"
     outcome: Outcome = "finished"
     if not is_whole or not any((path / "checkpoints").glob("*.pt")):  # of losers none is kept
-        outcome = _train(trial, recipe, runs, until, device, stepped)
+        outcome = _train(trial, job, runs, until, device, stepped)
     extra: dict[str, Any] = {}
     if with_train_split and outcome == "finished":
-        own = trial.recipe(recipe)
-        held = own if _has_code(own) else None
-        seen = open_trained(path, which="last", device=device, recipe=held).evaluate("train")
+        trained = open_trained(path, which="last", device=device, given=trial.job(job))
+        seen = trained.evaluate("train")
         extra = {"train_accuracy": seen.accuracy, "train_loss": seen.loss}
     seconds = before + time.perf_counter() - start
     content = {"schema_version": 1, "outcome": outcome, "seconds": seconds, **extra}
@@ -220,13 +218,13 @@ def is_enough(found: TrialRecord, until: int, with_train_split: bool) -> bool:
 
 def _train(
     trial: Trial,
-    recipe: Recipe,
+    job: Job,
     runs: Path,
     until: int,
     device: str,
     stepped: Callable[[int], None],
 ) -> Outcome:
-    path, own = runs / trial.name, trial.recipe(recipe)
+    path = runs / trial.name
     watch = _Watch(until, stepped)
     if torch.cuda.is_initialized():  # the peaks of this trial, not of those before
         torch.cuda.empty_cache()
@@ -236,7 +234,7 @@ def _train(
         shutil.rmtree(path, ignore_errors=True)
     try:
         result = train(
-            own if resume is None or _has_code(own) else None,
+            trial.job(job),
             name=None if resume else trial.name,
             runs=runs,
             resume=resume,
@@ -257,14 +255,6 @@ def _train(
     if result.status == "stopped":
         raise KeyboardInterrupt
     return "finished"
-
-
-def _has_code(recipe: Recipe) -> bool:
-    """Whether it holds what a recipe file cannot."""
-    return not all(
-        isinstance(value, (str, dict, NoneType))
-        for value in (recipe.model, recipe.data, recipe.optimizer, recipe.transform, recipe.loss)
-    )
 
 
 def _can_go_on(path: Path) -> bool:

@@ -6,21 +6,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 from memfit.errors import CheckpointError, RunError, UsageError
 from memfit.recipe.recipe import Recipe
 from memfit.recipe.toml import load_recipe
+from memfit.step.job import Job, resolve
 from memfit.trainer.ranks.launch import launch, restarts
 from memfit.trainer.ranks.ranks import Ranks
-from memfit.trainer.run.resolve import absolute
 from memfit.trainer.run.run_folder import RunFolder
 
 __all__ = ["Opened", "opened_run"]
 
-#: The folder, the recipe, and the state to go on from (None for a new run).
-Opened = tuple[RunFolder, Recipe, dict[str, Any] | None]
+#: The folder, the job, and the state to go on from (None for a new run).
+Opened = tuple[RunFolder, Job, dict[str, Any] | None]
 
 #: Fields of a recipe that a checkpoint's tensors depend on.
 _DECIDES_STATE = (
@@ -30,7 +29,7 @@ _DECIDES_STATE = (
 
 @contextmanager
 def opened_run(
-    recipe: Recipe | None,
+    job: Job | None,
     *,
     name: str | None,
     runs: Path,
@@ -45,7 +44,7 @@ def opened_run(
     Started again by ``torchrun --max-restarts``, it goes on with the run that this torchrun began.
 
     Args:
-        recipe: of a new run; for a resumed one only where it holds code.
+        job: of a new run; for a resumed one only where it holds objects of the user's.
         name: of a new run.
         runs: the folder of all runs.
         resume: the run to go on with.
@@ -57,21 +56,21 @@ def opened_run(
     Raises:
         RunError: the folder cannot be made or used, or the run is finished.
         CheckpointError: there is no checkpoint to go on from, or it is of another recipe.
-        UsageError: the recipe is missing, or another than the run's.
+        UsageError: the job is missing, or another than the run's.
     """
     if resume is None and restarts():
         resume = ranks.from_first(_begun_by(launch(), runs) if ranks.is_first else None)
     if resume is not None:
-        with _resumed(recipe, resume, command, ranks, on_damaged, shard) as opened:
+        with _resumed(job, resume, command, ranks, on_damaged, shard) as opened:
             yield opened
         return
-    if recipe is None:
+    if job is None:
         raise UsageError("A new run needs a recipe.")
-    recipe = absolute(recipe)
+    job = job.absolute()
     path = None
     if ranks.is_first:
-        words = [_word(recipe.model), _word(recipe.data)]
-        keep = recipe.keep_checkpoints
+        words = [_word(job.recipe.model), _word(job.recipe.data or "data")]
+        keep = job.recipe.keep_checkpoints
         folder = RunFolder.create(runs, name, words=words, command=command, keep_last=keep)
         path = folder.path
     path = ranks.from_first(path)
@@ -81,8 +80,8 @@ def opened_run(
     with folder:
         try:
             if ranks.is_first:
-                folder.write_recipe(recipe.to_dict())  # killed now, it can be resumed
-            yield folder, recipe, None
+                folder.write_recipe(job.asked.to_dict())  # killed now, it can be resumed
+            yield folder, job, None
         except BaseException:
             if ranks.is_first and _is_untouched(folder):
                 folder.discard()
@@ -91,7 +90,7 @@ def opened_run(
 
 @contextmanager
 def _resumed(
-    recipe: Recipe | None,
+    job: Job | None,
     path: Path,
     command: Sequence[str],
     ranks: Ranks,
@@ -105,19 +104,19 @@ def _resumed(
             hint="For more epochs start a new run from its weights: --weights "
             f"{folder.checkpoints.last_path}.",
         )
-    recipe = _recipe_of(path, recipe)
+    job = _job_of(path, job)
     if shard is not None:
-        recipe = recipe.but(shard=shard)
+        job = job.but(shard=shard)
     if ranks.is_first:
-        folder = RunFolder.resume(path, command=command, keep_last=recipe.keep_checkpoints)
+        folder = RunFolder.resume(path, command=command, keep_last=job.recipe.keep_checkpoints)
     with folder:
         ranks.wait()
         if _is_untouched(folder):  # killed before its first checkpoint
-            yield folder, recipe, None
+            yield folder, job, None
             return
         file, state = folder.checkpoints.newest(on_damaged)
-        _check_same(file, recipe, state["recipe"])
-        yield folder, recipe, state
+        _check_same(file, job.recipe, state["recipe"])
+        yield folder, job, state
 
 
 def _begun_by(launched: str | None, runs: Path) -> Path | None:
@@ -136,26 +135,20 @@ def _is_untouched(folder: RunFolder) -> bool:
     return not any(folder.checkpoints.folder.glob("*.pt")) and not folder.metrics.read()
 
 
-def _recipe_of(path: Path, given: Recipe | None) -> Recipe:
-    """The run's recipe, with the code that only the caller has."""
+def _job_of(path: Path, given: Job | None) -> Job:
+    """The run's recipe, with the objects that only the caller has."""
     saved = load_recipe(path / "recipe.toml")
     if given is None:
-        return saved
-    plain, known = absolute(given).to_dict(), saved.to_dict()
-    code = {}
+        return resolve(saved)
+    now = given.absolute().asked
     for field in fields(Recipe):
-        value = getattr(given, field.name)
-        if not isinstance(value, (str, int, float, tuple, Mapping, NoneType)):
-            code[field.name] = value
-        elif field.name == "shard":
-            continue  # how it runs, not what
-        elif value != field.default and plain[field.name] != known[field.name]:
+        value, known = getattr(now, field.name), getattr(saved, field.name)
+        if field.name != "shard" and value not in (field.default, known):  # how it runs, not what
             raise UsageError(
-                f"{path} was begun with {field.name} = {known[field.name]!r}, not "
-                f"{plain[field.name]!r}.",
+                f"{path} was begun with {field.name} = {known!r}, not {value!r}.",
                 hint="A run is resumed as it began; for another recipe start a new run.",
             )
-    return saved.but(**code)
+    return given.of(saved)
 
 
 def _check_same(file: Path, recipe: Recipe, saved: Mapping[str, Any]) -> None:
@@ -170,8 +163,7 @@ def _check_same(file: Path, recipe: Recipe, saved: Mapping[str, Any]) -> None:
             )
 
 
-def _word(value: Any) -> str:
-    text = value if isinstance(value, str) else getattr(value, "name", type(value).__name__)
-    text = str(text).partition(",")[0]
+def _word(text: str) -> str:
+    text = text.partition(",")[0]
     text = text.rpartition(":")[2] if not text.endswith(".py") else text
     return Path(text).name or "data"

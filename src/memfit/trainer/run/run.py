@@ -7,9 +7,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from memfit.data.loading.loader import Loader, loader
+from memfit.data.loading.loader import Loader
 from memfit.errors import CannotRedo, DoesNotFit, NonFiniteLoss, UsageError
+from memfit.recipe.own import Own
 from memfit.recipe.recipe import Recipe, example_recipe
+from memfit.step.job import Job, resolve
 from memfit.trainer.ranks.ranks import Ranks
 from memfit.trainer.ranks.shard import check_shardable
 from memfit.trainer.recovery.optimizer_state import allocate_state
@@ -21,7 +23,7 @@ from memfit.trainer.run.listener import Beginning, Listener
 from memfit.trainer.run.notes import notes_of
 from memfit.trainer.run.opening import opened_run
 from memfit.trainer.run.pace import PaceLog
-from memfit.trainer.run.resolve import resolved
+from memfit.trainer.run.planned import planned
 from memfit.trainer.run.run_folder import RunFolder
 from memfit.trainer.run.sizes import micro_batches_of, smaller_next_time
 from memfit.trainer.run.standing import Standing
@@ -40,7 +42,7 @@ _METRIC_LINES = 5000
 
 
 def train(
-    recipe: Recipe | None = None,
+    recipe: Recipe | Job | None = None,
     *,
     name: str | None = None,
     runs: Path | str = "runs",
@@ -55,7 +57,7 @@ def train(
 
     Args:
         recipe: what to train; the built-in ``cnn`` on ``shapes`` when omitted. Not needed to
-            resume, unless it holds code of yours.
+            resume, unless objects of yours belong to it.
         name: of the run's folder; made of date, model and data when omitted.
         runs: the folder of all runs.
         resume: a run's folder to go on with.
@@ -63,7 +65,8 @@ def train(
         memory_bytes: play a smaller device.
         listener: is told what happens.
         command: what was typed, for the run's record.
-        **options: fields of :class:`~memfit.Recipe`.
+        **options: fields of :class:`~memfit.Recipe`; ``model``, ``data``, ``optimizer``,
+            ``transform``, ``loss`` and ``step`` may be objects of yours.
 
     Raises:
         MemfitError: see :mod:`memfit.errors`; nothing that was reached is lost.
@@ -75,17 +78,17 @@ def train(
         >>> result.evaluation.accuracy  # doctest: +SKIP
     """
     listener = listener or Listener()
-    if recipe is None and resume is None:
-        recipe = example_recipe(**options)
-    elif recipe is not None:
-        recipe = recipe.but(**options)
-    elif options.keys() - {"shard"}:
+    plain, own = Own.split(options)
+    if recipe is None and (resume is None or own.given()):
+        recipe = example_recipe(**plain)
+    elif recipe is None and options.keys() - {"shard"}:
         raise UsageError(f"A run is resumed as it began; {', '.join(options)} cannot change.")
+    job = None if recipe is None else resolve(recipe, **options)
     place = choose_device(device, memory_bytes)
     with Ranks.join(place.device) as ranks:
         told = listener if ranks.is_first else Listener()
         with place.limits(), opened_run(
-            recipe,
+            job,
             name=name,
             runs=Path(runs),
             resume=None if resume is None else Path(resume),
@@ -93,7 +96,7 @@ def train(
             ranks=ranks,
             on_damaged=lambda path, reason: told.note(f"{path.name} is not used: {reason}."),
             shard=options.get("shard"),
-        ) as opened, backends_of(opened[1], place.device):  # fmt: skip
+        ) as opened, backends_of(opened[1].recipe, place.device):  # fmt: skip
             with preparing():
                 run = _Run(*opened, place, ranks, told)
             return run.go()
@@ -105,7 +108,7 @@ class _Run:
     def __init__(
         self,
         folder: RunFolder,
-        recipe: Recipe,
+        job: Job,
         state: dict[str, Any] | None,
         place: RunDevice,
         ranks: Ranks,
@@ -113,15 +116,16 @@ class _Run:
     ) -> None:
         self.folder, self.place, self.ranks = folder, place, ranks
         self.listener = listener
-        self.plan, self.recipe = resolved(
-            recipe, place.card, keeps_gradients=ranks.are_many and not recipe.shard
+        self.plan, self.job = planned(
+            job.on(place.card), keeps_gradients=ranks.are_many and not job.recipe.shard
         )
-        self.loader = loader(self.recipe, rank=ranks.rank, world_size=ranks.world_size)
+        recipe = self.recipe = self.job.recipe
+        self.loader = self.job.loader(rank=ranks.rank, world_size=ranks.world_size)
         self.test = self._test_loader()
         self.total_steps = self.recipe.steps or self.recipe.epochs * len(self.loader)
         if recipe.shard and ranks.are_many:
             check_shardable(recipe, place.memory_bytes, place.device)
-        self.ingredients: Ingredients = prepare_ingredients(self.recipe, place.device, ranks)
+        self.ingredients: Ingredients = prepare_ingredients(self.job, place.device, ranks)
         self.plan, sizes = micro_batches_of(
             self.plan, self.ingredients, self.loader, folder=folder, place=place, ranks=ranks
         )
@@ -369,12 +373,10 @@ class _Run:
     # -- preparation -------------------------------------------------------------------------------
 
     def _test_loader(self) -> Loader | None:
-        test = self.recipe.data.test
+        test = self.job.data.dataset.test
         if test is None or test.labels is None or not len(test):
             return None
-        return loader(
-            self.recipe, test.name, rank=self.ranks.rank, world_size=self.ranks.world_size
-        )
+        return self.job.loader(test.name, rank=self.ranks.rank, world_size=self.ranks.world_size)
 
     def _adopt(self) -> None:
         """The optimizer's state is made now, so that its step cannot be what runs out of memory."""

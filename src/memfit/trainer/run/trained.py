@@ -5,21 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from memfit.data.loading.loader import loader
 from memfit.data.loading.normalisation import normalised
 from memfit.data.loading.reading import Request, SampleReader, Shaping
 from memfit.data.sets.dataset import FileSplit
 from memfit.data.sets.paths import PathTable
 from memfit.errors import BadImage, DataError, RunError, UsageError
 from memfit.models.user_code import import_object
-from memfit.recipe.recipe import Recipe
 from memfit.recipe.toml import load_recipe
+from memfit.step.job import Job, resolve
 from memfit.trainer.recovery.recover import recover
 from memfit.trainer.run.run_folder import RunFolder
 from memfit.trainer.step.devices import choose_device
@@ -41,16 +40,16 @@ class Trained:
 
     Args:
         path: of the run.
-        recipe: that was trained.
+        job: that was trained.
         classes: names.
         ingredients: the model with the checkpoint's weights.
     """
 
     def __init__(
-        self, path: Path, recipe: Recipe, classes: tuple[str, ...], ingredients: Ingredients
+        self, path: Path, job: Job, classes: tuple[str, ...], ingredients: Ingredients
     ) -> None:
         self.path = path
-        self.recipe = recipe
+        self.job = job
         self.classes = classes
         self._ingredients = ingredients
 
@@ -87,26 +86,26 @@ class Trained:
         Raises:
             RunError: the data has no test split.
         """
-        recipe = self.recipe.but(global_batch=_EVALUATION_BATCH, batch_size=None, augment=())
-        made = loader(recipe)
-        dataset = made.recipe.data
+        job = self.job.but(global_batch=_EVALUATION_BATCH, batch_size=None, augment=())
+        dataset = job.data.dataset
         test = dataset.test if split is None else dataset[split]
         if test is None:
             raise RunError(
                 f"{dataset.name} has no test split.",
                 hint=f"Choose one with --split: {', '.join(dataset.splits)}.",
             )
-        chosen = loader(recipe.but(data=dataset), test.name)
+        chosen = job.loader(test.name)
         chosen.is_training = False  # in order, whatever the split
         return evaluate(self._ingredients, chosen, recover(even_sizes(_EVALUATION_BATCH)))
 
     def _inputs(self, images: Sequence[Path | str]) -> Iterator[tuple[str, Tensor]]:
         """Name and input ``(1, C, H, W)`` of each, made as the loader makes a test sample."""
-        recipe, made = self.recipe, self._ingredients
+        recipe, made = self.job.recipe, self._ingredients
         assert recipe.input_shape is not None
         channels, height, width = recipe.input_shape
-        own = recipe.transform
-        transform = import_object(own) if isinstance(own, str) else own
+        transform = self.job.own.transform
+        if transform is None and recipe.transform is not None:
+            transform = import_object(recipe.transform)
         transforms = () if transform is None else (transform,)
         shaping = Shaping((channels, height, width), recipe.resize, None, transforms)
         split = FileSplit("images", Path(), PathTable(map(os.fspath, images)), None)
@@ -130,7 +129,8 @@ def open_trained(
     *,
     which: Literal["best", "last"] = "best",
     device: str = "auto",
-    recipe: Recipe | None = None,
+    given: Job | None = None,
+    **own: Any,
 ) -> Trained:
     """Load what a run has learned.
 
@@ -138,7 +138,9 @@ def open_trained(
         path: of the run's folder.
         which: checkpoint; the last one where no best one is known.
         device: ``auto``, ``cpu`` or ``cuda``.
-        recipe: of the run, where it holds code of yours.
+        given: the run's job, where it is at hand: its data is not opened again.
+        **own: objects of yours that belong to the run's recipe: ``model``, ``data``,
+            ``transform``.
 
     Raises:
         RunError: the folder is no run, or has no checkpoint.
@@ -147,10 +149,13 @@ def open_trained(
     checkpoints = run.checkpoints
     file = checkpoints.best_path if which == "best" else checkpoints.last_path
     state = load_checkpoint(file) if file.exists() else checkpoints.newest()[1]
-    recipe = recipe or load_recipe(run.path / "recipe.toml")
-    place = choose_device(device)
-    ingredients = prepare_ingredients(recipe.but(weights=None, compile=False), place.device)
+    # no step is taken here: neither loss nor forward pass of the user's are needed
+    saved = load_recipe(run.path / "recipe.toml").but(
+        weights=None, compile=False, loss=None, step=None
+    )
+    job = resolve(saved, **own) if given is None else given.of(saved)
+    ingredients = prepare_ingredients(job, choose_device(device).device)
     ingredients.model.load_state_dict(state["model"])
     if ingredients.average is not None and state.get("model_average"):
         ingredients.average.module.load_state_dict(state["model_average"])
-    return Trained(run.path, recipe, tuple(state["classes"]), ingredients)
+    return Trained(run.path, job, tuple(state["classes"]), ingredients)

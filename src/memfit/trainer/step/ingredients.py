@@ -17,6 +17,7 @@ from memfit.models import build_for_training
 from memfit.recipe.precision import autocast_dtype
 from memfit.recipe.recipe import Recipe
 from memfit.step.batch import logits_of
+from memfit.step.job import Job
 from memfit.step.loop import loss_of
 from memfit.step.optimizers import EightBit, build_optimizer
 from memfit.step.prepare import prepare_model
@@ -33,7 +34,7 @@ class Ingredients:
     """Everything that a training step touches.
 
     Args:
-        recipe: resolved.
+        job: with everything known.
         device: where it is.
         model: with its weights; what is saved.
         forward: what is called: the model, or its compiled form.
@@ -45,7 +46,7 @@ class Ingredients:
         is_sharded: each rank has a part of model, optimizer and average.
     """
 
-    recipe: Recipe
+    job: Job
     device: torch.device
     model: nn.Module
     forward: Callable[..., Any]
@@ -55,6 +56,11 @@ class Ingredients:
     loss: Callable[[Any, Tensor], Tensor]
     notes: list[str]
     is_sharded: bool = False
+
+    @property
+    def recipe(self) -> Recipe:
+        """Of the job."""
+        return self.job.recipe
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The recipe's mixed precision; nothing for the others."""
@@ -66,8 +72,8 @@ class Ingredients:
     def compute_loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Forward and the mean loss."""
         with self.autocast():
-            if self.recipe.step is not None:
-                result = self.recipe.step(self.forward, inputs, targets)
+            if self.job.own.step is not None:
+                result = self.job.own.step(self.forward, inputs, targets)
                 loss: Tensor = result[0] if isinstance(result, tuple) else result
                 return loss
             return self.loss(self.forward(inputs), targets)
@@ -81,13 +87,11 @@ class Ingredients:
             return logits_of(model(inputs)).float()
 
 
-def prepare_ingredients(
-    recipe: Recipe, device: torch.device, ranks: Ranks | None = None
-) -> Ingredients:
-    """Build what a recipe trains with.
+def prepare_ingredients(job: Job, device: torch.device, ranks: Ranks | None = None) -> Ingredients:
+    """Build what a job trains with.
 
     Args:
-        recipe: its ``input_shape`` and ``num_classes`` are known.
+        job: its ``input_shape`` and ``num_classes`` are known.
         device: to train on.
         ranks: all get the first one's weights; with ``recipe.shard`` each a part of them.
 
@@ -95,8 +99,9 @@ def prepare_ingredients(
         ModelError: the model cannot be built.
         UsageError: the recipe asks for what cannot be trained.
     """
+    recipe = job.recipe
     built = build_for_training(
-        recipe.model,
+        job.model,
         input_shape=recipe.input_shape,
         num_classes=recipe.num_classes,
         seed=recipe.seed,
@@ -122,7 +127,7 @@ def prepare_ingredients(
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable:
         raise UsageError("There is nothing to train: all parameters are frozen.")
-    optimizer = build_optimizer(recipe.optimizer, trainable)
+    optimizer = build_optimizer(job.optimizer, trainable)
     if isinstance(optimizer, EightBit):
         raise UsageError(
             "8-bit optimizers are planned, not trained, by memfit.",
@@ -130,14 +135,14 @@ def prepare_ingredients(
         )
     scaled = recipe.precision == "amp-fp16" and device.type == "cuda"
     return Ingredients(
-        recipe,
+        job,
         device,
         model,
         torch.compile(model) if recipe.compile else model,
         optimizer,
         torch.amp.GradScaler(device.type, enabled=scaled),
         average,
-        loss_of(recipe),
+        loss_of(job),
         notes,
         is_sharded,
     )

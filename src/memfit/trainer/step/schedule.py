@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from memfit.planner.learning_rate import scale_learning_rate
 from memfit.recipe.recipe import Recipe
+from memfit.step.job import Job
 from memfit.step.optimizers import is_adaptive, optimizer_name
 
 __all__ = ["has_own_rate", "peak_learning_rate", "rate_at"]
@@ -34,11 +35,12 @@ def peak_learning_rate(recipe: Recipe, global_batch: int) -> float:
     return _USUAL.get(optimizer_name(recipe.optimizer), _USUAL_OTHERS)
 
 
-def has_own_rate(recipe: Recipe) -> bool:
+def has_own_rate(job: Job) -> bool:
     """Whether the optimizer was given its learning rate itself, and the recipe gives no other."""
-    if recipe.lr is not None or recipe.base_lr is not None or isinstance(recipe.optimizer, str):
+    if job.recipe.lr is not None or job.recipe.base_lr is not None:
         return False
-    return not isinstance(recipe.optimizer, Mapping) or "lr" in recipe.optimizer
+    options = job.recipe.optimizer
+    return job.own.optimizer is not None or (isinstance(options, Mapping) and "lr" in options)
 
 
 def rate_at(step: int, total_steps: int, recipe: Recipe) -> float:

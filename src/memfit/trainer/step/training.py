@@ -92,7 +92,7 @@ class Training:
         recipe = ingredients.recipe
         groups = ingredients.optimizer.param_groups
         self._peak_rates = [group["lr"] for group in groups]
-        if not has_own_rate(recipe):
+        if not has_own_rate(ingredients.job):
             self._peak_rates = [peak_learning_rate(recipe, loader.batch_size)] * len(groups)
         self._trainable = [p for group in groups for p in group["params"]]
         self._share = 1.0  # of the global batch that is here

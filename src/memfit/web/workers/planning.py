@@ -18,7 +18,6 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from memfit.cards.catalogue import GPU
-from memfit.cards.catalogue import gpu as find_gpu
 from memfit.data.sets.named import NAMED_SETS, open_named
 from memfit.errors import DataError
 from memfit.files.metrics_file import to_json
@@ -29,9 +28,9 @@ from memfit.models.optional import is_installed
 from memfit.page.documents.plan import plan_document, ruled_sizes_at
 from memfit.planner.options import ways_to_fit_more
 from memfit.planner.plan import Plan
-from memfit.planner.planning import plan_recipe
+from memfit.planner.planning import plan, plan_job
 from memfit.planner.tapes import TRACED_BATCHES
-from memfit.recipe.recipe import Recipe
+from memfit.step.job import resolve
 from memfit.step.optimizers import optimizer_names
 from memfit.web.asking.cards import card_of
 from memfit.web.workers.worker import Cancelled, JobProgress, work
@@ -82,8 +81,8 @@ class PlanningDesk:
         """Plan something small, so that the first real plan finds everything loaded."""
         torch.set_num_threads(1)
         for precision in ("fp32", "amp-fp16"):
-            recipe = Recipe(model="cnn", precision=precision, optimizer="adamw")
-            plan_document(plan_recipe(recipe, find_gpu("rtx-3060")), ladder=(1, 2))
+            small = plan("cnn", gpu="rtx-3060", precision=precision, optimizer="adamw")
+            plan_document(small, ladder=(1, 2))
         sources = [s for s in _SOURCES if s in ("builtin", "torchvision") or is_installed(s)]
         return {
             "torch_version": str(torch.__version__),
@@ -146,7 +145,8 @@ class PlanningDesk:
             values["input_shape"] = tuple(values["input_shape"])
         with self._watched(progress):
             watch = partial(_note_trace, progress)
-            plan = plan_recipe(Recipe(**values), _card(request), verify=False, watch=watch)
+            job = resolve(**values, card=_card(request))
+            plan = plan_job(job, verify=False, watch=watch)
             progress.stage("tracing")
             micro_batch = plan.micro_batch
             progress.stage("verifying")

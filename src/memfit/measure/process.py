@@ -7,15 +7,13 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from types import NoneType
 from typing import Any
 
-from memfit.errors import UsageError
 from memfit.measure.target import Target
 from memfit.recipe.fields import FIELDS
 from memfit.recipe.recipe import Recipe
 
-__all__ = ["Job", "recipe_facts", "run_job"]
+__all__ = ["Process", "recipe_facts", "run_process"]
 
 _ALLOCATOR_OPTIONS = "PYTORCH_ALLOC_CONF"
 #: The user's own settings of what decides memory; the recipe alone decides. Sources, torch 2.11 to
@@ -31,7 +29,7 @@ _NOT_INHERITED = (
 
 
 @dataclass(frozen=True)
-class Job:
+class Process:
     """One recipe at one micro-batch.
 
     Args:
@@ -59,26 +57,15 @@ class Job:
 
 
 def recipe_facts(recipe: Recipe) -> dict[str, Any]:
-    """The fields that are not the usual ones, as plain values; the micro-batch is not one of them.
-
-    Raises:
-        UsageError: the recipe holds code, which no other process can be given.
-    """
-    given = {
+    """The fields that are not the usual ones, but for the micro-batch, as plain values."""
+    return {
         name: value
         for name, value in recipe.to_dict().items()
         if name != "batch_size" and getattr(recipe, name) != FIELDS[name].default
     }
-    for row in FIELDS.values():
-        if row.takes_code and not isinstance(getattr(recipe, row.name), (str, dict, NoneType)):
-            raise UsageError(
-                f"{row.name} is a Python object; each measurement is a process of its own.",
-                hint="Name it: path/to/file.py:NAME.",
-            )
-    return given
 
 
-def run_job(job: Job) -> dict[str, Any]:
+def run_process(process: Process) -> dict[str, Any]:
     """Measure in a fresh process.
 
     Returns:
@@ -88,16 +75,16 @@ def run_job(job: Job) -> dict[str, Any]:
     try:
         done = subprocess.run(
             [sys.executable, "-m", "memfit.measure.child"],
-            input=json.dumps(job.to_dict()),
+            input=json.dumps(process.to_dict()),
             capture_output=True,
             encoding="utf-8",
             errors="replace",  # libraries print what they like
-            timeout=job.limit_seconds,
-            env=_environment(job),
+            timeout=process.limit_seconds,
+            env=_environment(process),
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return {"status": "timed_out", "message": f"no end after {job.limit_seconds:.0f} s"}
+        return {"status": "timed_out", "message": f"no end after {process.limit_seconds:.0f} s"}
     return _answer_of(done)
 
 
@@ -113,10 +100,10 @@ def _answer_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return {"status": "crashed", "message": f"exit code {done.returncode}: {last[:300]}"}
 
 
-def _environment(job: Job) -> dict[str, str]:
+def _environment(process: Process) -> dict[str, str]:
     """The recipe's allocator, and CUDA's numbers of GPUs as NVML counts them."""
     environment = {k: v for k, v in os.environ.items() if k not in _NOT_INHERITED}
     environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-    if job.recipe.allocator:
-        environment[_ALLOCATOR_OPTIONS] = job.recipe.allocator
+    if process.recipe.allocator:
+        environment[_ALLOCATOR_OPTIONS] = process.recipe.allocator
     return environment
