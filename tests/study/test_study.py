@@ -81,7 +81,7 @@ def test_a_study_from_begin_to_end(whole: Study, tiny: Job) -> None:
     recommended = load_recipe(whole.folder / "recommended.toml")
     chosen = whole.recommendation
     assert chosen is not None
-    assert recommended == tiny.but(
+    assert recommended == tiny.asked.but(
         global_batch=chosen.global_batch, batch_size=chosen.micro_batch, lr=chosen.learning_rate
     )
     write_reports(whole)
