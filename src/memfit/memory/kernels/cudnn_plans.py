@@ -28,7 +28,6 @@ from memfit.memory.kernels.convolution_problem import ConvolutionKind, Convoluti
 __all__ = [
     "cudnn_version",
     "heuristic_workspace_bytes",
-    "largest_workspace_bytes",
 ]
 
 _Pointer = ctypes.c_void_p
@@ -336,39 +335,3 @@ def heuristic_workspace_bytes(
         if size is not None:
             return size
     return None
-
-
-@lru_cache(maxsize=8192)
-def largest_workspace_bytes(
-    problem: ConvolutionProblem,
-    compute_capability: tuple[int, int],
-    limit_bytes: int,
-    *,
-    allow_tf32: bool,
-) -> int | None:
-    """Workspace held while ``cudnn.benchmark`` times the candidates, at a problem's first call.
-
-    PyTorch allocates once for the largest candidate that fits the free memory, and halves it
-    until the allocation succeeds (``generate_and_filter_plans``): it raises reserved memory, but
-    never runs out of it.
-
-    Args:
-        problem: the call.
-        compute_capability: of the GPU that is planned for.
-        limit_bytes: the largest block that could be allocated at that moment.
-        allow_tf32: ``torch.backends.cudnn.allow_tf32``.
-
-    Returns:
-        Bytes, or None as for :func:`heuristic_workspace_bytes`.
-    """
-    library = _library_for(problem, compute_capability)
-    if library is None:
-        return None
-    sizes: list[int] = []
-    for mode in (_MODE_INSTANT, _MODE_FALLBACK):
-        try:
-            with _Session(library) as session:
-                sizes += _workspaces(session, problem, compute_capability, allow_tf32, mode)
-        except _RefusedError:
-            continue
-    return max((size for size in sizes if size <= limit_bytes), default=None)
