@@ -49,8 +49,10 @@ class SizeRules:
 
     def rounded_bytes(self, size_bytes: int) -> int:
         """A request as the allocator rounds it (``round_size``)."""
-        if self.divisions is None or size_bytes <= 0:
-            return max(MIN_BLOCK_BYTES, (size_bytes + 511) & -512)
+        if size_bytes <= MIN_BLOCK_BYTES:
+            return MIN_BLOCK_BYTES
+        if self.divisions is None:
+            return (size_bytes + 511) & -512
         interval = min(max(size_bytes.bit_length() - 21, 0), len(self.divisions) - 1)
         count = self.divisions[interval]
         if count > 1 and size_bytes > MIN_BLOCK_BYTES * count:
