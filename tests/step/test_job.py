@@ -184,6 +184,11 @@ def test_code_that_is_only_named_is_missed(name: str) -> None:
         memfit.plan("mlp", input_shape=(1, 8, 8), **{name: "mine"})
 
 
+def test_a_text_that_no_path_can_be_is_no_path() -> None:
+    job = resolve("mlp", input_shape=(1, 8, 8), weights="x" * 4000)
+    assert job.but(lr=0.1).absolute().recipe.weights == "x" * 4000
+
+
 def test_without_a_model_there_is_no_plan() -> None:
     with pytest.raises(UsageError, match="Which model"):
         memfit.plan(input_shape=(1, 8, 8))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import NoneType
@@ -160,10 +161,10 @@ def absolute(recipe: Recipe) -> Recipe:
     changes: dict[str, str] = {}
     for name in ("data", "root", "weights"):
         value = getattr(recipe, name)
-        if value is not None and Path(value).exists():
+        if value is not None and os.path.exists(value):  # noqa: PTH110 (too long a text is no path)
             changes[name] = str(Path(value).resolve())
     for name in ("model", "transform"):
         file, _, attribute = (getattr(recipe, name) or "").rpartition(":")
-        if file.endswith(".py") and Path(file).exists():
+        if file.endswith(".py") and os.path.exists(file):  # noqa: PTH110
             changes[name] = f"{Path(file).resolve()}:{attribute}"
     return recipe.but(**changes) if changes else recipe
