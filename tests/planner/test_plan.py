@@ -327,6 +327,53 @@ def test_to_dict_is_plain_and_says_what_it_rests_on(resnet: Plan) -> None:
     assert told["unsupported"] == {}
 
 
+def test_a_result_can_be_compared_and_pickled(resnet: Plan) -> None:
+    import pickle
+
+    result = resnet.result()
+    assert pickle.loads(pickle.dumps(result)) == result == resnet.result()
+    assert result.at.fits() is True
+    assert result.to_dict() == resnet.to_dict()
+
+
+def test_each_part_at_its_own_most(resnet: Plan) -> None:
+    at = resnet.at(64)
+    tape, sizes = resnet.tape_at(64)
+    live = dict.fromkeys(Part, 0)
+    most = dict(live)
+    for event in tape.events:
+        number = event if event >= 0 else ~event
+        part = tape.allocations[number].part
+        live[part] += sizes[number] if event >= 0 else -sizes[number]
+        most[part] = max(most[part], live[part])
+    for part in Part:
+        assert at.parts[part] <= at.parts_most[part]
+        if part not in (Part.CACHE, Part.CONTEXT):
+            assert at.parts_most[part] == most[part]
+    assert at.parts_most["gradients"] == 4 * resnet.parameter_count
+    assert at.parts["gradients"] < at.parts_most["gradients"]
+    assert at.parts_most["context"] == at.parts["context"]
+
+
+def test_reporting_a_result_traces_and_searches_nothing(
+    resnet: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rich.console import Console
+
+    from memfit.planner.overview import overview
+    from memfit.report.plan.text import render_plan
+
+    found = overview(resnet, [])
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("asked while drawing")
+
+    for name in ("memfit.planner.tracing.TrainingStep.trace", "memfit.planner.limits.Limits.on"):
+        monkeypatch.setattr(name, refuse)
+    monkeypatch.setattr("memfit.memory.allocator.allocator.CachingAllocator.allocate", refuse)
+    render_plan(found, Console(width=80))
+
+
 def test_a_notebook_gets_text_and_html(resnet: Plan) -> None:
     bundle = resnet._repr_mimebundle_()
     assert "resnet18" in bundle["text/plain"]

@@ -26,7 +26,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["STOPS", "STOPS_WHEN_TRACED", "BatchLimits", "find_limits", "stops_up_to"]
+__all__ = [
+    "STOPS",
+    "STOPS_WHEN_TRACED",
+    "BatchLimits",
+    "find_limits",
+    "promised_batch",
+    "stops_up_to",
+]
 
 #: Stops from one power of two to the next; where every batch is traced, each takes a second.
 STOPS, STOPS_WHEN_TRACED = 32, 4
@@ -68,19 +75,29 @@ def find_limits(runs: Runs, runs_safely: Runs, last: int, stops: int = STOPS) ->
     def runs_at_all(batch: int) -> bool:
         return batch <= last and runs(batch)
 
-    tried = stops_up_to(last, stops)
-    most = _as_far_as_it_runs(runs_at_all, _promised_stop(runs_at_all, tried), stops)
+    most = promised_batch(runs, last, stops)
 
     def is_recommended(batch: int) -> bool:
         return batch <= most and runs_safely(batch)
 
-    safe = next((stop for stop in reversed(tried) if is_recommended(stop)), 0)
+    tried = reversed(stops_up_to(last, stops))
+    safe = next((stop for stop in tried if is_recommended(stop)), 0)
     unit = 1 if safe < 16 else 8
     return BatchLimits(
         max_batch_size=most,
         largest_that_runs=_last_of_window(runs_at_all, most, stops // 2),
         recommended_batch_size=_as_far_as_it_runs(is_recommended, safe, stops, unit),
     )
+
+
+def promised_batch(runs: Runs, last: int, stops: int = STOPS) -> int:
+    """``max_batch_size`` alone; arguments as of :func:`find_limits`."""
+    promised = 0
+    for stop in reversed(stops_up_to(last, stops)):
+        if 2 * stop < promised:
+            break
+        promised = (promised or stop) if runs(stop) else 0
+    return _as_far_as_it_runs(lambda batch: batch <= last and runs(batch), promised, stops)
 
 
 def stops_up_to(last: int, stops: int = STOPS) -> list[int]:
@@ -100,16 +117,6 @@ def _gap_above(stop: int, stops: int) -> int:
     """From a stop to the next; from 0 to the first."""
     power_of_two = (1 << stop.bit_length()) // 2
     return max(_LEAST_STOP, power_of_two // stops)
-
-
-def _promised_stop(runs: Runs, tried: list[int]) -> int:
-    """The largest stop that runs with all stops down to its half; 0 without one."""
-    promised = 0
-    for stop in reversed(tried):
-        if 2 * stop < promised:
-            break
-        promised = (promised or stop) if runs(stop) else 0
-    return promised
 
 
 def _as_far_as_it_runs(runs: Runs, stop: int, stops: int, unit: int = 1) -> int:

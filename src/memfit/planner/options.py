@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from memfit.errors import MemfitError
+from memfit.memory.allocator.timeline import replay
 from memfit.planner.plan import Plan
 from memfit.planner.result import Option
 from memfit.planner.tracing import TrainingStep
@@ -26,33 +27,27 @@ class _Change:
 
 def ways_to_fit_more(plan: Plan) -> list[Option]:
     """Every change that saves memory for this plan, the one that saves most first."""
+    options = [*_changed(plan), *_accumulate(plan)]
+    return sorted(options, key=lambda option: -option.saved_bytes)
+
+
+def _changed(plan: Plan) -> Iterator[Option]:
     before = plan.at(None)
-    options = []
     for change in _changes(plan):
         try:
-            after = _replan(plan, change)
+            step = _step(plan, **change.values)
+            after = Plan(step.recipe, step, plan.model_name, plan.gpu)
         except MemfitError:
             continue  # the model has no blocks to checkpoint: not a way for it
         total = after.at(before.batch_size).total_bytes
-        options.append(
-            Option(
-                change.name,
-                change.flag,
-                after.max_batch_size,
-                total,
-                before.total_bytes - total,
-                change.note,
-            )
-        )
-    useful = [option for option in options if option.saved_bytes > 0]
-    useful += _accumulate(plan)
-    return sorted(useful, key=lambda option: -option.saved_bytes)
+        if total < before.total_bytes:
+            largest = None if plan.gpu is None else after.limits.max_batch_on(plan.gpu)
+            saved = before.total_bytes - total
+            yield Option(change.name, change.flag, largest, total, saved, change.note)
 
 
-def _replan(plan: Plan, change: _Change) -> Plan:
-    job = plan.step.job.but(**change.values)
-    step = TrainingStep(job, plan.step.batch.target)
-    return Plan(job.recipe, step, plan.model_name, plan.gpu)
+def _step(plan: Plan, **changes: Any) -> TrainingStep:
+    return TrainingStep(plan.step.job.but(**changes), plan.step.batch.target)
 
 
 def _changes(plan: Plan) -> Iterator[_Change]:
@@ -133,13 +128,10 @@ def _accumulate(plan: Plan) -> list[Option]:
     if micro_batch is None:
         return []
     steps = before.batch_size // micro_batch
-    after = _replan(
-        plan,
-        _Change(
-            "", "", {"accumulation": steps, "batch_size": micro_batch, "global_batch": None}, ""
-        ),
-    )
-    total = after.at(micro_batch).total_bytes
+    # A third micro-batch is like the second; of one batch a trace tells as much as two.
+    step = _step(plan, accumulation=2, batch_size=micro_batch, global_batch=None)
+    timeline = replay(step.trace(micro_batch), settings=plan.settings)
+    total = timeline.peak_reserved_bytes + plan.card.context_bytes
     return [
         Option(
             f"accumulate {steps} micro-batches of {micro_batch}",

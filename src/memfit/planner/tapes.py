@@ -35,6 +35,7 @@ class Tapes:
         self._direct = {small: step.trace(small), large: step.trace(large)}
         self.affine: AffineTape | None = None
         self.not_affine_because = ""
+        self._asked_last: tuple[int, list[int]] = (0, [])
         try:
             self.affine = AffineTape.fit(self._direct[small], small, self._direct[large], large)
         except NotAffine as difference:
@@ -57,7 +58,9 @@ class Tapes:
         if self.affine is not None:
             if batch_size == 1 and self._single is not None:
                 return self._single, self._single.sizes_bytes
-            return self.affine.tape, self.affine.sizes_bytes(batch_size)
+            if self._asked_last[0] != batch_size:  # who asks for sizes often asks again
+                self._asked_last = batch_size, self.affine.sizes_bytes(batch_size)
+            return self.affine.tape, self._asked_last[1]
         if batch_size not in self._direct:
             self._direct[batch_size] = self._step.trace(batch_size)
         tape = self._direct[batch_size]

@@ -44,8 +44,20 @@ def _laid_out(
         return output
     if output_is_channels_last(_facts(input), _facts(weight), groups, transposed):
         last = torch.channels_last if output.dim() == 4 else torch.channels_last_3d
-        return torch.empty_like(output, memory_format=last)
-    return torch.empty_like(output, memory_format=torch.contiguous_format)
+        return _new(output, memory_format=last)
+    return _new(output)
+
+
+def _new(tensor: Tensor, memory_format: torch.memory_format = torch.contiguous_format) -> Tensor:
+    """As ``empty_like``, whose meta kernel is a slow Python function."""
+    return torch.empty(
+        tensor.shape, dtype=tensor.dtype, device=tensor.device, memory_format=memory_format
+    )
+
+
+def _like(tensor: Tensor) -> Tensor:
+    """The same, with the tensor's own layout."""
+    return _new(tensor) if tensor.is_contiguous() else torch.empty_like(tensor)
 
 
 def _facts(tensor: Tensor) -> TensorFacts:
@@ -74,8 +86,8 @@ def _batch_norm(
     ``native/cudnn/BatchNorm.cpp`` (2.15).
     """
     size = input.shape[1] if training else 0
-    mean = input.new_empty(size, dtype=_statistics_dtype(input))
-    return torch.empty_like(input), mean, torch.empty_like(mean)
+    mean = torch.empty(size, dtype=_statistics_dtype(input), device=input.device)
+    return _like(input), mean, _like(mean)
 
 
 def _batch_norm_backward(
@@ -91,8 +103,8 @@ def _batch_norm_backward(
     output_mask: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     dtype = weight.dtype if weight is not None else _statistics_dtype(input)
-    parameter = input.new_empty(input.shape[1], dtype=dtype)
-    made = (torch.empty_like(input), parameter, torch.empty_like(parameter))
+    parameter = torch.empty(input.shape[1], dtype=dtype, device=input.device)
+    made = (_like(input), parameter, _like(parameter))
     return tuple(t if wanted else None for t, wanted in zip(made, output_mask, strict=True))
 
 
@@ -131,6 +143,14 @@ def _layer_norm_backward(
     )
 
 
+def _threshold_backward(grad_output: Tensor, input: Tensor, threshold: float) -> Tensor:
+    """Laid out as its inputs where they are alike (``TensorIterator``, 2.15)."""
+    if grad_output.dtype == input.dtype and grad_output.stride() == input.stride():
+        return _like(grad_output)
+    output: Tensor = aten.threshold_backward.default(grad_output, input, threshold)
+    return output
+
+
 def _col2im(input: Tensor, *sizes: Any) -> Tensor:
     """Made like the input, then resized, which never gives memory back (``Col2Im.cu``, 2.15)."""
     output: Tensor = aten.col2im.default(input, *sizes)
@@ -148,4 +168,5 @@ CUDA_KERNELS: dict[Any, Callable[..., Any]] = {
     aten.native_batch_norm_backward.default: _batch_norm_backward,
     aten.native_layer_norm.default: _layer_norm,
     aten.native_layer_norm_backward.default: _layer_norm_backward,
+    aten.threshold_backward.default: _threshold_backward,
 }

@@ -131,7 +131,7 @@ class _Session:
     """The descriptors of one query, all destroyed at the end of the ``with`` block."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        self._library = library
+        self.library = library
         self._stack = ExitStack()
 
     def __enter__(self) -> _Session:
@@ -142,18 +142,16 @@ class _Session:
 
     def create(self, descriptor_type: int) -> _Pointer:
         descriptor = ctypes.c_void_p()
-        _check(
-            self._library.cudnnBackendCreateDescriptor(descriptor_type, ctypes.byref(descriptor))
-        )
-        self._stack.callback(self._library.cudnnBackendDestroyDescriptor, descriptor)
+        _check(self.library.cudnnBackendCreateDescriptor(descriptor_type, ctypes.byref(descriptor)))
+        self._stack.callback(self.library.cudnnBackendDestroyDescriptor, descriptor)
         return descriptor
 
     def finalize(self, descriptor: _Pointer) -> _Pointer:
-        _check(self._library.cudnnBackendFinalize(descriptor))
+        _check(self.library.cudnnBackendFinalize(descriptor))
         return descriptor
 
     def _set(self, descriptor: _Pointer, name: int, kind: int, count: int, values: object) -> None:
-        status = self._library.cudnnBackendSetAttribute(
+        status = self.library.cudnnBackendSetAttribute(
             descriptor, name, kind, ctypes.c_int64(count), values
         )
         _check(status)
@@ -177,7 +175,7 @@ class _Session:
     def get(self, descriptor: _Pointer, name: int, kind: int, count: int, into: object) -> int:
         """Read an attribute into a buffer; the number of elements there are."""
         found = ctypes.c_int64()
-        status = self._library.cudnnBackendGetAttribute(
+        status = self.library.cudnnBackendGetAttribute(
             descriptor, name, kind, ctypes.c_int64(count), ctypes.byref(found), into
         )
         _check(status)
@@ -230,7 +228,10 @@ def _graph(session: _Session, problem: ConvolutionProblem) -> _Pointer:
     return session.finalize(graph)
 
 
-def _device(session: _Session, compute_capability: tuple[int, int]) -> _Pointer:
+@lru_cache
+def _device(library: ctypes.CDLL, compute_capability: tuple[int, int]) -> _Pointer:
+    """The description of a GPU, which is never destroyed: every question needs it."""
+    session = _Session(library)
     major, minor = compute_capability
     description = _ANY_DEVICE | {
         "deviceVer": major * 100 + minor * 10,
@@ -299,7 +300,7 @@ def _workspaces(
     mode: int,
 ) -> Iterator[int]:
     """Workspace sizes of the plans PyTorch would try, in its order."""
-    device = _device(session, compute_capability)
+    device = _device(session.library, compute_capability)
     for config in _engine_configs(session, _graph(session, problem), device, mode):
         if _accepted(problem, _notes(session, config), allow_tf32):
             size = _plan_workspace_bytes(session, config, device)
