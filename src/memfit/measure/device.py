@@ -29,11 +29,10 @@ from memfit.torch_inside import (
     allocator_trace,
     lists_on,
     nvml_index,
-    scaler_tensors,
     start_allocator_trace,
 )
 
-__all__ = ["CpuDevice", "CudaDevice", "Device", "GradScaler", "Peaks", "open_device"]
+__all__ = ["CpuDevice", "CudaDevice", "Device", "MeasuredScaler", "Peaks", "open_device"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +53,9 @@ class Device(ABC):
 
     Attributes:
         device: of the tensors.
-        autocast_device: whose mixed precision is meant.
     """
 
     device: torch.device
-    autocast_device: str
 
     @abstractmethod
     def start(self) -> None:
@@ -148,8 +145,6 @@ class CudaDevice(Device):
         cuda: ``torch.cuda``.
         read: asks the driver, by NVML's number of the GPU.
     """
-
-    autocast_device = "cuda"
 
     def __init__(
         self, fraction: float = 1.0, cuda: Any = torch.cuda, read: Reading = read_use
@@ -259,8 +254,6 @@ class CpuDevice(Device):
         clock: seconds.
     """
 
-    autocast_device = "cpu"
-
     def __init__(
         self,
         capacity_bytes: int,
@@ -338,35 +331,21 @@ class _BudgetWatcher(_Nobody):
         self._budget.adopt(tensor, part)
 
 
-class GradScaler:
-    """``torch.amp.GradScaler`` as the loop wants it.
+class MeasuredScaler(torch.amp.GradScaler):
+    """A scaler whose steps are those of a plan: none is left out.
 
     The scale is 1: the memory is the same, and no first step is skipped for infinite gradients,
     which would make the optimizer's state a step later than in a plan.
 
     Args:
         device_type: of the loss.
-        watcher: is told what its tensors are for.
+        enabled: for half precision.
     """
 
-    def __init__(self, device_type: str, watcher: Watcher) -> None:
-        self._scaler = torch.amp.GradScaler(device_type, init_scale=1.0)
-        self._watcher = watcher
+    def __init__(self, device_type: str, enabled: bool = True) -> None:
+        super().__init__(device_type, init_scale=1.0, enabled=enabled)
 
-    def scale(self, loss: Tensor) -> Tensor:
-        """The scaled loss; the first time the scaler makes its tensors."""
-        is_new = not scaler_tensors(self._scaler)
-        scaled = self._scaler.scale(loss)
-        if is_new:
-            for tensor in scaler_tensors(self._scaler):
-                self._watcher.adopt(tensor, Part.OPTIMIZER)
-        return scaled
-
-    def unscale(self, optimizer: Optimizer) -> None:
-        """Divide the gradients by the scale, in place."""
-        self._scaler.unscale_(optimizer)
-
-    def step(self, optimizer: Optimizer) -> None:
+    def step(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> float | None:
         """Update.
 
         Raises:
@@ -377,9 +356,9 @@ class GradScaler:
         steps: list[None] = []
         hook = optimizer.register_step_post_hook(lambda *_: steps.append(None))
         try:
-            self._scaler.step(optimizer)
+            result = super().step(optimizer, *args, **kwargs)
         finally:
             hook.remove()
         if not steps:
             raise StepError("The gradients are not finite, so GradScaler left the step out.")
-        self._scaler.update()
+        return result

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from memfit.measure.device import Device, GradScaler, Peaks
+from memfit.measure.device import Device, MeasuredScaler, Peaks
 from memfit.measure.history import workspaces_of
 from memfit.measure.sequence import pack_tape
 from memfit.memory.allocator.allocator import AllocatorSettings
@@ -20,8 +20,9 @@ from memfit.memory.recording.follower import Follower
 from memfit.models import BuiltModel, build_for_training
 from memfit.planner.tracing import TrainingStep
 from memfit.step.batch import BatchSpec
+from memfit.step.ingredients import combine
 from memfit.step.job import Job
-from memfit.step.loop import Place, Watcher, no_collection, training_loop
+from memfit.step.loop import Watcher, no_collection, training_loop
 from memfit.step.prepare import prepare_model
 from memfit.trainer.step.backends import backends_of
 
@@ -91,12 +92,12 @@ def measure_plain(subject: Subject, device: Device, micro_batch: int) -> dict[st
     """
     device.start()
     bare = device.use()
-    place = _place(subject, device, device.watcher(), micro_batch)
+    watcher, batches = device.watcher(), _HostBatches(subject, micro_batch)
     peaks: list[Peaks] = []
     with device.running(), no_collection(), _backends(subject, device):
         device.move(subject.model)
         device.tick()
-        for _ in _loop(subject, place, micro_batch, PLAIN_STEPS):
+        for _ in _loop(subject, device, batches, watcher, PLAIN_STEPS):
             device.tick()
             peaks.append(device.peaks)
             device.reset_peaks()
@@ -142,10 +143,10 @@ def measure_recorded(subject: Subject, device: Device, micro_batch: int) -> dict
         ):  # fmt: skip
             stack.enter_context(entered)
         device.move(subject.model)
-        place = _place(subject, device, recorder, micro_batch)
+        batches = _HostBatches(subject, micro_batch)
         follower.adopt(subject.model)
         with follower.hooks(), recorder:
-            for _ in _loop(subject, place, micro_batch, RECORDED_STEPS):
+            for _ in _loop(subject, device, batches, recorder, RECORDED_STEPS):
                 pass
         follower.tag_gradients()
         tape = device.tape(recorder)
@@ -165,20 +166,16 @@ def _backends(subject: Subject, device: Device) -> AbstractContextManager[None]:
     return backends_of(subject.job.recipe.but(allocator=""), device.device)
 
 
-def _place(subject: Subject, device: Device, watcher: Watcher, micro_batch: int) -> Place:
-    """The loop's place on a real device; the batch's values wait on the CPU."""
-    host = _HostBatch(subject, micro_batch)
-    scaler = partial(GradScaler, device.device.type)
-    return Place(device.device, device.autocast_device, watcher, host.make, scaler)
+def _loop(
+    subject: Subject, device: Device, batches: _HostBatches, watcher: Watcher, steps: int
+) -> Iterator[None]:
+    is_scaled = subject.job.recipe.precision == "amp-fp16"
+    scaler = MeasuredScaler(device.device.type, enabled=is_scaled)
+    made = combine(subject.job, subject.model, scaler, device.device, is_tokens=subject.is_tokens)
+    return training_loop(made, batches, watcher, batches.micro_batch, steps)
 
 
-def _loop(subject: Subject, place: Place, micro_batch: int, steps: int) -> Any:
-    return training_loop(
-        subject.job, subject.model, place, micro_batch, steps, is_tokens=subject.is_tokens
-    )
-
-
-class _HostBatch:
+class _HostBatches:
     """Values on the CPU that each step brings to the device, as a loader would.
 
     Pixels are uniform; tokens too, because the kernel of an embedding's gradient sorts them;
@@ -187,6 +184,7 @@ class _HostBatch:
 
     def __init__(self, subject: Subject, micro_batch: int) -> None:
         spec = self._spec = subject.batch
+        self.micro_batch = micro_batch
         generator = torch.Generator().manual_seed(subject.job.recipe.seed)
         if spec.loader is not None:
             self._blank = spec.loader.blank(micro_batch, "cpu")

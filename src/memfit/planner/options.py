@@ -47,7 +47,8 @@ def _changed(plan: Plan) -> Iterator[Option]:
 
 
 def _step(plan: Plan, **changes: Any) -> TrainingStep:
-    return TrainingStep(plan.step.job.but(**changes), plan.step.batch.target)
+    job = plan.step.job.but(**changes)
+    return TrainingStep(job, plan.step.batch.target, loop=plan.step.loop)
 
 
 def _changes(plan: Plan) -> Iterator[_Change]:

@@ -11,6 +11,7 @@ from memfit.memory.recording.recorder import Recorder
 from memfit.planner.plan import Plan
 from memfit.planner.tracing import TrainingStep
 from memfit.step.job import Job, resolve
+from memfit.step.loop import Loop, training_loop
 
 __all__ = ["plan", "plan_job"]
 
@@ -46,16 +47,21 @@ def plan(
 
 
 def plan_job(
-    job: Job, *, verify: bool = True, watch: Callable[[int, Recorder], None] | None = None
+    job: Job,
+    *,
+    verify: bool = True,
+    loop: Loop = training_loop,
+    watch: Callable[[int, Recorder], None] | None = None,
 ) -> Plan:
     """Plan a job for its card, or for none.
 
     Args:
         job: what is planned.
         verify: hold the arithmetic at the recommended batch against a third trace.
+        loop: whose steps are planned.
         watch: told of every trace that begins: its micro-batch, and the recorder at work.
     """
-    step = TrainingStep(job, watch=watch)
+    step = TrainingStep(job, loop=loop, watch=watch)
     plan = Plan(job.recipe, step, step.name, job.card)
     if verify:
         plan.verify(plan.micro_batch)

@@ -1,4 +1,4 @@
-"""A usual training loop on the virtual GPU: with the lifetimes that its variables really have."""
+"""A training loop on the virtual GPU: with the lifetimes that its variables really have."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+from torch.amp import GradScaler
 
 from memfit.cards.catalogue import gpu as find_gpu
 from memfit.errors import MemfitError, UsageError
@@ -26,14 +27,9 @@ from memfit.step.batch import (
     target_of,
 )
 from memfit.step.failures import explain
+from memfit.step.ingredients import autocast_of, combine
 from memfit.step.job import Job
-from memfit.step.loop import (
-    MetaScaler,
-    Place,
-    autocast_of,
-    no_collection,
-    training_loop,
-)
+from memfit.step.loop import Loop, no_collection, training_loop
 from memfit.step.prepare import prepare_model
 
 __all__ = ["DEFAULT_CARD", "TrainingStep"]
@@ -50,6 +46,7 @@ class TrainingStep:
     Args:
         job: what decides memory; its model is built on the meta device, its card is played.
         target: the labels of one sample, where they are known; else the model is run once to see.
+        loop: whose steps are planned: the one of every tutorial, or the trainer's.
         watch: told of every trace that begins: its micro-batch, and the recorder at work.
 
     Attributes:
@@ -68,6 +65,7 @@ class TrainingStep:
         job: Job,
         target: TensorSpec | None = None,
         *,
+        loop: Loop = training_loop,
         watch: Callable[[int, Recorder], None] | None = None,
     ) -> None:
         self.job, self.gpu = job, job.card or find_gpu(DEFAULT_CARD)
@@ -77,6 +75,7 @@ class TrainingStep:
         self.name, self.model = built.name, built.module
         self.unsupported: dict[str, str] = {}
         self.unknown_temporaries: set[str] = set()
+        self.loop = loop
         self._watch = watch
         self.is_tokens = recipe.input_ids is not None or built.kind == "token"
         self.checkpointed_blocks = prepare_model(self.model, recipe)
@@ -168,7 +167,7 @@ class TrainingStep:
                 self._watch(micro_batch, gpu.recorder)
             with no_collection(), gpu, self._named_errors(gpu):
                 gpu.adopt(self.model)
-                self._loop(gpu, micro_batch, steps)
+                self._run(gpu, micro_batch, steps)
                 tape = gpu.tape
         finally:
             self.model.zero_grad(set_to_none=True)
@@ -176,11 +175,10 @@ class TrainingStep:
         self.unknown_temporaries |= gpu.unknown_temporaries
         return tape
 
-    def _loop(self, gpu: VirtualGPU, micro_batch: int, steps: int) -> None:
-        place = Place(_META, "cuda", gpu.recorder, self.batch.make, MetaScaler)
-        for _ in training_loop(
-            self.job, self.model, place, micro_batch, steps, is_tokens=self.is_tokens
-        ):
+    def _run(self, gpu: VirtualGPU, micro_batch: int, steps: int) -> None:
+        scaler = GradScaler("meta", enabled=self.recipe.precision == "amp-fp16")
+        made = combine(self.job, self.model, scaler, _META, "cuda", is_tokens=self.is_tokens)
+        for _ in self.loop(made, self.batch, gpu.recorder, micro_batch, steps):
             pass
 
     @contextmanager

@@ -19,6 +19,7 @@ __all__ = [
     "BatchSpec",
     "TensorSpec",
     "call_model",
+    "checked_loss",
     "default_loss",
     "input_spec",
     "loaded_batch",
@@ -131,6 +132,22 @@ def default_loss(output: Any, target: Tensor, *, label_smoothing: float = 0.0) -
     loss = cross_entropy(logits, target)
     for weight, auxiliary in _auxiliary(output):
         loss = loss + weight * cross_entropy(auxiliary, target)
+    return loss
+
+
+def checked_loss(loss: Any, hint: str | None = None) -> Tensor:
+    """What a backward can begin from.
+
+    Args:
+        loss: as the user's code or the default gave it.
+        hint: how to make it one number.
+
+    Raises:
+        StepError: it is not one number.
+    """
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+        raise StepError(f"The loss must be one number; it is {shape}.", hint=hint)
     return loss
 
 

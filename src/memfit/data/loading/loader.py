@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -127,6 +127,8 @@ class Loader:
         mean: of each channel, as used.
         std: of each channel, as used.
         unreadable: images that were left out, by sample number.
+        host: where the host plays the device: what is made inside is the host's, and what is
+            brought to the device is a copy. None elsewhere.
     """
 
     def __init__(
@@ -169,6 +171,7 @@ class Loader:
         self._reader = SampleReader(chosen, self._shaping(transform), recipe.seed)
         self._moments: dict[torch.device, tuple[Tensor, Tensor]] = {}
         self._pins = torch.cuda.is_available()
+        self.host: Callable[[], AbstractContextManager[None]] | None = None
 
     def _shaping(self, own: Transform | None) -> Shaping:
         transforms = self.augmentation.per_sample
@@ -233,13 +236,15 @@ class Loader:
         if not 0 <= start <= len(self.split):
             raise UsageError(f"start is {start}; the epoch has {len(self.split):,} samples.")
         wanted = list(self._wanted(epoch, start))
-        missing = [self._missing(indices) for _, indices in wanted]
+        with self._on_host():
+            missing = [self._missing(indices) for _, indices in wanted]
         requests = (Request(epoch, indices) for indices in missing if len(indices))
         answers = read_ahead(self._reader, requests, self.workers, pin_memory=self._pins)
         for (position, indices), absent in zip(wanted, missing, strict=True):
-            answer = next(answers) if len(absent) else None
-            with single_threaded():
-                batch = self._assemble(epoch, position, indices, answer)
+            with self._on_host():
+                answer = next(answers) if len(absent) else None
+                with single_threaded():
+                    batch = self._assemble(epoch, position, indices, answer)
             if len(batch) or self.world_size > 1:  # ranks take their steps together
                 yield batch
 
@@ -248,6 +253,9 @@ class Loader:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch as the model gets them, see :meth:`prepare`."""
         return (self.prepare(batch, device) for batch in self.batches(epoch, start))
+
+    def _on_host(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.host is None else self.host()
 
     def _wanted(self, epoch: int, start: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """Position and samples of every batch; with mixing, first the neighbour of the first."""
@@ -310,7 +318,8 @@ class Loader:
             return Batch(pixels, labels, np.arange(count, dtype=np.int64), 0, 0)
 
         mixing = draw_mixing(self.augmentation, self.recipe.seed, 0, 0, self.shape[1:])
-        return replace(part(), neighbours=part(), mixing=mixing) if mixing else part()
+        with self._on_host():
+            return replace(part(), neighbours=part(), mixing=mixing) if mixing else part()
 
     # -- what happens on the device ----------------------------------------------------------------
 
@@ -330,18 +339,18 @@ class Loader:
 
     def _prepare(self, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
         images = self._images(batch, device)
-        labels = batch.labels.to(device, non_blocking=True)
+        labels = batch.labels.to(device, non_blocking=True, copy=self.host is not None)
         if batch.mixing is not None and batch.neighbours is not None:
             others = batch.neighbours
             images = mix_images(images, self._images(others, device), batch.mixing)
-            other_labels = others.labels.to(device, non_blocking=True)
+            other_labels = others.labels.to(device, non_blocking=True, copy=self.host is not None)
             labels = mix_labels(labels, other_labels, batch.mixing, len(self.classes))
         if self.recipe.memory_format == "nhwc":
             images = images.contiguous(memory_format=torch.channels_last)
         return images.to(weights_dtype(self.recipe.precision)), labels
 
     def _images(self, batch: Batch, device: torch.device) -> Tensor:
-        pixels = batch.pixels.to(device, non_blocking=True)
+        pixels = batch.pixels.to(device, non_blocking=True, copy=self.host is not None)
         pixels = crop_and_flip(
             pixels, self.augmentation, self.recipe.seed, batch.epoch, batch.indices
         )

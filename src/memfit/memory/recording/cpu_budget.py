@@ -7,7 +7,7 @@ kernels: the budget makes a step run out of memory, a plan says what a GPU needs
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -109,6 +109,10 @@ reserved 32.0 MiB.
         """Give unused segments back, as ``torch.cuda.empty_cache``."""
         self._ledger.settle_frees()
         self._ledger.allocator.empty_cache()
+
+    def host(self) -> AbstractContextManager[None]:
+        """Inside, what is made lies on the host: it takes no place in the budget."""
+        return self.recorder.host()
 
     def adopt(self, owner: nn.Module | Tensor | Optimizer, part: Part = Part.BATCH) -> None:
         """Count what was made before: a model, a tensor, or an optimizer's state.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from enum import Enum
 from types import FrameType
 from typing import Any
@@ -70,6 +71,7 @@ class Recorder(DispatchMode):
         self._kernels = kernels or {}
         self._live: dict[int, tuple[weakref.ref[Any], int]] = {}
         self._effects: dict[Any, _Effect] = {}
+        self._is_host = False
 
     # -- what runs ---------------------------------------------------------------------------
 
@@ -116,6 +118,15 @@ class Recorder(DispatchMode):
             "has no meta kernel: its outputs are counted, what its kernel needs inside is not"
         )
         return tree_map(lambda x: x.to("meta") if isinstance(x, Tensor) else x, result)
+
+    @contextmanager
+    def host(self) -> Iterator[None]:
+        """Inside, what is made lies on the host and is not recorded."""
+        self._is_host = True
+        try:
+            yield
+        finally:
+            self._is_host = False
 
     # -- what it is for ----------------------------------------------------------------------
 
@@ -207,7 +218,7 @@ class Recorder(DispatchMode):
         Raises:
             torch.OutOfMemoryError: the ledger has no room for it.
         """
-        if tensor.device.type != self.device_type:
+        if tensor.device.type != self.device_type or self._is_host:
             return None
         key = storage_key(tensor)
         if key in self._live:
@@ -250,23 +261,26 @@ class Recorder(DispatchMode):
 def _assumed_value(tensor: Tensor, phase: Phase) -> float | bool | None:
     """The value of a tensor without values, where the answer of a usual run is known.
 
-    Adafactor reads norms during its step; no memory depends on them. ``transformers`` asks whether
-    masks are full and positions ascend, to skip the mask: batches are taken to have no padding and
-    no packed sequences.
+    Adafactor reads norms during its step; no memory depends on them. A gradient scaler asks for
+    infinities: gradients are taken to be finite. ``transformers`` asks whether masks are full and
+    positions ascend, to skip the mask: batches are taken to have no padding and no packed
+    sequences.
     """
+    if _asker("memfit.") == "torch.amp.grad_scaler":
+        return 0.0
     if phase is Phase.OPTIMIZER:
         return 1.0
-    if tensor.dtype == torch.bool and _asker().startswith("transformers."):
+    if tensor.dtype == torch.bool and _asker("memfit.", "torch.").startswith("transformers."):
         return True
     return None
 
 
-def _asker() -> str:
-    """The first module up the stack that is neither torch nor memfit."""
+def _asker(*between: str) -> str:
+    """The first module up the stack whose name does not begin as one of those between."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         name = str(frame.f_globals.get("__name__", ""))
-        if not name.startswith(("torch.", "memfit.")):
+        if not name.startswith(between):
             return name
         frame = frame.f_back
     return ""

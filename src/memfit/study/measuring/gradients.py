@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from memfit.data.loading.batch import Batch
 from memfit.data.loading.loader import Loader
 from memfit.errors import UnknownName, UsageError
+from memfit.step.ingredients import Ingredients
 from memfit.step.job import Job
 from memfit.torch_inside import AnyDropout
 from memfit.trainer.ranks.ranks import Ranks
@@ -23,7 +24,7 @@ from memfit.trainer.recovery.transaction import batch_dependent_layers, even_sli
 from memfit.trainer.run.planned import planned
 from memfit.trainer.step.backends import backends_of
 from memfit.trainer.step.devices import choose_device
-from memfit.trainer.step.ingredients import Ingredients, prepare_ingredients
+from memfit.trainer.step.ingredients import prepare_ingredients
 from memfit.trainer.step.training import StepResult, Training, in_evaluation
 
 __all__ = [
@@ -256,12 +257,12 @@ def accumulation_difference(
 
 def _gradient(made: Ingredients, data: Loader, batch: Batch, parts: Sequence[slice]) -> Tensor:
     """Of the mean loss, all parameters in one row, float64."""
-    trainable = [p for group in made.optimizer.param_groups for p in group["params"]]
+    trainable = made.trainable
     for parameter in trainable:
         parameter.grad = None
     for part in parts:
         samples = batch[part]
-        loss = made.compute_loss(*data.prepare(samples, made.device))
+        loss = made.forward_and_loss(*data.prepare(samples, made.device))[0]
         (loss * (len(samples) / len(batch))).backward()
     return torch.cat([p.grad.double().flatten() for p in trainable if p.grad is not None])
 

@@ -17,12 +17,13 @@ from memfit.data.loading.batch import Batch
 from memfit.data.loading.loader import Loader
 from memfit.errors import UsageError
 from memfit.progress import SILENT, Tell
+from memfit.step.ingredients import Ingredients
 from memfit.step.job import Job
 from memfit.study.science.intervals import mean_interval
 from memfit.trainer.run.planned import planned
 from memfit.trainer.step.backends import backends_of
 from memfit.trainer.step.devices import RunDevice, choose_device
-from memfit.trainer.step.ingredients import Ingredients, prepare_ingredients
+from memfit.trainer.step.ingredients import prepare_ingredients
 from memfit.trainer.step.micro_batches import sizes_that_fit
 from memfit.trainer.step.training import Training
 

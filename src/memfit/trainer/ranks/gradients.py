@@ -35,11 +35,15 @@ class GradientBuckets:
     Args:
         parameters: that train.
         ranks: who adds up.
+
+    Attributes:
+        flat: the buckets.
+        used: 1.0 for each parameter that a sample has reached since the gradients were cleared.
     """
 
     def __init__(self, parameters: Sequence[Tensor], ranks: Ranks) -> None:
         self._ranks = ranks
-        self._flat: list[Tensor] = []
+        self.flat: list[Tensor] = []
         self._views: list[tuple[Tensor, Tensor]] = []
         self.used = [0.0] * len(parameters)
         for number, parameter in enumerate(parameters):
@@ -61,7 +65,7 @@ class GradientBuckets:
         flat = torch.zeros(
             sum(p.numel() for p in parameters), dtype=first.dtype, device=first.device
         )
-        self._flat.append(flat)
+        self.flat.append(flat)
         start = 0
         for parameter in parameters:
             # as the parameter lies in memory: autograd then adds to it in place
@@ -71,10 +75,10 @@ class GradientBuckets:
             self._views.append((parameter, view))
             start += parameter.numel()
 
-    def clear(self) -> None:
+    def clear_gradients(self) -> None:
         """Zero gradients, in their place."""
         self.used = [0.0] * len(self.used)
-        for flat in self._flat:
+        for flat in self.flat:
             flat.zero_()
         for parameter, view in self._views:
             parameter.grad = view
@@ -86,7 +90,7 @@ class GradientBuckets:
             used: :attr:`used`, added up over all ranks. A parameter that no sample reached has no
                 gradient, as on one device, so its optimizer passes it over.
         """
-        self._ranks.sum_tensors(self._flat)
+        self._ranks.sum_tensors(self.flat)
         for (parameter, _), times in zip(self._views, used, strict=True):
             if not times:
                 parameter.grad = None
@@ -116,6 +120,11 @@ class FirstBuffers:
             parts = flat.split([tensor.numel() for tensor in tensors])
             views = [part.view(t.shape) for part, t in zip(parts, tensors, strict=True)]
             self._groups.append((flat, views, tensors))
+
+    @property
+    def flat(self) -> list[Tensor]:
+        """The tensors that are sent."""
+        return [flat for flat, _, _ in self._groups]
 
     @torch.no_grad()
     def copy(self) -> None:

@@ -247,6 +247,35 @@ class Ranks:
             dist.destroy_process_group()
 
 
+class PlannedRanks(Ranks):
+    """The first of several ranks in a plan, with nobody to talk to: what it would send is made.
+
+    Args:
+        world_size: how many are planned.
+    """
+
+    def __init__(self, world_size: int) -> None:
+        super().__init__(0, world_size)
+
+    def each(self, number: float, device: torch.device) -> list[float]:
+        """As if the others had the same."""
+        torch.empty(self.world_size, dtype=torch.float64, device=device)
+        return [number] * self.world_size
+
+    def totals(self, numbers: Sequence[float], device: torch.device) -> list[float]:
+        """Of this rank alone."""
+        torch.empty(len(numbers), dtype=torch.float64, device=device)
+        return list(numbers)
+
+    def sum_tensors(self, tensors: Iterable[Tensor]) -> None:
+        """In place: nothing."""
+
+    def copy_from_first(
+        self, tensors: Iterable[Tensor], device: torch.device | None = None
+    ) -> None:
+        """In place: nothing."""
+
+
 def _number(variable: str, default: int) -> int:
     text = os.environ.get(variable) or str(default)
     if not text.isdigit() or (variable == "WORLD_SIZE" and int(text) < 1):

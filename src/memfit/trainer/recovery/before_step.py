@@ -52,12 +52,13 @@ class Gradients:
 
     Args:
         parameters: whose gradients.
+        are_zeros: it is known that there is nothing but None and zeros.
     """
 
-    def __init__(self, parameters: Iterable[Tensor]) -> None:
+    def __init__(self, parameters: Iterable[Tensor], are_zeros: bool = False) -> None:
         self._kept: list[tuple[Tensor, _Kept | None]] = []
         parameters = list(parameters)
-        are_zeros = _are_zeros([p.grad for p in parameters if p.grad is not None])
+        are_zeros = are_zeros or _are_zeros([p.grad for p in parameters if p.grad is not None])
         for parameter in parameters:
             gradient = parameter.grad
             if gradient is None:
@@ -110,6 +111,11 @@ class Buffers:
         self._tensors: list[Tensor] = []
         self._groups: list[tuple[list[Tensor], list[Tensor]]] = []  # of one dtype and device
         self._find()
+
+    @property
+    def shadows(self) -> list[Tensor]:
+        """The copies."""
+        return [shadow for _, shadows in self._groups for shadow in shadows]
 
     @torch.no_grad()
     def save(self) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from memfit.errors import StepError, UsageError
+from memfit.errors import UsageError
+from memfit.step.batch import checked_loss
 from memfit.torch_inside import AnyBatchNorm
 from memfit.trainer.recovery.before_step import Buffers, Gradients, RandomState
 from memfit.trainer.recovery.optimizer_state import allocate_state
@@ -23,6 +24,8 @@ from memfit.trainer.recovery.sizes import MicroBatchEvent, Sizes, Where
 
 #: Of a :class:`Fitting`, beside its size.
 _STATE = ("steps", "wait", "clean_steps", "is_trial")
+
+_MEAN_OF_SLICE = 'Return the mean over the samples of the slice: reduction="mean".'
 
 __all__ = ["Fitting", "MicroBatchEvent", "batch_dependent_layers", "even_slices", "fit_micro_batch"]
 
@@ -134,6 +137,11 @@ class Fitting:
         return self._sizes.now
 
     @property
+    def shadows(self) -> list[Tensor]:
+        """What is kept on the device to undo a step: a copy of each of the model's buffers."""
+        return self._buffers.shadows
+
+    @property
     def events(self) -> list[MicroBatchEvent]:
         """Every change of the size, in order."""
         return self._sizes.events
@@ -145,6 +153,7 @@ class Fitting:
         *,
         largest: int | None = None,
         with_empty: bool = False,
+        are_cleared: bool = False,
     ) -> Tensor:
         """Forward and backward of ``count`` samples, in as many micro-batches as are needed.
 
@@ -164,6 +173,7 @@ class Fitting:
                 micro-batches as those need.
             with_empty: where a rank has fewer, it is called with empty slices, too, for models
                 that talk to other ranks in every forward; their loss must have no gradient.
+            are_cleared: gradients are None or zeros, which else the device is asked for.
 
         Returns:
             The mean loss over the batch: a detached tensor without dimensions.
@@ -176,11 +186,9 @@ class Fitting:
         """
         if count < 1 and self._agree is None:
             raise UsageError(f"A batch of {count} samples has no gradient.")
-        if not self._has_state:
-            allocate_state(self._optimizer)
-            self._has_state = True
+        self.allocate_state()
         parameters = self._parameters()
-        self._gradients = Gradients(parameters)
+        self._gradients = Gradients(parameters, are_cleared)
         self._random = RandomState({parameter.device for parameter in parameters})
         self._buffers.save()
         while True:
@@ -195,6 +203,16 @@ class Fitting:
             torch.clear_autocast_cache()
             release(self._release_cache)
             self._shrink(count, failure)
+
+    def allocate_state(self) -> None:
+        """Make the optimizer's state now; else the first :meth:`backward` does.
+
+        Raises:
+            DoesNotFit: it does not fit.
+        """
+        if not self._has_state:
+            allocate_state(self._optimizer)
+            self._has_state = True
 
     def undo(self) -> None:
         """Put gradients, buffers and random state back to before the last :meth:`backward`."""
@@ -257,8 +275,7 @@ class Fitting:
         if len(parts) > 1 and self.note is None:
             self._note_batch_dependence()
         for part in parts:
-            loss = self._micro_batch(part, count, compute_loss)
-            total = loss if total is None else total + loss
+            total = _added(total, self._micro_batch(part, count, compute_loss))
         return torch.zeros(()) if total is None else total
 
     def _micro_batch(
@@ -266,13 +283,7 @@ class Fitting:
     ) -> Tensor:
         """The part's share of the mean loss, after its backward."""
         self._where = "forward"
-        loss = compute_loss(part)
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-            raise StepError(
-                f"The loss must be one number; it is {shape}.",
-                hint='Return the mean over the samples of the slice: reduction="mean".',
-            )
+        loss = checked_loss(compute_loss(part), _MEAN_OF_SLICE)
         share = part.stop - part.start
         if share != count and share:
             loss = loss * (share / count)
@@ -317,6 +328,11 @@ class Fitting:
                 f"{layers[0]}{more}: BatchNorm takes its statistics from the micro-batch "
                 f"({self.size}), so accumulating is not the same as one large batch."
             )
+
+
+def _added(total: Tensor | None, loss: Tensor) -> Tensor:
+    """The sum; no variable keeps a micro-batch's loss through the next one."""
+    return loss if total is None else total + loss
 
 
 def even_slices(count: int, size: int, number: int | None = None) -> list[slice]:

@@ -7,16 +7,17 @@ from memfit.errors import UsageError
 from memfit.planner.plan import Plan
 from memfit.planner.planning import plan_job
 from memfit.step.job import Job
+from memfit.trainer.step.traced import trained_loop
 
 __all__ = ["planned"]
 
 
-def planned(job: Job, *, keeps_gradients: bool = False) -> tuple[Plan, Job]:
+def planned(job: Job, *, world_size: int = 1) -> tuple[Plan, Job]:
     """Plan a job and fill in what its data and its model decide.
 
     Args:
         job: names data; its card has its free memory, None on the CPU.
-        keeps_gradients: they stay in buckets from step to step, as on several ranks.
+        world_size: ranks that each have a whole model.
 
     Returns:
         The plan, and the job with shape, classes, normalisation and global batch set.
@@ -28,8 +29,8 @@ def planned(job: Job, *, keeps_gradients: bool = False) -> tuple[Plan, Job]:
     recipe = job.recipe
     job.data.check_labels(recipe.num_classes)
     # the plan is of one micro-batch; how many of them make the global batch is found later
-    kept = "zero" if keeps_gradients else recipe.zero_grad
-    plan = plan_job(job.but(global_batch=None, accumulation=1, zero_grad=kept), verify=False)
+    one = job.but(global_batch=None, accumulation=1)
+    plan = plan_job(one, verify=False, loop=trained_loop(world_size))
     made = job.loader()
     whole = (recipe.batch_size or DEFAULT_BATCH) * recipe.accumulation
     return plan, job.but(

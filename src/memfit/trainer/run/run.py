@@ -11,10 +11,10 @@ from memfit.data.loading.loader import Loader
 from memfit.errors import CannotRedo, DoesNotFit, NonFiniteLoss, UsageError
 from memfit.recipe.own import Own
 from memfit.recipe.recipe import Recipe, example_recipe
+from memfit.step.ingredients import Ingredients
 from memfit.step.job import Job, resolve
 from memfit.trainer.ranks.ranks import Ranks
 from memfit.trainer.ranks.shard import check_shardable
-from memfit.trainer.recovery.optimizer_state import allocate_state
 from memfit.trainer.recovery.out_of_memory import OutOfMemoryKept, preparing, release
 from memfit.trainer.recovery.recover import recover
 from memfit.trainer.recovery.transaction import MicroBatchEvent
@@ -31,7 +31,7 @@ from memfit.trainer.run.summary import RunResult, summarise
 from memfit.trainer.step.backends import backends_of
 from memfit.trainer.step.devices import RunDevice, choose_device
 from memfit.trainer.step.evaluation import Evaluation, evaluate
-from memfit.trainer.step.ingredients import Ingredients, prepare_ingredients
+from memfit.trainer.step.ingredients import prepare_ingredients
 from memfit.trainer.step.micro_batches import even_sizes
 from memfit.trainer.step.training import StepResult, Training
 
@@ -117,10 +117,10 @@ class _Run:
         self.folder, self.place, self.ranks = folder, place, ranks
         self.listener = listener
         self.plan, self.job = planned(
-            job.on(place.card), keeps_gradients=ranks.are_many and not job.recipe.shard
+            job.on(place.card), world_size=1 if job.recipe.shard else ranks.world_size
         )
         recipe = self.recipe = self.job.recipe
-        self.loader = self.job.loader(rank=ranks.rank, world_size=ranks.world_size)
+        self.loader = self._loader()
         self.test = self._test_loader()
         self.total_steps = self.recipe.steps or self.recipe.epochs * len(self.loader)
         if recipe.shard and ranks.are_many:
@@ -376,14 +376,15 @@ class _Run:
         test = self.job.data.dataset.test
         if test is None or test.labels is None or not len(test):
             return None
-        return self.job.loader(test.name, rank=self.ranks.rank, world_size=self.ranks.world_size)
+        return self._loader(test.name)
+
+    def _loader(self, split: str | None = None) -> Loader:
+        ranks, budget = self.ranks, self.place.budget
+        made = self.job.loader(split, rank=ranks.rank, world_size=ranks.world_size)
+        made.host = None if budget is None else budget.host
+        return made
 
     def _adopt(self) -> None:
-        """The optimizer's state is made now, so that its step cannot be what runs out of memory."""
-        allocate_state(self.ingredients.optimizer)
-        if (budget := self.place.budget) is None:
-            return
-        budget.adopt(self.ingredients.model)
-        budget.adopt(self.ingredients.optimizer)
-        if self.ingredients.average is not None:
-            budget.adopt(self.ingredients.average)
+        if (budget := self.place.budget) is not None:
+            budget.adopt(self.ingredients.model)
+            self.training.tell(budget)

@@ -18,12 +18,13 @@ from memfit.data.sets.paths import PathTable
 from memfit.errors import BadImage, DataError, RunError, UsageError
 from memfit.models.user_code import import_object
 from memfit.recipe.toml import load_recipe
+from memfit.step.ingredients import Ingredients
 from memfit.step.job import Job, resolve
 from memfit.trainer.recovery.recover import recover
 from memfit.trainer.run.run_folder import RunFolder
 from memfit.trainer.step.devices import choose_device
-from memfit.trainer.step.evaluation import Evaluation, evaluate
-from memfit.trainer.step.ingredients import Ingredients, prepare_ingredients
+from memfit.trainer.step.evaluation import Evaluation, evaluate, scores_of
+from memfit.trainer.step.ingredients import prepare_ingredients
 from memfit.trainer.step.micro_batches import even_sizes
 from memfit.trainer.weights.checkpoint import load_checkpoint
 
@@ -72,7 +73,8 @@ class Trained:
             model.average.eval()
         found: list[Prediction] = []
         for name, inputs in self._inputs(images):
-            shares, numbers = model.predict(inputs)[0].softmax(0).topk(min(top, len(self.classes)))
+            scores = scores_of(model, inputs)[0]
+            shares, numbers = scores.softmax(0).topk(min(top, len(self.classes)))
             answers = zip(numbers.tolist(), shares.tolist(), strict=True)
             found.append((name, [(self.classes[n], share) for n, share in answers]))
         return found

@@ -12,12 +12,13 @@ from torch.nn import functional as F
 from memfit.data.loading.batch import Batch
 from memfit.data.loading.loader import Loader
 from memfit.errors import CannotRedo
+from memfit.step.batch import logits_of
+from memfit.step.ingredients import Ingredients
 from memfit.trainer.ranks.ranks import Ranks
 from memfit.trainer.recovery.out_of_memory import OutOfMemoryKept
 from memfit.trainer.recovery.recover import Recovery
-from memfit.trainer.step.ingredients import Ingredients
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "evaluate", "scores_of"]
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,15 @@ def evaluate(
     )
 
 
+def scores_of(made: Ingredients, inputs: Tensor) -> Tensor:
+    """Scores of the classes ``(N, classes)``, float32, by the average where there is one."""
+    model = made.model if made.average is None else made.average.module
+    # gathered parameters are used again in training, so they must not be inference tensors
+    without_gradients = torch.no_grad() if made.is_sharded else torch.inference_mode()
+    with without_gradients, made.autocast():
+        return logits_of(model(inputs)).float()
+
+
 def _answers(
     ingredients: Ingredients, loader: Loader, batch: Batch, fitting: Recovery
 ) -> tuple[Tensor, Tensor]:
@@ -124,7 +134,7 @@ def _answers(
 
 def _answer(ingredients: Ingredients, loader: Loader, part: Batch) -> tuple[Tensor, Tensor]:
     inputs, targets = loader.prepare(part, ingredients.device)
-    scores = ingredients.predict(inputs)
+    scores = scores_of(ingredients, inputs)
     loss = F.cross_entropy(scores, targets, reduction="sum").double()
     classes = len(loader.classes)
     pairs = targets * classes + scores.argmax(1)
@@ -149,6 +159,6 @@ def _answers_together(
             found = _answer(ingredients, loader, part)
             loss, counts = loss + found[0], counts + found[1]
         for _ in range(-(-most // size) - len(parts)):
-            ingredients.predict(loader.prepare(loader.blank(1, "cpu"), device)[0])
+            scores_of(ingredients, loader.prepare(loader.blank(1, "cpu"), device)[0])
         return loss, counts
     raise CannotRedo("an evaluation", size)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from memfit.data.loading.batch import Batch
 from memfit.data.loading.loader import Loader
 from memfit.data.loading.randomness import Purpose, seed_of
 from memfit.errors import CannotRedo, NonFiniteLoss
+from memfit.memory.tape.tape import Part
+from memfit.step.ingredients import Ingredients
 from memfit.trainer.ranks.gradients import FirstBuffers, GradientBuckets
 from memfit.trainer.ranks.ranks import Ranks
 from memfit.trainer.ranks.shard import (
@@ -34,7 +36,6 @@ from memfit.trainer.recovery.transaction import (
     batch_dependent_layers,
     fit_micro_batch,
 )
-from memfit.trainer.step.ingredients import Ingredients
 from memfit.trainer.step.schedule import has_own_rate, peak_learning_rate, rate_at
 from memfit.trainer.weights.weights import apply_weights
 
@@ -58,6 +59,13 @@ class StepResult:
     learning_rate: float
     samples: int
     micro_batch: int
+
+
+class Adopts(Protocol):
+    """Who counts tensors: a recorder, or the CPU's budget."""
+
+    def adopt(self, tensor: Tensor, part: Part) -> None:
+        """Say what a tensor is for."""
 
 
 class Training:
@@ -94,11 +102,12 @@ class Training:
         self._peak_rates = [group["lr"] for group in groups]
         if not has_own_rate(ingredients.job):
             self._peak_rates = [peak_learning_rate(recipe, loader.batch_size)] * len(groups)
-        self._trainable = [p for group in groups for p in group["params"]]
+        self._trainable = ingredients.trainable
         self._share = 1.0  # of the global batch that is here
         self._has_batch_norm = bool(batch_dependent_layers(ingredients.model))
         self.note: str | None = None  # what the user should know, once
-        self._buckets = None
+        self._buckets: GradientBuckets | None = None
+        self._first_buffers: FirstBuffers | None = None
         if self.ranks.are_many:
             self._first_buffers = FirstBuffers(ingredients.model, self.ranks)
             if not ingredients.is_sharded:
@@ -113,6 +122,17 @@ class Training:
             agree=self._agree if self.ranks.are_many else None,
             release_cache=release_cache,
         )
+        self.fitting.allocate_state()
+
+    def tell(self, watcher: Adopts) -> None:
+        """Say what the tensors are for that live from step to step; the model's are known."""
+        for tensor in self.ingredients.state_tensors():
+            watcher.adopt(tensor, Part.OPTIMIZER)
+        for flat in () if self._buckets is None else self._buckets.flat:
+            watcher.adopt(flat, Part.GRADIENTS)
+        copies = [] if self._first_buffers is None else self._first_buffers.flat
+        for copy in (*copies, *self.fitting.shadows):
+            watcher.adopt(copy, Part.PARAMETERS)
 
     def take_step(self, batch: Batch) -> StepResult | None:
         """One optimizer step on this rank's share of a global batch.
@@ -133,7 +153,7 @@ class Training:
         if not (samples := sum(counts)):
             return None
         self._share = len(batch) / samples
-        self._clear_gradients()
+        (made if self._buckets is None else self._buckets).clear_gradients()
         sizes_before = self.fitting.state_dict()
         loss = self._backward(batch, max(counts))
         used = [] if self._buckets is None else self._buckets.used
@@ -199,11 +219,12 @@ class Training:
             inputs, targets = loader.prepare(batch[part], made.device)
             if len(inputs) == 1 and self._has_batch_norm:
                 return self._loss_of_one(inputs, targets)
-            return made.compute_loss(inputs, targets)
+            return made.forward_and_loss(inputs, targets)[0]
 
         return self.fitting.backward(
-            len(batch), compute_loss, largest=largest, with_empty=made.is_sharded
-        )
+            len(batch), compute_loss,
+            largest=largest, with_empty=made.is_sharded, are_cleared=True,
+        )  # fmt: skip
 
     def _loss_of_none(self) -> Tensor:
         """Take part in the others' forward and backward, with a gradient of zero."""
@@ -214,17 +235,17 @@ class Training:
                 part.pixels.zero_()
                 part.labels.zero_()
         with _frozen_statistics(made.model):
-            return made.compute_loss(*self.loader.prepare(blank, made.device)) * 0.0
+            return made.forward_and_loss(*self.loader.prepare(blank, made.device))[0] * 0.0
 
     def _loss_of_one(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Where BatchNorm has one value for each channel, it has no statistics but the running."""
         made, buffers = self.ingredients, Buffers(self.ingredients.model)
         if made.is_sharded:  # other ranks take part in one forward, not in two
             with _frozen_statistics(made.model):
-                return made.compute_loss(inputs, targets)
+                return made.forward_and_loss(inputs, targets)[0]
         buffers.save()
         try:
-            return made.compute_loss(inputs, targets)
+            return made.forward_and_loss(inputs, targets)[0]
         except ValueError as error:  # torch 2.15, torch/nn/functional.py, _verify_batch_size
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -234,7 +255,7 @@ class Training:
             "Another global batch avoids it."
         )
         with _frozen_statistics(made.model):
-            return made.compute_loss(inputs, targets)
+            return made.forward_and_loss(inputs, targets)[0]
 
     def _scaled(self, loss: Tensor) -> Tensor:
         # FSDP2 divides the sum of the ranks' gradients by their number
@@ -243,36 +264,17 @@ class Training:
             loss = loss * share
         return self.ingredients.scaler.scale(loss)
 
-    def _clear_gradients(self) -> None:
-        made = self.ingredients
-        if self._buckets is not None:
-            self._buckets.clear()
-        elif made.recipe.zero_grad == "none":
-            for parameter in self._trainable:
-                parameter.grad = None
-        else:
-            made.optimizer.zero_grad(set_to_none=False)
-
     def _update_together(self) -> None:
+        made = self.ingredients
         if not self.ranks.are_many:
-            self._update()
+            made.update()
             return
         with OutOfMemoryKept() as kept:
-            self._update(self._first_buffers.copy)
-        if self.ranks.any(kept.message is not None, self.ingredients.device):
+            if self._first_buffers is not None:
+                self._first_buffers.copy()
+            made.update()
+        if self.ranks.any(kept.message is not None, made.device):
             raise torch.OutOfMemoryError(kept.message or "out of memory on another rank")
-
-    def _update(self, before_average: Callable[[], None] | None = None) -> None:
-        made = self.ingredients
-        if made.recipe.clip_grad_norm is not None:
-            made.scaler.unscale_(made.optimizer)
-            nn.utils.clip_grad_norm_(self._trainable, made.recipe.clip_grad_norm)
-        made.scaler.step(made.optimizer)
-        made.scaler.update()
-        if before_average is not None:
-            before_average()
-        if made.average is not None:
-            made.average.update_parameters(made.model)
 
     # -- state -------------------------------------------------------------------------------------
 

@@ -1,0 +1,181 @@
+"""What a recipe trains with, and what a training step does with it: planned, measured, trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from memfit.errors import UsageError
+from memfit.recipe.precision import autocast_dtype
+from memfit.recipe.recipe import Recipe
+from memfit.step.batch import call_model, checked_loss, default_loss
+from memfit.step.job import Job
+from memfit.step.optimizers import build_optimizer
+from memfit.torch_inside import scaler_tensors
+
+__all__ = ["Ingredients", "autocast_of", "combine"]
+
+
+@dataclass
+class Ingredients:
+    """Everything that a training step touches.
+
+    Args:
+        job: what decides memory.
+        model: prepared; what is saved.
+        forward: what is called: the model, or its compiled form.
+        optimizer: over the parameters that train.
+        scaler: enabled for ``amp-fp16``.
+        average: of the weights, with ``ema``.
+        device: where it is.
+        autocast_device: whose mixed precision is meant.
+        is_tokens: the model reads token numbers.
+        is_sharded: each rank has a part of model, optimizer and average.
+        notes: what the user should know, in sentences.
+    """
+
+    job: Job
+    model: nn.Module
+    forward: Any
+    optimizer: Optimizer
+    scaler: GradScaler
+    average: AveragedModel | None
+    device: torch.device
+    autocast_device: str
+    is_tokens: bool = False
+    is_sharded: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def recipe(self) -> Recipe:
+        """Of the job."""
+        return self.job.recipe
+
+    @property
+    def trainable(self) -> list[Tensor]:
+        """The parameters that the optimizer was given."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The recipe's mixed precision; nothing for the others."""
+        return autocast_of(self.recipe, self.autocast_device)
+
+    def forward_and_loss(self, inputs: Tensor, target: Tensor) -> tuple[Tensor, Any]:
+        """The mean loss, and the model's output where the loop still has it after the loss.
+
+        Raises:
+            StepError: the loss is not one number.
+        """
+        own = self.job.own
+        with self.autocast():
+            if own.step is not None:
+                result: Any = own.step(self.forward, inputs, target)
+            else:
+                output = call_model(self.forward, inputs, is_tokens=self.is_tokens)
+                result = self._loss(output, target), output
+        loss, output = result if isinstance(result, tuple) else (result, None)
+        return checked_loss(loss), output
+
+    @property
+    def _loss(self) -> Callable[[Any, Tensor], Tensor]:
+        """The user's own, else cross-entropy with the recipe's label smoothing."""
+        smoothing = self.recipe.label_smoothing
+        return self.job.own.loss or partial(default_loss, label_smoothing=smoothing)
+
+    def clear_gradients(self) -> None:
+        """Before a step's first backward; without the profiler's entry of ``zero_grad``."""
+        if self.recipe.zero_grad == "zero":
+            self.optimizer.zero_grad(set_to_none=False)
+            return
+        for parameter in self.trainable:
+            parameter.grad = None
+
+    def update(self) -> None:
+        """From the gradients to the weights: clipping, the optimizer's step, the average."""
+        if self.recipe.clip_grad_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.trainable, self.recipe.clip_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+
+    def state_tensors(self) -> Iterator[Tensor]:
+        """What lives on the device from step to step beside model and gradients, as far as made.
+
+        Adam's count of steps is a lone number on the host, unless a fused kernel needs it.
+        """
+        for state in self.optimizer.state.values():
+            for value in state.values():
+                is_there = isinstance(value, Tensor) and value.device.type == self.device.type
+                if is_there and (value.dim() or self.device.type != "cpu"):
+                    yield value
+        if self.average is not None:
+            yield from (*self.average.module.parameters(), *self.average.module.buffers())
+        if self.scaler.is_enabled():
+            yield from scaler_tensors(self.scaler)
+
+
+def autocast_of(recipe: Recipe, device_type: str) -> AbstractContextManager[Any]:
+    """The recipe's mixed precision; nothing for the others."""
+    dtype = autocast_dtype(recipe.precision)
+    return torch.autocast(device_type, dtype=dtype) if dtype else nullcontext()
+
+
+def combine(
+    job: Job,
+    model: nn.Module,
+    scaler: GradScaler,
+    device: torch.device,
+    autocast_device: str | None = None,
+    *,
+    is_tokens: bool = False,
+    split: Callable[[nn.Module], None] | None = None,
+) -> Ingredients:
+    """Give a prepared model its optimizer and, with ``ema``, its average.
+
+    Args:
+        job: what decides memory.
+        model: see :func:`~memfit.step.prepare.prepare_model`.
+        scaler: for the gradients of half precision; disabled where there is none.
+        device: of the step's tensors.
+        autocast_device: whose mixed precision is meant; the device's own when omitted.
+        is_tokens: the model reads token numbers.
+        split: leaves each rank its part of a model, in place.
+
+    Raises:
+        UsageError: there is nothing to train, or the optimizer is none.
+    """
+    recipe, average = job.recipe, None
+    if recipe.ema:
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
+    if split is not None:
+        split(model)
+        if average is not None:
+            split(average.module)
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not trainable:
+        raise UsageError(
+            "There is nothing to train: the model has no parameters, or all are frozen."
+        )
+    return Ingredients(
+        job,
+        model,
+        model,
+        build_optimizer(job.optimizer, trainable),
+        scaler,
+        average,
+        device,
+        autocast_device or device.type,
+        is_tokens,
+        split is not None,
+    )
