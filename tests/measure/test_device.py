@@ -13,11 +13,10 @@ import torch
 
 from memfit.cards.readings import GPUReading, ProcessReading
 from memfit.errors import StepError
-from memfit.measure.device import CpuDevice, CudaDevice, GradScaler, Peaks
+from memfit.measure.device import CpuDevice, CudaDevice, MeasuredScaler, Peaks
 from memfit.measure.readings import Use, use_of
 from memfit.measure.steps import PLAIN_STEPS, Subject, measure_plain, measure_recorded
 from memfit.measure.target import choose_target
-from memfit.memory.recording.recorder import Recorder
 from memfit.memory.tape.tape import Part
 from memfit.recipe.recipe import Recipe
 from memfit.step.job import resolve
@@ -93,7 +92,6 @@ class FakeCudaDevice(CudaDevice):
         self.fake = FakeCuda()
         super().__init__(fraction, self.fake, read)
         self.device = torch.device("cpu")
-        self.autocast_device = "cpu"
 
 
 def driver(*used: int | None) -> Callable[[int, Use | None], Use | None]:
@@ -193,24 +191,13 @@ def test_the_measured_step_is_the_planned_one(changes: dict[str, Any]) -> None:
 
 
 def test_the_scaler_never_skips_the_first_step() -> None:
-    adopted = []
-
-    class Nobody:
-        def adopt(self, tensor: torch.Tensor, part: Part) -> None:
-            adopted.append(part)
-
-        def enter_phase(self, phase: Any) -> None: ...
-
-        def tag_gradients(self, parameters: Any) -> None: ...
-
     weight = torch.nn.Parameter(torch.full((4,), 100.0))
     optimizer = torch.optim.SGD([weight], lr=0.1)
-    scaler = GradScaler("cpu", Nobody())
+    scaler = MeasuredScaler("cpu")
     scaler.scale((weight * 1e36).sum()).backward()  # times 65,536 it would be infinite
-    scaler.unscale(optimizer)
+    scaler.unscale_(optimizer)
     scaler.step(optimizer)
     assert (weight < 0).all()
-    assert adopted == [Part.OPTIMIZER, Part.OPTIMIZER]
 
 
 def reading(*processes: tuple[int, str, int | None]) -> GPUReading:
@@ -249,9 +236,9 @@ def test_in_a_container_one_new_process_is_this_one(monkeypatch: pytest.MonkeyPa
 def test_a_step_that_the_scaler_leaves_out_is_no_measurement() -> None:
     weight = torch.nn.Parameter(torch.ones(2))
     optimizer = torch.optim.Adam([weight])
-    scaler = GradScaler("cpu", Recorder("cpu"))
+    scaler = MeasuredScaler("cpu")
     scaler.scale((weight * torch.inf).sum()).backward()
-    scaler.unscale(optimizer)
+    scaler.unscale_(optimizer)
     with pytest.raises(StepError, match="not finite"):
         scaler.step(optimizer)
     assert not optimizer.state

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 import memfit
 from memfit.cards.catalogue import gpu as find_gpu
 from memfit.errors import InputShapeError, MemfitError, NotTraceable, StepError, UsageError
+from memfit.memory.recording.recorder import Recorder
 from memfit.memory.tape.tape import Allocation, Part, Phase, Tape
 from memfit.planner.tracing import TrainingStep
 from memfit.step.batch import BatchSpec, TensorSpec, default_loss, target_of
@@ -65,6 +66,37 @@ def test_a_moving_average_is_a_second_model() -> None:
 def test_a_gradient_scaler_has_two_numbers_on_the_device() -> None:
     assert total(tape(precision="amp-fp16").allocations, Part.OPTIMIZER) == 4 + 4
     assert total(tape(precision="amp-bf16").allocations, Part.OPTIMIZER) == 0
+
+
+def scaler_on_the_cpu() -> Tape:
+    """Two steps of torch's own scaler on real values."""
+    with Recorder("cpu") as recorder:
+        weight = nn.Parameter(torch.ones(4))
+        optimizer = torch.optim.SGD([weight], lr=0.1)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+        for _ in range(2):
+            optimizer.zero_grad()
+            scaler.scale(weight.sum()).backward()
+            recorder.enter_phase(Phase.OPTIMIZER)
+            scaler.step(optimizer)
+            scaler.update()
+            recorder.begin_step()
+    return recorder.tape()
+
+
+def test_a_gradient_scalers_temporaries_are_torchs() -> None:
+    """Through double precision to the inverse of the scale, and gone before the next step."""
+    plan = training_step("mlp", input_shape=MLP, precision="amp-fp16").trace(4)
+    real = scaler_on_the_cpu()
+    for traced in (plan, real):
+        numbers = [n for n, a in enumerate(traced.allocations) if a.phase is Phase.OPTIMIZER]
+        sizes = [traced.allocations[n].size_bytes for n in numbers]
+        assert sizes[: len(sizes) // 2] == sizes[len(sizes) // 2 :]
+        assert sizes[:4] == [8, 8, 4, 4]
+        at = traced.events.index
+        ahead = [n for n in numbers if traced.allocations[n].step == 0]
+        forward = at(next(n for n, a in enumerate(traced.allocations) if a.step == 1))
+        assert all(at(~n) < forward for n in ahead)
 
 
 def test_clipping_happens_after_backward() -> None:
