@@ -8,6 +8,7 @@ bytes. Optimizers are given CUDA's default on the CPU: lists instead of one tens
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import torch.multiprocessing as mp
 from small_runs import NORM, Watcher, budgets, recipe
 
 from memfit.memory.allocator.timeline import Timeline, replay
@@ -87,8 +90,8 @@ def planned(plan: Plan, micro_batch: int) -> tuple[list[Row], Timeline]:
     return rows, timeline
 
 
-@pytest.fixture
-def budget(monkeypatch: pytest.MonkeyPatch) -> Iterator[CpuBudget]:
+def as_on_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[CpuBudget]:
+    """Runs take place in a budget, and optimizers take lists."""
     optimizers: Any = import_module("torch.optim.optimizer")
     foreach = optimizers._get_foreach_kernels_supported_devices
     monkeypatch.setattr(
@@ -97,21 +100,25 @@ def budget(monkeypatch: pytest.MonkeyPatch) -> Iterator[CpuBudget]:
     yield from budgets(monkeypatch)
 
 
+budget = pytest.fixture(as_on_cuda, name="budget")
+
+
 def peaks(timeline: Timeline) -> tuple[int, int]:
     return timeline.peak_allocated_bytes, timeline.peak_reserved_bytes
 
 
-def without_count(rows: list[Row]) -> list[Row]:
-    """An average counts its updates on the host, which here is the device."""
+def without_numbers(rows: list[Row]) -> list[Row]:
+    """Between steps an average counts on the host, which here is the device, and ranks vote."""
     return [row for row in rows if row.phase is not Phase.DATA or row.size_bytes > 8]
 
 
 def assert_as_planned(account: Account, micro_batch: int) -> None:
     """The same rows, after those of what was there before the first step."""
     assert account.beginning is not None
-    rows, timeline = planned(account.beginning.plan, micro_batch)
-    if account.beginning.plan.recipe.ema:
-        rows, account.rows = without_count(rows), without_count(account.rows)
+    plan = account.beginning.plan
+    rows, timeline = planned(plan, micro_batch)
+    if plan.recipe.ema or account.beginning.world_size > 1:
+        rows, account.rows = without_numbers(rows), without_numbers(account.rows)
     before, during = rows[: -len(account.rows)], rows[-len(account.rows) :]
     assert account.rows == during
     assert {row.phase for row in before} == {Phase.DATA}, "model, state and what undoes a step"
@@ -182,3 +189,30 @@ def test_mixed_precision(optimizer: str, budget: CpuBudget, tmp_path: Path) -> N
     own = [row for row in account.rows if row.phase in (Phase.DATA, Phase.OPTIMIZER)]
     assert own == outside[-len(own) :]
     assert {row.phase for row in own} == {Phase.DATA, Phase.OPTIMIZER}
+
+
+RANKS: dict[str, dict[str, Any]] = {
+    "sgd": {},
+    "adamw": {"optimizer": "adamw", "clip_grad_norm": 1.0, "ema": True},
+    "accumulated": {"batch_size": 6},
+}
+
+
+def one_of_two(rank: int, folder: Path) -> None:
+    """A process: its gradients lie in buckets, its buffers are sent."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    meeting = f"file://{folder}/meeting"
+    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+    for name, options in RANKS.items():
+        for model in ("mlp", "cnn"):
+            with pytest.MonkeyPatch.context() as monkeypatch:
+                account = Account(next(as_on_cuda(monkeypatch)))
+                run = f"{name}-{model}"
+                train(recipe(model, **options), runs=folder, name=run, listener=account)
+                if rank == 0:  # listeners hear the first
+                    assert_as_planned(account, options.get("batch_size", 12))
+    torch.distributed.destroy_process_group()
+
+
+def test_two_ranks_take_what_their_plan_says(tmp_path: Path) -> None:
+    mp.spawn(one_of_two, (tmp_path,), nprocs=2)
