@@ -117,8 +117,12 @@ def assert_as_planned(account: Account, micro_batch: int) -> None:
     assert account.beginning is not None
     plan = account.beginning.plan
     rows, timeline = planned(plan, micro_batch)
-    if plan.recipe.ema or account.beginning.world_size > 1:
+    are_many = account.beginning.world_size > 1
+    if plan.recipe.ema or are_many:
         rows, account.rows = without_numbers(rows), without_numbers(account.rows)
+    if are_many:  # gloo's own thread lets go of what was sent when it likes
+        rows = [replace(row, allocated_bytes=0) for row in rows]
+        account.rows = [replace(row, allocated_bytes=0) for row in account.rows]
     before, during = rows[: -len(account.rows)], rows[-len(account.rows) :]
     assert account.rows == during
     assert {row.phase for row in before} == {Phase.DATA}, "model, state and what undoes a step"
