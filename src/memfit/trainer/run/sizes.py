@@ -8,11 +8,11 @@ from typing import Literal
 from memfit.data.loading.loader import Loader
 from memfit.errors import CannotRedo, DoesNotFit, MemfitError
 from memfit.planner.plan import Plan
+from memfit.step.ingredients import Ingredients
 from memfit.trainer.ranks.ranks import Ranks
 from memfit.trainer.ranks.shard import plan_of_shards
 from memfit.trainer.run.run_folder import RunFolder
 from memfit.trainer.step.devices import RunDevice
-from memfit.trainer.step.ingredients import Ingredients
 from memfit.trainer.step.micro_batches import sizes_that_fit
 
 __all__ = ["micro_batches_of", "smaller_next_time"]
