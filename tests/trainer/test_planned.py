@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,10 @@ from small_runs import NORM, Watcher, budgets, recipe
 
 from memfit.memory.allocator.timeline import Timeline, replay
 from memfit.memory.recording.cpu_budget import CpuBudget
+from memfit.memory.recording.ledger import Record
 from memfit.memory.tape.tape import Phase
 from memfit.planner.plan import Plan
+from memfit.torch_inside import lists_on
 from memfit.trainer.run.run import train
 
 STEPS = 2
@@ -54,24 +55,24 @@ class Account(Watcher):
     def __init__(self, budget: CpuBudget, steps: int = STEPS) -> None:
         super().__init__(steps, self._end)
         self._budget = budget
-        self._account: Any = budget._account
-        self._append = self._account._append
+        self._ledger: Any = budget.recorder.ledger
+        self._allocate = self._ledger.allocate
         self.rows: list[Row] = []
 
     def saved(self, path: Path) -> None:
         if not self.checkpoints:
             self._budget.reset_peak()
-            self._account._append = self._note
+            self._ledger.allocate = self._note
         super().saved(path)
 
-    def _note(self, size: int, *about: Any) -> int:
-        number: int = self._append(size, *about)
-        if size:
-            self.rows.append(Row(self._account.phase, size, self._budget.allocated_bytes))
+    def _note(self, record: Record) -> int:
+        number: int = self._allocate(record)
+        if record.size_bytes:
+            self.rows.append(Row(record.phase, record.size_bytes, self._budget.allocated_bytes))
         return number
 
     def _end(self) -> None:
-        del self._account._append
+        del self._ledger.allocate
         self.peaks = self._budget.max_allocated_bytes, self._budget.max_reserved_bytes
         self.parts = self._budget.peak_parts
 
@@ -92,12 +93,8 @@ def planned(plan: Plan, micro_batch: int) -> tuple[list[Row], Timeline]:
 
 def as_on_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[CpuBudget]:
     """Runs take place in a budget, and optimizers take lists."""
-    optimizers: Any = import_module("torch.optim.optimizer")
-    foreach = optimizers._get_foreach_kernels_supported_devices
-    monkeypatch.setattr(
-        optimizers, "_get_foreach_kernels_supported_devices", lambda: [*foreach(), "cpu"]
-    )
-    yield from budgets(monkeypatch)
+    with lists_on("cpu"):
+        yield from budgets(monkeypatch)
 
 
 budget = pytest.fixture(as_on_cuda, name="budget")
@@ -210,7 +207,8 @@ def one_of_two(rank: int, folder: Path) -> None:
     for name, options in RANKS.items():
         for model in ("mlp", "cnn"):
             with pytest.MonkeyPatch.context() as monkeypatch:
-                account = Account(next(as_on_cuda(monkeypatch)))
+                places = as_on_cuda(monkeypatch)
+                account = Account(next(places))
                 run = f"{name}-{model}"
                 train(recipe(model, **options), runs=folder, name=run, listener=account)
                 if rank == 0:  # listeners hear the first
