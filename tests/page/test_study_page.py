@@ -15,23 +15,26 @@ from memfit.page.documents.study import study_document
 from memfit.page.single_file import study_page
 from memfit.recipe.recipe import Recipe
 from memfit.report.study.text import study_rows
+from memfit.step.job import resolve
 from memfit.study.results import Study
 from memfit.study.study import run_study
 
-RECIPE = Recipe(
-    model="mlp",
-    data="shapes,train=128,test=32,size=8,channels=1",
-    optimizer={"name": "sgd", "momentum": 0.9},
-    lr=0.02,
-    global_batch=32,
-    epochs=2,
+JOB = resolve(
+    Recipe(
+        model="mlp",
+        data="shapes,train=128,test=32,size=8,channels=1",
+        optimizer={"name": "sgd", "momentum": 0.9},
+        lr=0.02,
+        global_batch=32,
+        epochs=2,
+    )
 )
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return run_study(
-        RECIPE, batch_sizes=(16, 32, 64), seeds=2, folder=tmp_path_factory.mktemp("s") / "<b>mine"
+        JOB, batch_sizes=(16, 32, 64), seeds=2, folder=tmp_path_factory.mktemp("s") / "<b>mine"
     )
 
 
