@@ -199,12 +199,12 @@ def test_gradients_are_views_of_their_buckets() -> None:
         torch.ones(2, 3, 4, 4).to(memory_format=torch.channels_last).requires_grad_(),
     ]
     buckets = GradientBuckets(weights, Ranks())
-    buckets.clear()
+    buckets.clear_gradients()
     before = [weight.grad for weight in weights]
     sum(weight.float().sum() * 2 for weight in weights[:2]).backward()  # type: ignore[union-attr]
     assert [weight.grad is b for weight, b in zip(weights, before, strict=True)] == [True] * 3
     assert buckets.used == [1.0, 1.0, 0.0]
-    assert [float(flat.sum()) for flat in buckets._flat] == [12.0, 12.0, 0.0]
+    assert [float(flat.sum()) for flat in buckets.flat] == [12.0, 12.0, 0.0]
     assert weights[2].grad is not None
     assert weights[2].grad.stride() == weights[2].stride()
     buckets.sum(buckets.used)
