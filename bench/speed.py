@@ -52,6 +52,32 @@ def command(*arguments: str) -> float:
     return best_of(3, lambda: subprocess.run(line, check=True, capture_output=True))
 
 
+def cpu_seconds(*line: str) -> float:
+    """CPU seconds of a fresh process, least of three."""
+    seconds = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, *line], check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(seconds)
+
+
+def ratios() -> dict[str, float]:
+    """CPU seconds of plans as multiples of ``import torch, torchvision`` in the same run."""
+    bare = cpu_seconds("-c", "import torch, torchvision")
+    model, card = "torchvision:resnet50", ("--gpu", "rtx-3060")
+    mixed = ("--precision", "amp-fp16", "--optimizer", "adamw")
+    plans = {"with a card": card, "AMP, AdamW, with a card": (*mixed, *card), "AMP, AdamW": mixed}
+    return {
+        f"plan of ResNet-50, {name}: times the import": cpu_seconds(
+            "-m", "memfit", "plan", model, *words
+        )
+        / bare
+        for name, words in plans.items()
+    }
+
+
 def decoder() -> dict[str, float]:
     """Plan a 7-billion-parameter decoder in a fresh process: seconds and peak memory."""
     script = (
@@ -77,6 +103,7 @@ def main() -> int:
         "memfit plan torchvision:resnet50 --gpu rtx-3060": command(
             "plan", "torchvision:resnet50", "--gpu", "rtx-3060"
         ),
+        **ratios(),
         **traces(),
     }
     import torch
@@ -84,8 +111,8 @@ def main() -> int:
     machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
     print(f"{machine}, Python {platform.python_version()}, torch {torch.__version__}")
     for name, value in figures.items():
-        unit = "" if "GiB" in name else " s"
-        print(f"  {name:52s} {value:8.3f}{unit}")
+        unit = "" if "GiB" in name or "times" in name else " s"
+        print(f"  {name:60s} {value:8.3f}{unit}")
     record = {"date": date.today().isoformat(), "machine": machine, "torch": torch.__version__}
     RESULTS.write_text(json.dumps(record | {"figures": figures}, indent=1) + "\n")
     return 0

@@ -201,7 +201,7 @@ class Verdict:
     """Whether a micro-batch runs on the plan's card.
 
     Args:
-        batch_size: the micro-batch that was asked about, else 1.
+        batch_size: the micro-batch that was asked about, else the plan's own; 1 when none fits.
         is_asked: whether the user named it.
         fits: the answer of a replay against the card's capacity.
         total_bytes: what the process would take without any limit.
@@ -220,8 +220,8 @@ class Verdict:
 
     @property
     def is_tight(self) -> bool:
-        """It fits only because the allocator gives cached memory back on the way."""
-        return self.fits and self.missing_bytes > 0
+        """What was asked fits only because the allocator gives cached memory back on the way."""
+        return self.fits and self.is_asked and self.missing_bytes > 0
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ COMMON_CARDS = (
 
 
 def verdict(plan: Plan, options: Iterable[Option] = ()) -> Verdict | None:
-    """The answer for the asked micro-batch, else for a batch of one; None without a card.
+    """The answer for the asked micro-batch, else for the plan's own; None without a card.
 
     Args:
         plan: with or without a card.
@@ -35,7 +35,7 @@ def verdict(plan: Plan, options: Iterable[Option] = ()) -> Verdict | None:
     """
     if plan.gpu is None:
         return None
-    batch_size = plan.recipe.batch_size or 1
+    batch_size = plan.micro_batch
     fits = plan.limits.runs_on(plan.gpu, batch_size)
     total_bytes = plan.at(batch_size).total_bytes
     remedies = [o for o in options if o.max_batch_size is None or o.max_batch_size >= batch_size]
