@@ -16,7 +16,7 @@ from torch.distributed.rendezvous import rendezvous
 from memfit.errors import MemfitError, RankStopped, UsageError
 from memfit.trainer.ranks.launch import restarts
 
-__all__ = ["TIMEOUT", "Ranks"]
+__all__ = ["TIMEOUT", "PlannedRanks", "Ranks"]
 
 T = TypeVar("T")
 

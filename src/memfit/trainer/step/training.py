@@ -39,7 +39,7 @@ from memfit.trainer.recovery.transaction import (
 from memfit.trainer.step.schedule import has_own_rate, peak_learning_rate, rate_at
 from memfit.trainer.weights.weights import apply_weights
 
-__all__ = ["StepResult", "Training", "in_evaluation"]
+__all__ = ["Adopts", "StepResult", "Training", "in_evaluation"]
 
 
 @dataclass(frozen=True, slots=True)
