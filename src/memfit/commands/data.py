@@ -5,11 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
-
-from memfit.commands.flags import JsonFlag, Whole
+from memfit.commands.flags import JsonFlag, OnOff, Switch, Whole
 from memfit.commands.output import counting, show, show_json
 from memfit.errors import ExitCode, UsageError
 from memfit.files.output_path import check_figure_path
@@ -21,13 +18,13 @@ def data(
     source: str,
     *,
     root: Path | None = None,
-    download: Annotated[bool, Parameter(negative=())] = False,
+    download: Switch = False,
     batch_size: Whole = None,
     max_pixels: Whole = None,
     figure: Path | None = None,
-    force: Annotated[bool, Parameter(negative=())] = False,
-    preview: Annotated[bool, Parameter(negative_bool=("no-",))] = True,
-    strict: Annotated[bool, Parameter(negative=())] = False,
+    force: Switch = False,
+    preview: OnOff = True,
+    strict: Switch = False,
     as_json: JsonFlag = False,
 ) -> int:
     """What these images really are, what the loader will deliver, and the numbers to use.

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
-
-from memfit.commands.flags import JsonFlag
+from memfit.commands.flags import JsonFlag, Switch
 from memfit.commands.output import show, show_json, working
 from memfit.errors import ExitCode
 from memfit.files.output_path import check_figure_path
@@ -20,7 +17,7 @@ def evaluate(
     *,
     split: str | None = None,
     figure: Path | None = None,
-    force: Annotated[bool, Parameter(negative=())] = False,
+    force: Switch = False,
     device: str = "auto",
     as_json: JsonFlag = False,
 ) -> int:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
-from memfit.commands.flags import JsonFlag, Whole
+from memfit.commands.flags import JsonFlag, Switch, Whole
 from memfit.commands.output import counting, show, show_json, working
 from memfit.errors import ExitCode
 from memfit.files.names import shown
@@ -25,7 +23,7 @@ def explain(
     *,
     device: Whole = None,
     html: Path | None = None,
-    force: Annotated[bool, Parameter(negative=())] = False,
+    force: Switch = False,
     as_json: JsonFlag = False,
 ) -> int:
     """What fills GPU memory in a snapshot of PyTorch, and why memory ran out.

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from cyclopts import Parameter
-
+from memfit.commands.flags import OnOff, Switch
 from memfit.commands.output import write
 from memfit.errors import ExitCode
 from memfit.units import format_bytes
@@ -20,8 +19,8 @@ def export(
     /,
     *,
     which: Literal["best", "last"] = "best",
-    average: Annotated[bool, Parameter(negative_bool=("no-",))] = True,
-    force: Annotated[bool, Parameter(negative=())] = False,
+    average: OnOff = True,
+    force: Switch = False,
 ) -> int:
     """Write a run's weights, and nothing else, to a .safetensors or .pt file.
 

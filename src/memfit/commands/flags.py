@@ -20,7 +20,9 @@ __all__ = [
     "JsonFlag",
     "MemoryFlags",
     "ModelFlags",
+    "OnOff",
     "RecipeFlags",
+    "Switch",
     "TrainingFlags",
     "Whole",
     "recipe_of",
@@ -39,6 +41,8 @@ def _whole(_kind: object, tokens: Sequence[Any]) -> int:
 
 Whole = Annotated[int | None, Parameter(converter=_whole)]
 JsonFlag = Annotated[bool, Parameter(name="--json", negative=())]
+Switch = Annotated[bool, Parameter(negative=())]
+OnOff = Annotated[bool, Parameter(negative_bool=("no-",))]
 Flag = Annotated[bool | None, Parameter(negative_bool=("no-",))]
 
 _GROUPS = {section: Group(section.value, sort_key=i) for i, section in enumerate(Section, 1)}

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from cyclopts import Parameter
-
-from memfit.commands.flags import JsonFlag, MemoryFlags, recipe_of
+from memfit.commands.flags import JsonFlag, MemoryFlags, Switch, recipe_of
 from memfit.commands.output import show, show_json, working
 from memfit.errors import ExitCode, UsageError
 
@@ -25,13 +23,13 @@ def measure(
     model: str | None = None,
     *,
     flags: MemoryFlags | None = None,
-    suite: Annotated[bool, Parameter(negative=())] = False,
-    find_limit: Annotated[bool, Parameter(negative=())] = False,
+    suite: Switch = False,
+    find_limit: Switch = False,
     fraction: float = 1.0,
     minutes: float | None = None,
     records: Path | None = None,
     on: str | None = None,
-    force: Annotated[bool, Parameter(negative=())] = False,
+    force: Switch = False,
     as_json: JsonFlag = False,
 ) -> int:
     """Run real training steps on a GPU and hold the plan against them.

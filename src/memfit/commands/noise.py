@@ -6,11 +6,15 @@ import os
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
-
-from memfit.commands.flags import JsonFlag, MemoryFlags, TrainingFlags, Whole, training_recipe
+from memfit.commands.flags import (
+    JsonFlag,
+    MemoryFlags,
+    Switch,
+    TrainingFlags,
+    Whole,
+    training_recipe,
+)
 from memfit.commands.output import counting, show, show_json
 from memfit.errors import ExitCode
 from memfit.files.output_path import check_figure_path
@@ -26,9 +30,9 @@ def noise(
     micro_batch: Whole = None,
     micro_batches: Whole = None,
     every: int = 1,
-    by_layer: Annotated[bool, Parameter(negative=())] = False,
+    by_layer: Switch = False,
     figure: Path | None = None,
-    force: Annotated[bool, Parameter(negative=())] = False,
+    force: Switch = False,
     device: str = "auto",
     as_json: JsonFlag = False,
 ) -> int:
@@ -60,9 +64,7 @@ def noise(
     """
     if figure is not None:
         check_figure_path(figure, force=force)
-    changes = {
-        **(memory_flags or MemoryFlags()).given(), **(training_flags or TrainingFlags()).given()
-    }  # fmt: skip
+    changes = (memory_flags or MemoryFlags()).given() | (training_flags or TrainingFlags()).given()
     steps = changes.pop("steps", 200)
     recipe = training_recipe(model, changes)
 

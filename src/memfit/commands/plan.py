@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
-from memfit.commands.flags import JsonFlag, MemoryFlags, recipe_of
+from memfit.commands.flags import JsonFlag, MemoryFlags, Switch, recipe_of
 from memfit.commands.output import show, show_json, working
 from memfit.errors import ExitCode, UsageError
 from memfit.files.names import shown
@@ -28,11 +26,11 @@ def plan(
     flags: MemoryFlags | None = None,
     gpu: str | None = None,
     free: str | None = None,
-    quick: Annotated[bool, Parameter(negative=())] = False,
-    strict: Annotated[bool, Parameter(negative=())] = False,
+    quick: Switch = False,
+    strict: Switch = False,
     html: Path | None = None,
     snapshot: Path | None = None,
-    force: Annotated[bool, Parameter(negative=())] = False,
+    force: Switch = False,
     as_json: JsonFlag = False,
 ) -> int:
     """Where memory goes, the batch that fits, and how to fit more.

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from memfit.commands.flags import JsonFlag, MemoryFlags, TrainingFlags, training_recipe
+from memfit.commands.flags import JsonFlag, MemoryFlags, Switch, TrainingFlags, training_recipe
 from memfit.commands.output import has_terminal, show, write
-from memfit.errors import DataError, ExitCode, UsageError
+from memfit.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from memfit.recipe.recipe import Recipe
@@ -33,8 +33,8 @@ def study(
     goal: str | None = None,
     folder: Path | None = None,
     gpu: str | None = None,
-    by_layer: Annotated[bool, Parameter(negative=())] = False,
-    demo: Annotated[bool, Parameter(negative=())] = False,
+    by_layer: Switch = False,
+    demo: Switch = False,
     ray: Annotated[list[str] | None, Parameter(negative=(), consume_multiple=(0, 1))] = None,
     device: str = "auto",
     as_json: JsonFlag = False,
@@ -71,9 +71,7 @@ def study(
     as_json:
         Print the study as JSON and nothing else.
     """
-    changes = {
-        **(memory_flags or MemoryFlags()).given(), **(training_flags or TrainingFlags()).given()
-    }  # fmt: skip
+    changes = (memory_flags or MemoryFlags()).given() | (training_flags or TrainingFlags()).given()
     asked = study_asked(
         None if model is None and demo else training_recipe(model, changes),
         batch_sizes, seeds=seeds, budget=budget, goal=goal, demo=demo, has_flags=bool(changes),
@@ -173,16 +171,12 @@ def write_reports(study: Study) -> None:
     Raises:
         DataError: one cannot be written.
     """
-    from memfit.files.durable import write_whole
+    from memfit.files.output_path import write_output
     from memfit.page.single_file import study_page
     from memfit.report.study.figures import write_study_figures
 
     write_study_figures(study, study.folder / "figures")
-    path = study.folder / "report.html"
-    try:
-        write_whole(path, study_page(study.folder).encode())
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror}.") from None
+    write_output(study.folder / "report.html", study_page(study.folder).encode())
 
 
 def _listener() -> StudyListener:

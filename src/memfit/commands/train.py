@@ -6,11 +6,9 @@ import os
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
-from memfit.commands.flags import JsonFlag, MemoryFlags, TrainingFlags, training_recipe
+from memfit.commands.flags import JsonFlag, MemoryFlags, Switch, TrainingFlags, training_recipe
 from memfit.commands.output import has_terminal, show, write
 from memfit.errors import ExitCode, UsageError
 from memfit.units import parse_bytes
@@ -31,7 +29,7 @@ def train(
     resume: Path | None = None,
     device: str = "auto",
     memory: str | None = None,
-    tensorboard: Annotated[bool, Parameter(negative=())] = False,
+    tensorboard: Switch = False,
     as_json: JsonFlag = False,
 ) -> int:
     """Train with the planned batch; out of memory never ends it, and it resumes to the bit.
@@ -59,9 +57,7 @@ def train(
     as_json:
         Print JSON lines and nothing else.
     """
-    changes = {
-        **(memory_flags or MemoryFlags()).given(), **(training_flags or TrainingFlags()).given()
-    }  # fmt: skip
+    changes = (memory_flags or MemoryFlags()).given() | (training_flags or TrainingFlags()).given()
     given = changes.keys() - {"shard"}
     if resume is not None and (model is not None or given or name is not None):
         raise UsageError(

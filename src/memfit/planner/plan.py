@@ -204,7 +204,7 @@ class Plan:
             learning_rate=self.learning_rate,
             is_affine=self.is_affine,
             stated_assumptions=tuple(assumptions_of(self.step, self.gpu, TRACED_BATCHES, because)),
-            unsupported=dict(self.step.unsupported),
+            unsupported=self.unsupported,
         )
 
     @property

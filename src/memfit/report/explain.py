@@ -14,7 +14,7 @@ from memfit.explain.out_of_memory import Cause, OutOfMemory
 from memfit.files.names import clean
 from memfit.memory.tape.parts import PARTS, UNKNOWN
 from memfit.report.console.numbers import largest_remainders
-from memfit.report.console.terminal import Marks, heading, marks_of, shorten
+from memfit.report.console.terminal import Marks, columns, heading, marks_of, shorten, spaced
 from memfit.units import MIB, format_bytes
 
 __all__ = ["render_explained"]
@@ -43,11 +43,7 @@ def render_explained(explained: Explained, console: Console) -> Group:
         _fragmentation(explained),
         _notes(explained, marks),
     ]
-    spaced: list[RenderableType] = []
-    for section in sections:
-        if section is not None:
-            spaced += [*([""] if spaced else []), section]
-    return Group(*spaced)
+    return spaced(sections)
 
 
 def _header(explained: Explained, width: int, marks: Marks) -> RenderableType:
@@ -123,9 +119,9 @@ def _parts(explained: Explained, width: int, marks: Marks) -> RenderableType:
     sizes = [explained.parts[part] for part in rows]
     shares = largest_remainders([max(0, size) for size in sizes])
     bar_width = max(6, min(24, width - 66))
-    columns = _PART_COLUMNS if width >= _NARROW else _PART_COLUMNS[:4]
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-    for justify in columns:
+    sides = _PART_COLUMNS if width >= _NARROW else _PART_COLUMNS[:4]
+    table = columns(header=False)
+    for justify in sides:
         table.add_column(no_wrap=True, justify=justify)
     for part, size, share in zip(rows, sizes, shares, strict=True):
         look = PARTS[part]
@@ -135,7 +131,7 @@ def _parts(explained: Explained, width: int, marks: Marks) -> RenderableType:
             Text(number, style="bold"), name, format_bytes(size), f"{share // 10}.{share % 10} %",
             Text(_how_sure(explained, part), style="dim"), Text(bar, style=look.terminal_colour),
         )  # fmt: skip
-        table.add_row(*row[: len(columns)])
+        table.add_row(*row[: len(sides)])
     total = format_bytes(explained.reserved_at_peak_bytes)
     table.add_row("", "reserved", total, "100.0 %" if sum(shares) else "", style="bold")
     where = f", {clean(explained.peak_where)}" if explained.peak_where else ""
@@ -167,7 +163,7 @@ def _how_sure(explained: Explained, part: str) -> str:
 def _biggest(explained: Explained, width: int, marks: Marks) -> RenderableType | None:
     if not explained.biggest:
         return None
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    table = columns(header=False)
     is_narrow = width < _NARROW
     for justify in _BIGGEST_COLUMNS[is_narrow:]:
         table.add_column(no_wrap=True, justify=justify)

@@ -16,7 +16,7 @@ from memfit.measure.records import Limit, Measurement
 from memfit.measure.session import Outcome, Tally
 from memfit.measure.target import Target
 from memfit.memory.tape.parts import PARTS
-from memfit.report.console.terminal import Marks, heading, marks_of, shorten
+from memfit.report.console.terminal import Marks, columns, heading, marks_of, shorten
 from memfit.units import format_bytes
 
 __all__ = ["outcome_line", "render_outcomes", "render_tally"]
@@ -274,8 +274,8 @@ def _percent(error: float) -> str:
     return f"{error * 100:+.2f} %"
 
 
-def _table(*columns: tuple[str, str]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    for title, side in columns:
+def _table(*titles: tuple[str, str]) -> Table:
+    table = columns()
+    for title, side in titles:
         table.add_column(title, justify="right" if side == "right" else "left", no_wrap=True)
     return table

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from memfit.cards.readings import GPUReading, ProcessReading
 from memfit.files.names import clean
-from memfit.report.console.terminal import Marks, marks_of, shorten
+from memfit.report.console.terminal import Marks, columns, marks_of, shorten
 from memfit.units import format_bytes
 
 __all__ = ["UsedSoFar", "WatchGoal", "reading_line", "render_readings"]
@@ -148,7 +147,7 @@ def _process_table(
 ) -> RenderableType:
     if not reading.processes and not reading.unattributed_bytes:
         return Text("no process", style="dim")
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table = columns()
     table.add_column("pid", justify="right", no_wrap=True)
     table.add_column("memory", justify="right", no_wrap=True)
     if goal.total_bytes is not None:

@@ -87,11 +87,9 @@ def make_app(site: Site, pool: WorkerPool, limits: Limits | None = None) -> ASGI
         routes=pages.routes(),
         lifespan=lifespan,
         exception_handlers={
-            Refusal: _on_refusal,
-            HTTPException: _on_http_exception,
-            Exception: _on_error,
+            Refusal: _on_refusal, HTTPException: _on_http_exception, Exception: _on_error,
         },
-    )
+    )  # fmt: skip
     app.router.redirect_slashes = False
     return Guard(
         app,
@@ -173,13 +171,9 @@ class _Pages:
 
     async def snapshot(self, request: Request) -> Response:
         batch = read_batch(request.query_params.get("batch"))
-        work = self._plans.snapshot(_plan_name(request), batch)
+        found = await _unless_gone(request, self._plans.snapshot(_plan_name(request), batch))
         headers = {"content-disposition": f'attachment; filename="memfit-batch-{batch}.pickle"'}
-        return Response(
-            await _unless_gone(request, work),
-            media_type="application/octet-stream",
-            headers=headers,
-        )
+        return Response(found, media_type="application/octet-stream", headers=headers)
 
     # -- what lies on the disk -------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import base64
 import io
 import re
 from collections.abc import Container, Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,10 @@ def data_document(name_or_path: str, root: str | Path | None = None) -> dict[str
             "bytes_on_disk": found.bytes_on_disk,
             "channels": channels,
             "shape": None if found.delivered is None else list(found.delivered.shape),
-            "splits": [_split(split) for split in found.splits],
+            "splits": [
+                {"name": split.name, "images": split.images, "readable": split.readable}
+                for split in found.splits
+            ],
             "classes": _classes(found),
             "facts": _facts(found.overall),
             "warnings": _warnings(found),
@@ -81,10 +85,6 @@ def data_document(name_or_path: str, root: str | Path | None = None) -> dict[str
 
 
 # -- facts -----------------------------------------------------------------------------------------
-
-
-def _split(split: SplitFacts) -> dict[str, Any]:
-    return {"name": split.name, "images": split.images, "readable": split.readable}
 
 
 def _classes(found: Inspection) -> dict[str, Any]:
@@ -124,19 +124,14 @@ def _warnings(found: Inspection) -> dict[str, Any]:
     twice = found.duplicates
     return {
         "hazards": [
-            {"kind": h.kind, "key": _key(h.kind), "count": h.count, "example": h.example,
-             "usually": h.usually, "here": h.here}
-            for h in found.hazards
+            asdict(hazard) | {"key": _key(hazard.kind)} for hazard in found.hazards
         ],
-        "problems": [{"name": p.name, "reason": p.reason} for p in found.problems[:_LISTED]],
+        "problems": [asdict(problem) for problem in found.problems[:_LISTED]],
         "problem_count": len(found.problems),
         "unreadable": [{"name": u.name, "reason": u.reason} for u in unreadable[:_LISTED]],
         "unreadable_count": len(unreadable),
         "copies": dict(twice.copies),
-        "leaks": [
-            {"split": leak.split, "known_from": leak.known_from, "count": leak.count}
-            for leak in twice.leaks
-        ],
+        "leaks": [asdict(leak) for leak in twice.leaks],
         "mislabelled_groups": twice.mislabelled_groups,
     }  # fmt: skip
 
@@ -150,15 +145,7 @@ def _statistics(found: Inspection) -> dict[str, Any] | None:
     known = found.statistics
     if known is None:
         return None
-    return {
-        "of": found.statistics_of,
-        "mean": list(known.mean),
-        "std": list(known.std),
-        "pixels": known.pixels,
-        "lowest": known.lowest,
-        "highest": known.highest,
-        "histograms": [list(histogram) for histogram in known.histograms],
-    }
+    return {"of": found.statistics_of, **asdict(known)}
 
 
 # -- pictures --------------------------------------------------------------------------------------
@@ -268,19 +255,13 @@ def _delivered(dataset: Dataset, found: Inspection) -> dict[str, Any]:
     source = Source(dataset)
     try:
         batches = [
-            _batch(Loader(asked, source)) for asked in (recipe, recipe.but(augment=_AUGMENT))
+            {"augment": list(names), **_batch(Loader(recipe.but(augment=names), source))}
+            for names in ((), _AUGMENT)
         ]
     except MemfitError as error:
         is_unlabelled = dataset.train.labels is None
         return _problem("unlabelled" if is_unlabelled else "other", error.message)
-    words: list[list[str]] = [[], list(_AUGMENT)]
-    return {
-        "problem": None,
-        "is_resized": found.delivered.height is None,
-        "batches": [
-            {"augment": names, **batch} for names, batch in zip(words, batches, strict=True)
-        ],
-    }
+    return {"problem": None, "is_resized": found.delivered.height is None, "batches": batches}
 
 
 def _problem(key: str, text: str) -> dict[str, Any]:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from memfit.explain.attribution import FOUND_PARTS
 from memfit.explain.explained import Explained
 from memfit.explain.part_rules import Sure
-from memfit.memory.tape.tape import Phase
+from memfit.page.documents.plan import PHASES, interned
 
 __all__ = ["EXPLAIN_SCHEMA_VERSION", "explain_document"]
 
 EXPLAIN_SCHEMA_VERSION = 1
-
-_PHASES: tuple[Phase, ...] = tuple(Phase)
-
-_Value = TypeVar("_Value", bound=Hashable)
 
 
 def explain_document(explained: Explained) -> dict[str, Any]:
@@ -51,17 +46,17 @@ def _tape(explained: Explained) -> dict[str, Any]:
         (found.labels.get(note), found.facts[stack])
         for note, stack in zip(history.notes, history.stacks, strict=True)
     ]
-    strings, (operators, modules, dtypes) = _interned(
+    strings, (operators, modules, dtypes) = interned(
         [
             [a.operator.removesuffix(".default") if a else b.operator for a, b in made_by],
             [a.module if a else b.where for a, b in made_by],
             [a.dtype if a else "" for a, _ in made_by],
         ]
     )
-    shapes, (shape_column,) = _interned([[a.shape if a else () for a, _ in made_by]])
+    shapes, (shape_column,) = interned([[a.shape if a else () for a, _ in made_by]])
     return {
         "parts": list(FOUND_PARTS),
-        "phases": [str(phase) for phase in _PHASES],
+        "phases": [str(phase) for phase in PHASES],
         "strings": strings,
         "shapes": [[[size, 0] for size in shape] for shape in shapes],
         "part": list(found.parts),
@@ -75,15 +70,9 @@ def _tape(explained: Explained) -> dict[str, Any]:
         "slope": [0] * count,
         "sure": list(found.sure),
         "events": list(history.events),
-        "marks": [[m.position, m.step, _PHASES.index(m.phase)] for m in found.marks],
+        "marks": [[m.position, m.step, PHASES.index(m.phase)] for m in found.marks],
         "ruled": {"batches": [], "entries": []},
         "times_us": list(history.times_us),
         "allocated": list(history.allocated_bytes),
         "reserved": list(history.reserved_bytes),
     }
-
-
-def _interned(columns: Iterable[Sequence[_Value]]) -> tuple[list[_Value], list[list[int]]]:
-    numbers: dict[_Value, int] = {}
-    counted = [[numbers.setdefault(value, len(numbers)) for value in c] for c in columns]
-    return list(numbers), counted

@@ -12,6 +12,8 @@ from dataclasses import asdict
 from operator import attrgetter
 from typing import Any, TypeVar
 
+import torch
+
 from memfit.cards.catalogue import gpus
 from memfit.memory.allocator.allocator import AllocatorSettings
 from memfit.memory.tape.parts import ALLOCATED_PARTS
@@ -21,13 +23,20 @@ from memfit.page.documents.command import plan_words
 from memfit.planner.largest import STOPS, STOPS_WHEN_TRACED, stops_up_to
 from memfit.planner.plan import Plan
 from memfit.planner.result import Option
+from memfit.version import __version__
 
-__all__ = ["PAGE_SCHEMA_VERSION", "Measured", "batch_ladder", "plan_document", "ruled_sizes_at"]
+__all__ = [
+    "PAGE_SCHEMA_VERSION", "PHASES", "Measured", "batch_ladder", "interned", "plan_document",
+    "ruled_sizes_at",
+]  # fmt: skip
 
 #: Of the documents that the page reads.
 PAGE_SCHEMA_VERSION = 1
 
 Measured = dict[str, Any]
+
+#: A tape's phases; its columns count into them.
+PHASES = tuple(Phase)
 
 _Value = TypeVar("_Value", bound=Hashable)
 
@@ -52,8 +61,6 @@ def plan_document(
     Returns:
         The document; ``docs/page.md`` describes its keys.
     """
-    from memfit.version import __version__
-
     result = plan.result()
     limits, rate = result.limits, result.learning_rate
     steps = batch_ladder(plan) if ladder is None else ladder
@@ -61,7 +68,7 @@ def plan_document(
         "schema_version": PAGE_SCHEMA_VERSION,
         "kind": "plan",
         "memfit_version": __version__,
-        "torch_version": _torch_version(),
+        "torch_version": str(torch.__version__),
         "python_version": platform.python_version(),
         "model": {"name": plan.model_name, "parameters": result.parameter_count},
         "recipe": plan.recipe.to_dict(),
@@ -134,18 +141,18 @@ def _whole_tape(tape: Tape) -> dict[str, Any]:
 
 def _tape(tape: Tape, sizes: Line, shapes: Iterable[Line]) -> dict[str, Any]:
     """Columns of a tape; ``operator``, ``module`` and ``dtype`` count into ``strings``."""
-    strings, string_columns = _interned(
+    strings, string_columns = interned(
         [column(allocation) for allocation in tape.allocations]
         for column in (_operator, attrgetter("module"), attrgetter("dtype"))
     )
-    shape_table, (shape_column,) = _interned([[_pairs(line) for line in shapes]])
+    shape_table, (shape_column,) = interned([[_pairs(line) for line in shapes]])
     return {
         "parts": [str(part) for part in ALLOCATED_PARTS],
-        "phases": [str(phase) for phase in _PHASES],
+        "phases": [str(phase) for phase in PHASES],
         "strings": strings,
         "shapes": [[list(pair) for pair in shape] for shape in shape_table],
         "part": [ALLOCATED_PARTS.index(a.part) for a in tape.allocations],
-        "phase": [_PHASES.index(a.phase) for a in tape.allocations],
+        "phase": [PHASES.index(a.phase) for a in tape.allocations],
         "step": [a.step for a in tape.allocations],
         "operator": string_columns[0],
         "module": string_columns[1],
@@ -154,11 +161,12 @@ def _tape(tape: Tape, sizes: Line, shapes: Iterable[Line]) -> dict[str, Any]:
         "constant": list(sizes.constants),
         "slope": list(sizes.slopes),
         "events": list(tape.events),
-        "marks": [[m.position, m.step, _PHASES.index(m.phase)] for m in tape.marks],
+        "marks": [[m.position, m.step, PHASES.index(m.phase)] for m in tape.marks],
     }
 
 
-def _interned(columns: Iterable[Sequence[_Value]]) -> tuple[list[_Value], list[list[int]]]:
+def interned(columns: Iterable[Sequence[_Value]]) -> tuple[list[_Value], list[list[int]]]:
+    """The different values, and each column as numbers that count into them."""
     numbers: dict[_Value, int] = {}
     counted = [[numbers.setdefault(value, len(numbers)) for value in c] for c in columns]
     return list(numbers), counted
@@ -178,12 +186,3 @@ def _allocator(settings: AllocatorSettings) -> dict[str, Any]:
     return asdict(settings) | {
         "roundup_power2_divisions": None if divisions is None else list(divisions)
     }
-
-
-def _torch_version() -> str:
-    import torch
-
-    return str(torch.__version__)
-
-
-_PHASES: tuple[Phase, ...] = tuple(Phase)

@@ -120,12 +120,7 @@ def _plan(plan: dict[str, Any] | None) -> dict[str, Any] | None:
     """Of ``plan.json`` what the page compares with."""
     if plan is None:
         return None
-    return {
-        "model": plan.get("model"),
-        "gpu": plan.get("gpu"),
-        "micro_batch": plan.get("micro_batch"),
-        "at": plan.get("at"),
-    }
+    return {name: plan.get(name) for name in ("model", "gpu", "micro_batch", "at")}
 
 
 def _summary(summary: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
 from rich.text import Text
 
-__all__ = ["ASCII", "UNICODE", "Marks", "as_text", "heading", "marks_of", "shorten"]
+__all__ = [
+    "ASCII", "UNICODE", "Marks", "as_text", "bar", "columns", "heading", "marks_of", "shorten",
+    "spaced",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,34 @@ def shorten(text: str, width: int, marks: Marks) -> str:
 def heading(text: str) -> Text:
     """The title of a section."""
     return Text(text, style="bold")
+
+
+def spaced(sections: Iterable[RenderableType | None]) -> Group:
+    """The sections that there are, an empty line between two."""
+    lines = [line for section in sections if section is not None for line in ("", section)]
+    return Group(*lines[1:])
+
+
+def columns(*, header: bool = True) -> Table:
+    """A table without lines, two spaces between its columns."""
+    return Table(
+        box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim", show_header=header
+    )
+
+
+def bar(share: float, width: int, marks: Marks) -> str:
+    """A horizontal bar, full at 1; what is not nothing shows at least a little.
+
+    Args:
+        share: of the full width.
+        width: in cells.
+        marks: the characters to draw with.
+    """
+    if share <= 0 or not width:
+        return ""
+    steps = len(marks.bar)
+    full, rest = divmod(max(1, round(share * width * steps)), steps)
+    return marks.bar[-1] * full + (marks.bar[rest - 1] if rest else "")
 
 
 def _encodable(text: str, encoding: str) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from rich.console import Group, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from memfit.data.facts.inspection import Inspection
 from memfit.data.facts.split_facts import SplitFacts
 from memfit.files.names import clean
-from memfit.report.console.terminal import Marks, heading, shorten
+from memfit.report.console.terminal import Marks, bar, heading, shorten
 
 __all__ = ["class_table"]
 
@@ -21,13 +21,7 @@ _SPLITS = 3
 def class_table(inspection: Inspection, width: int, marks: Marks) -> RenderableType | None:
     """Classes with their counts in each split, and a bar for the split to train on.
 
-    Args:
-        inspection: what was found.
-        width: columns of the terminal.
-        marks: the characters to draw with.
-
-    Returns:
-        None without labels.
+    None without labels.
     """
     splits = [split for split in inspection.splits if split.class_counts is not None][:_SPLITS]
     if not inspection.classes or not splits:
@@ -50,9 +44,9 @@ def class_table(inspection: Inspection, width: int, marks: Marks) -> RenderableT
             continue
         name = shorten(clean(inspection.classes[number]), room, marks)
         numbers = [_number(_counts(split)[number]) for split in splits]
-        bar = _bar(_counts(train)[number] / top, bar_width, marks)
-        table.add_row(f"  {name}", *numbers, Text(bar, style="cyan"))
-    return Group(table)
+        drawn = bar(_counts(train)[number] / top, bar_width, marks)
+        table.add_row(f"  {name}", *numbers, Text(drawn, style="cyan"))
+    return table
 
 
 def _counts(split: SplitFacts) -> tuple[int, ...]:
@@ -71,11 +65,3 @@ def _chosen(train: SplitFacts) -> list[int | None]:
 
 def _number(count: int) -> Text:
     return Text(f"{count:,}", style="" if count else "bold yellow")
-
-
-def _bar(share: float, width: int, marks: Marks) -> str:
-    if share <= 0:
-        return ""
-    steps = len(marks.bar)
-    full, rest = divmod(max(1, round(share * width * steps)), steps)
-    return marks.bar[-1] * full + (marks.bar[rest - 1] if rest else "")

@@ -29,13 +29,7 @@ __all__ = ["cost", "delivered", "what_they_are"]
 
 
 def what_they_are(inspection: Inspection, width: int, marks: Marks) -> RenderableType | None:
-    """Colour, modes, sizes, formats; None when nothing is readable.
-
-    Args:
-        inspection: what was found.
-        width: columns of the terminal.
-        marks: the characters to draw with.
-    """
+    """Colour, modes, sizes, formats; None when nothing is readable."""
     if not inspection.overall.readable:
         return None
     grid = grid_of(width, indent=2)

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from memfit.data.facts.inspection import Inspection
 from memfit.files.names import clean
-from memfit.report.console.terminal import Marks, marks_of, shorten
+from memfit.report.console.terminal import Marks, marks_of, shorten, spaced
 from memfit.report.data.class_counts import class_table
 from memfit.report.data.facts import cost, delivered, what_they_are
 from memfit.report.data.pixel_numbers import pixel_numbers
@@ -55,11 +55,7 @@ def render_inspection(
         unreadable(inspection, width, marks),
         problems(inspection, width, marks),
     ]
-    spaced: list[RenderableType] = []
-    for section in sections:
-        if section is not None:
-            spaced += [*([""] if spaced else []), section]
-    return Group(*spaced)
+    return spaced(sections)
 
 
 # -- the answer ------------------------------------------------------------------------------------

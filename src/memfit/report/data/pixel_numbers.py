@@ -27,13 +27,7 @@ _CHANNELS = {
 
 
 def pixel_numbers(inspection: Inspection, width: int, marks: Marks) -> RenderableType | None:
-    """Mean and standard deviation to paste, and how values spread; None without any pixels.
-
-    Args:
-        inspection: what was found.
-        width: columns of the terminal.
-        marks: the characters to draw with.
-    """
+    """Mean and standard deviation to paste, and how values spread; None without any pixels."""
     statistics = inspection.statistics
     if statistics is None:
         return None

@@ -23,13 +23,7 @@ _GROUPS_SHOWN = 3
 
 
 def duplicates(inspection: Inspection, width: int, marks: Marks) -> RenderableType | None:
-    """The first groups of equal images; None without any.
-
-    Args:
-        inspection: what was found.
-        width: columns of the terminal.
-        marks: the characters to draw with.
-    """
+    """The first groups of equal images; None without any."""
     found = inspection.duplicates
     if not found:
         return None
@@ -62,13 +56,7 @@ def _group(group: DuplicateGroup, classes: Sequence[str], marks: Marks) -> str:
 
 
 def hazards(found: Sequence[Hazard], width: int, marks: Marks) -> RenderableType | None:
-    """What the usual loaders would ruin; None when nothing.
-
-    Args:
-        found: the hazards.
-        width: columns of the terminal.
-        marks: the characters to draw with.
-    """
+    """What the usual loaders would ruin; None when nothing."""
     if not found:
         return None
     grid = grid_of(width)
@@ -84,13 +72,7 @@ def hazards(found: Sequence[Hazard], width: int, marks: Marks) -> RenderableType
 
 
 def unreadable(inspection: Inspection, width: int, marks: Marks) -> RenderableType | None:
-    """Files that cannot be read, with reasons; None without any.
-
-    Args:
-        inspection: what was found.
-        width: columns of the terminal.
-        marks: the characters to draw with.
-    """
+    """Files that cannot be read, with reasons; None without any."""
     files = inspection.overall.unreadable
     if not files:
         return None
@@ -102,13 +84,7 @@ def unreadable(inspection: Inspection, width: int, marks: Marks) -> RenderableTy
 
 
 def problems(inspection: Inspection, width: int, marks: Marks) -> RenderableType | None:
-    """What is wrong with the source as a whole; None when nothing.
-
-    Args:
-        inspection: what was found.
-        width: columns of the terminal.
-        marks: the characters to draw with.
-    """
+    """What is wrong with the source as a whole; None when nothing."""
     if not inspection.problems:
         return None
     rows = [(problem.name, problem.reason) for problem in inspection.problems]

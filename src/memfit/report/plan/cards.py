@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from memfit.cards.catalogue import GPU
-from memfit.report.console.terminal import marks_of, shorten
+from memfit.report.console.terminal import columns, marks_of, shorten
 from memfit.units import format_bytes
 
 if TYPE_CHECKING:  # `memfit gpus` waits for no torch
@@ -20,7 +20,7 @@ __all__ = ["card_fits_table", "render_gpus"]
 
 def card_fits_table(cards: Iterable[CardFit]) -> Table:
     """One row a card: its memory, the largest and the recommended micro-batch."""
-    table = _plain_table()
+    table = columns()
     table.add_column("card", no_wrap=True)
     for title in ("usable", "largest", "recommended"):
         table.add_column(title, justify="right", no_wrap=True)
@@ -45,7 +45,7 @@ def render_gpus(cards: Iterable[GPU], console: Console) -> Table:
     """
     width, marks = console.width, marks_of(console)
     fast, total, named = width >= 78, width >= 92, width >= 112
-    table = _plain_table()
+    table = columns()
     table.add_column("key", no_wrap=True)
     if named:
         table.add_column("name", no_wrap=True)
@@ -61,14 +61,6 @@ def render_gpus(cards: Iterable[GPU], console: Console) -> Table:
             *([format_bytes(card.total_bytes)] if total else []),
             format_bytes(card.usable_bytes),
             format_bytes(card.context_bytes),
-            *([f"{card.multiprocessors}", _bandwidth(card)] if fast else []),
+            *([f"{card.multiprocessors}", f"{card.bandwidth_gb_per_s:,.0f} GB/s"] if fast else []),
         )
     return table
-
-
-def _bandwidth(card: GPU) -> str:
-    return f"{card.bandwidth_gb_per_s:,.0f} GB/s"
-
-
-def _plain_table() -> Table:
-    return Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")

@@ -9,7 +9,7 @@ from rich.text import Text
 from memfit.files.names import clean
 from memfit.planner.layers import Layer, LayerTable
 from memfit.report.console.numbers import count, shape
-from memfit.report.console.terminal import Marks, marks_of, shorten
+from memfit.report.console.terminal import Marks, columns, marks_of, shorten
 from memfit.units import format_bytes
 
 __all__ = ["render_layers"]
@@ -42,7 +42,7 @@ def _modules(summary: LayerTable, width: int, marks: Marks) -> Table:
     shaped, exact = width >= 78, width >= 110
     numbers = 8 + 2 + 10 + 2 + 9 + shaped * (15 + 2 + 6 + 2) + exact * (5 + 15)
     module_width = min(48, max(16, width - numbers - 2))
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table = columns()
     table.add_column("module", no_wrap=True, width=module_width)
     if shaped:
         table.add_column("output", no_wrap=True, width=15)

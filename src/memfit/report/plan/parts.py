@@ -10,7 +10,7 @@ from memfit.memory.tape.parts import PARTS
 from memfit.memory.tape.tape import Part
 from memfit.planner.result import BatchPlan
 from memfit.report.console.numbers import largest_remainders
-from memfit.report.console.terminal import Marks
+from memfit.report.console.terminal import Marks, bar, columns
 from memfit.units import format_bytes
 
 __all__ = ["parts_table"]
@@ -35,11 +35,17 @@ def parts_table(at: BatchPlan, width: int, marks: Marks) -> Table:
     table = _empty_table(notes=notes, exact=exact)
     for part, size, share in zip(Part, sizes, shares, strict=True):
         look = PARTS[part]
-        bar = Text(_bar(share, max(shares), bar_width, marks), style=look.terminal_colour)
+        drawn = Text(bar(share / max(shares), bar_width, marks), style=look.terminal_colour)
         note = [Text(look.note, style="dim")] if notes else []
         most = format_bytes(at.parts_most[part])
         cells: list[RenderableType] = [*look.row_head, *note]
-        cells += [format_bytes(size), *([f"{size:,}"] if exact else []), _percent(share), most, bar]
+        cells += [
+            format_bytes(size),
+            *([f"{size:,}"] if exact else []),
+            _percent(share),
+            most,
+            drawn,
+        ]
         table.add_row(*cells)
         if part in (Part.ACTIVATIONS, Part.CONTEXT):
             _rule(table, bar_width, marks, notes=notes, exact=exact, faint=part is not Part.CONTEXT)
@@ -53,7 +59,7 @@ def parts_table(at: BatchPlan, width: int, marks: Marks) -> Table:
 
 
 def _empty_table(*, notes: bool, exact: bool) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table = columns()
     table.add_column(no_wrap=True, width=1, style="bold")
     table.add_column(no_wrap=True, width=15)
     if notes:
@@ -79,12 +85,3 @@ def _rule(
 
 def _percent(share: int) -> str:
     return f"{share // 10}.{share % 10} %"
-
-
-def _bar(share: int, largest: int, width: int, marks: Marks) -> str:
-    """A bar whose full width is the largest share; what is not nothing shows at least a little."""
-    if share <= 0 or not width:
-        return ""
-    steps = len(marks.bar)
-    full, rest = divmod(max(1, round(share * width * steps / largest)), steps)
-    return marks.bar[-1] * full + (marks.bar[rest - 1] if rest else "")

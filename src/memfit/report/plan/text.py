@@ -14,7 +14,7 @@ from memfit.cards.catalogue import GPU
 from memfit.planner.largest import BatchLimits
 from memfit.planner.result import MOST_SENTENCE, BatchPlan, PlanResult, Verdict
 from memfit.report.console.numbers import count, shape
-from memfit.report.console.terminal import Marks, heading, marks_of
+from memfit.report.console.terminal import Marks, heading, marks_of, spaced
 from memfit.report.plan.cards import card_fits_table
 from memfit.report.plan.charts import ChartMark, memory_chart
 from memfit.report.plan.parts import parts_table
@@ -50,11 +50,7 @@ def render_plan(plan: PlanResult, console: Console) -> Group:
         _list_of("Assumptions", plan.assumptions, width, marks, style="dim"),
         _unsupported(plan, width, marks),
     ]
-    spaced: list[RenderableType] = []
-    for section in sections:
-        if section is not None:
-            spaced += [*([""] if spaced else []), section]
-    return Group(*spaced)
+    return spaced(sections)
 
 
 # -- the answer ------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from memfit.report.console.terminal import Marks, heading, marks_of
+from memfit.report.console.terminal import Marks, columns, heading, marks_of, spaced
 from memfit.study.results import GoalReached, Measured, Study
 from memfit.units import format_bytes
 
@@ -39,10 +39,7 @@ def render_study(study: Study, console: Console) -> Group:
         _list("Notes", study.notes, marks, width),
         _files(study),
     ]
-    spaced: list[RenderableType] = []
-    for section in sections:
-        spaced += [*([""] if spaced else []), section]
-    return Group(*spaced)
+    return spaced(sections)
 
 
 def _header(study: Study, marks: Marks) -> RenderableType:
@@ -92,9 +89,9 @@ def _wrapped(sentences: Sequence[str], marks: Marks, width: int) -> list[Rendera
 
 
 def _tables(study: Study, width: int) -> Iterator[RenderableType]:
-    for title, columns, rows in study_rows(study):
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-        for name in columns:
+    for title, names, rows in study_rows(study):
+        table = columns()
+        for name in names:
             table.add_column(name, justify="right", no_wrap=width >= 80)
         for row in rows:
             best = study.recommendation is not None and row[0] == (

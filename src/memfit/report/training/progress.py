@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -130,26 +131,11 @@ class JsonReporter(Listener):
 
     def took_step(self, result: StepResult, used_bytes: int | None) -> None:
         """One optimizer step."""
-        self._say(
-            "step",
-            step=result.step,
-            loss=result.loss,
-            learning_rate=result.learning_rate,
-            samples=result.samples,
-            micro_batch=result.micro_batch,
-            reserved_bytes=used_bytes,
-        )
+        self._say("step", **asdict(result), reserved_bytes=used_bytes)
 
     def changed_micro_batch(self, event: MicroBatchEvent) -> None:
         """The event's fields."""
-        self._say(
-            "micro-batch",
-            step=event.step,
-            phase=event.phase,
-            from_size=event.from_size,
-            to_size=event.to_size,
-            message=event.message,
-        )
+        self._say("micro-batch", **asdict(event))
 
     def finished_epoch(
         self, step: int, epoch: int, evaluation: Evaluation | None, is_best: bool

@@ -6,8 +6,9 @@ import json
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,6 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from memfit.cards.catalogue import GPU
 from memfit.data.sets.named import NAMED_SETS, open_named
 from memfit.errors import DataError
 from memfit.files.metrics_file import to_json
@@ -71,11 +71,8 @@ class PlanningDesk:
     def questions(self) -> Mapping[str, Callable[[dict[str, Any]], bytes | None]]:
         """What is answered during a job, too."""
         return {
-            "sizes_now": self._sizes_now,
-            "names": _names,
-            "study": _study,
-            "run": _run,
-        }
+            "sizes_now": self._sizes_now, "names": _names, "study": _study, "run": _run,
+        }  # fmt: skip
 
     def hello(self) -> dict[str, Any]:
         """Plan something small, so that the first real plan finds everything loaded."""
@@ -145,7 +142,7 @@ class PlanningDesk:
             values["input_shape"] = tuple(values["input_shape"])
         with self._watched(progress):
             watch = partial(_note_trace, progress)
-            job = resolve(**values, card=_card(request))
+            job = resolve(**values, card=card_of(request["gpu"], request["free_bytes"]))
             plan = plan_job(job, verify=False, watch=watch)
             progress.stage("tracing")
             micro_batch = plan.micro_batch
@@ -163,25 +160,18 @@ class PlanningDesk:
                 self._plans.move_to_end(name)
             return self._plans.get(name)
 
-    def _watched(self, progress: JobProgress) -> _Watched:
-        return _Watched(self, progress)
+    @contextmanager
+    def _watched(self, progress: JobProgress) -> Iterator[None]:
+        """While it is entered, every module of a trace asks whether somebody still waits."""
+        self._progress = progress
+        try:
+            yield
+        finally:
+            self._progress = JobProgress()
 
     def _stop_in_forward(self, _module: nn.Module, _inputs: Any) -> None:
         """Between two modules a trace can be left as if the model had raised."""
         self._progress.check()
-
-
-class _Watched:
-    """While it is entered, every module of a trace asks whether somebody still waits."""
-
-    def __init__(self, desk: PlanningDesk, progress: JobProgress) -> None:
-        self._desk, self._new = desk, progress
-
-    def __enter__(self) -> None:
-        self._desk._progress = self._new
-
-    def __exit__(self, *_error: object) -> None:
-        self._desk._progress = JobProgress()
 
 
 def short_ladder(plan: Plan) -> list[int]:
@@ -200,10 +190,6 @@ def _note_trace(progress: JobProgress, micro_batch: int, recorder: Recorder) -> 
     if progress.at_stage == "building":
         progress.at_stage = "tracing"
     progress.batch, progress.operators = micro_batch, lambda: recorder.operators
-
-
-def _card(request: dict[str, Any]) -> GPU | None:
-    return card_of(request["gpu"], request["free_bytes"])
 
 
 def _data(request: dict[str, Any], progress: JobProgress) -> bytes:
