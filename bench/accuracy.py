@@ -7,7 +7,6 @@ measured minus predicted-reserved over the smallest batch of each model. Nothing
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
 import statistics
@@ -35,6 +34,7 @@ from truth_tables import (
 )
 
 RESULTS = Path(__file__).parent / "results" / "accuracy.json"
+WORST = 15  # rows to list
 
 Row = tuple[Measurement, int]  # a measurement and the predicted reserved bytes
 
@@ -77,7 +77,7 @@ def gpu_constants(predicted: list[Row]) -> dict[str, int]:
     return constants
 
 
-def report(name: str, rows: int, predicted: list[Row], worst: int) -> dict[str, object]:
+def report(name: str, rows: int, predicted: list[Row]) -> dict[str, object]:
     """Print one table's errors and return them for the record."""
     constants = gpu_constants(predicted)
     totals = [
@@ -101,7 +101,7 @@ def report(name: str, rows: int, predicted: list[Row], worst: int) -> dict[str, 
         ),
         key=lambda item: -item[0],
     )
-    for error, row, reserved in offs[:worst]:
+    for error, row, reserved in offs[:WORST]:
         rest = row.measured_bytes - reserved
         print(
             f"    {error:6.1%} {row.model} batch {row.batch_size} on {row.gpu}: "
@@ -138,11 +138,6 @@ def schedtune_plan(row: Measurement) -> memfit.Plan:
 
 def main() -> int:
     """Run both tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--every", type=int, default=1, help="only every Nth model")
-    parser.add_argument("--worst", type=int, default=15, help="rows to list")
-    parser.add_argument("--table", choices=["gpumemnet", "schedtune"], help="only this one")
-    options = parser.parse_args()
     warnings.filterwarnings("ignore")
     tables = {
         "gpumemnet": (read_gpumemnet(), gpumemnet_plan),
@@ -155,15 +150,11 @@ def main() -> int:
         "torch": torch.__version__,
     }
     for name, (rows, plan_of) in tables.items():
-        if options.table not in (None, name):
-            continue
         if not rows:
             print(f"{name}: table not found, skipped (see bench/truth_tables.py)")
             continue
-        models = sorted({row.model for row in rows})[:: options.every]
-        chosen = [row for row in rows if row.model in models]
-        record[name] = report(name, len(chosen), predict(chosen, plan_of), options.worst)
-    if options.every == 1 and options.table is None and "gpumemnet" in record:
+        record[name] = report(name, len(rows), predict(rows, plan_of))
+    if "gpumemnet" in record:
         RESULTS.write_text(json.dumps(record, indent=1) + "\n")
     return 0
 

@@ -34,6 +34,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
+from idx_files import write_mnist
 from memfit.data import loader
 from memfit.data import open as open_data
 
@@ -69,11 +70,7 @@ def mnist(folder: Path) -> dict[str, Any]:
     data = open_data("mnist", root=folder)
     made = loader(data, batch_size=BATCH)
     with tempfile.TemporaryDirectory() as place:
-        raw = Path(place) / "MNIST" / "raw"
-        raw.mkdir(parents=True)
-        for name, split in (("train", data.train), ("t10k", data.splits["test"])):
-            _write_idx(raw / f"{name}-images-idx3-ubyte", split.images, 2051)  # type: ignore[attr-defined]
-            _write_idx(raw / f"{name}-labels-idx1-ubyte", split.labels.astype("uint8"), 2049)  # type: ignore[union-attr]
+        write_mnist(Path(place), data)
         usual = datasets.MNIST(place, train=True, transform=_usual(made))
         theirs = DataLoader(usual, batch_size=BATCH, shuffle=True)
         return pairs(lambda: drained(made.epoch(0)), lambda: drained(theirs), 3)
@@ -126,11 +123,6 @@ def rows() -> dict[str, Any]:
 
 def _usual(made: Any) -> Any:
     return transforms.Compose([transforms.ToTensor(), transforms.Normalize(made.mean, made.std)])
-
-
-def _write_idx(path: Path, values: Any, magic: int) -> None:
-    header = magic.to_bytes(4, "big") + b"".join(n.to_bytes(4, "big") for n in values.shape)
-    path.write_bytes(header + values.tobytes())
 
 
 def _command(*arguments: str) -> tuple[float, int]:

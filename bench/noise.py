@@ -146,20 +146,22 @@ class Residual(nn.Module):
         return x + last(first(x))
 
 
+def halving(before: int, after: int) -> nn.Conv2d:
+    return nn.Conv2d(before, after, 3, stride=2, padding=1)
+
+
+def blocks(*widths: int) -> nn.Sequential:
+    pairs = pairwise(widths)
+    return nn.Sequential(*(layer for a, b in pairs for layer in (halving(a, b), Residual(b))))
+
+
 def published_network() -> nn.Module:
-    widths = (1, 8, 16, 32, 16)
-    blocks: list[nn.Module] = []
-    for before, after in pairwise(widths):
-        blocks += [nn.Conv2d(before, after, 3, stride=2, padding=1), Residual(after)]
-    return nn.Sequential(*blocks, nn.Conv2d(16, 10, 3, stride=2, padding=1), nn.Flatten())
+    return nn.Sequential(*blocks(1, 8, 16, 32, 16), halving(16, 10), nn.Flatten())
 
 
 def residual_network() -> nn.Module:
     """For 3x32x32, of the same blocks."""
-    blocks: list[nn.Module] = []
-    for before, after in pairwise((3, 16, 32, 64)):
-        blocks += [nn.Conv2d(before, after, 3, stride=2, padding=1), Residual(after)]
-    return nn.Sequential(*blocks, nn.Flatten(), nn.Linear(64 * 16, 10))
+    return nn.Sequential(*blocks(3, 16, 32, 64), nn.Flatten(), nn.Linear(64 * 16, 10))
 
 
 def gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -193,14 +195,12 @@ def published(folder: Path, seeds: Sequence[int] = (1, 2, 3)) -> list[dict[str, 
             way = torch.stack(on_the_way)
             moving.append((square(way[-1]), square(way.mean(0))))
             still.append(((at_start**2).sum(1).mean().item(), square(at_start.mean(0))))
-        rows.append(
-            {
-                "seed": seed,
-                "in_sequence_as_published": rounded(smoothed_ratio(moving)),
-                "in_sequence_ratio_of_means": rounded(ratio(moving)),
-                "at_the_same_weights": as_published(still),
-            }
-        )
+        rows.append({
+            "seed": seed,
+            "in_sequence_as_published": rounded(smoothed_ratio(moving)),
+            "in_sequence_ratio_of_means": rounded(ratio(moving)),
+            "at_the_same_weights": as_published(still),
+        })  # fmt: skip
         print(rows[-1], file=sys.stderr)
     return rows
 

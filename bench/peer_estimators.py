@@ -229,29 +229,15 @@ def estimate_by_cpu_replay(case: Case) -> int:
 
 PEERS: tuple[Peer, ...] = (
     Peer("memfit", "memfit", "gpu", True, True, True, "shapes", estimate_with_memfit),
-    Peer(
-        "CPU replay", None, "reserved", True, True, True, "training", estimate_by_cpu_replay
-    ),
-    Peer(
-        "MemTracker", "torch", "tensors", True, True, True, "shapes", estimate_with_mem_tracker
-    ),
-    Peer(
-        "torch-kitsune", "torch-kitsune", "gpu", True, True, False, "forward",
-        estimate_with_kitsune,
-    ),
-    Peer(
-        "torchinfo", "torchinfo", "tensors", True, False, False, "shapes",
-        estimate_with_torchinfo,
-    ),
-    Peer(
-        "vram-check", "vram-check", "tensors", True, True, False, "nothing",
-        estimate_with_vram_check,
-    ),
-    Peer(
-        "accelerate", "accelerate", "tensors", False, False, False, "nothing",
-        estimate_with_accelerate,
-    ),
-    Peer(
-        "4x + saved", None, "tensors", True, False, False, "shapes", estimate_by_rule_of_thumb
-    ),
+    Peer("CPU replay", None, "reserved", True, True, True, "training", estimate_by_cpu_replay),
+    Peer("MemTracker", "torch", "tensors", True, True, True, "shapes", estimate_with_mem_tracker),
+    Peer("torch-kitsune", "torch-kitsune", "gpu", True, True, False, "forward",
+         estimate_with_kitsune),
+    Peer("torchinfo", "torchinfo", "tensors", True, False, False, "shapes",
+         estimate_with_torchinfo),
+    Peer("vram-check", "vram-check", "tensors", True, True, False, "nothing",
+         estimate_with_vram_check),
+    Peer("accelerate", "accelerate", "tensors", False, False, False, "nothing",
+         estimate_with_accelerate),
+    Peer("4x + saved", None, "tensors", True, False, False, "shapes", estimate_by_rule_of_thumb),
 )  # fmt: skip

@@ -262,11 +262,9 @@ def _row_document(row: Row) -> dict[str, object]:
         "name": row.peer.name,
         "version": row.version,
         **claims,
-        "summary": asdict(row.summary) if row.summary else None,
+        "summary": row.summary and asdict(row.summary),
         "constant_bytes": row.constant_bytes,
-        "summary_with_constant": (
-            asdict(row.summary_with_constant) if row.summary_with_constant else None
-        ),
+        "summary_with_constant": row.summary_with_constant and asdict(row.summary_with_constant),
         "median_seconds": row.median_seconds,
         "cells": [
             {
@@ -282,14 +280,15 @@ def _row_document(row: Row) -> dict[str, object]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare, print the table, write the JSON."""
-    options = _parser().parse_args(arguments)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--models", type=int, default=10, help="how many models (10)")
+    parser.add_argument("--peers", nargs="+", choices=[p.name for p in PEERS], default=())
+    options = parser.parse_args(arguments)
     cases = choose(read_gpumemnet(), options.models)
     if not cases:
         print("skipped: no table of measurements here (set MEMFIT_TRUTH to its folder)")
         return 0
-    estimators = Estimators(
-        limit_seconds=options.limit_seconds, memory_bytes=int(options.memory_gib * GIB)
-    )
+    estimators = Estimators(limit_seconds=30.0, memory_bytes=12 * GIB)
     sys.path.append(str(FOLDER.parent / "src"))  # for the children, where memfit is not installed
     rows = []
     for peer in PEERS:
@@ -301,31 +300,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             cells.append(estimators.run(peer, case))
         rows.append(row_of(peer, cells))
     print(table(rows, cases))
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(document(rows, cases), indent=2) + "\n")
-    print(f"written: {options.output.name}", file=sys.stderr)
+    RESULTS.write_text(json.dumps(document(rows, cases), indent=2) + "\n")
     return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--models", type=_positive, default=10, help="how many models (10)")
-    parser.add_argument(
-        "--peers", nargs="+", choices=[peer.name for peer in PEERS], help="only these (all)"
-    )
-    parser.add_argument("--limit-seconds", type=float, default=30.0, help="for one estimate (30)")
-    parser.add_argument(
-        "--memory-gib", type=float, default=12.0, help="host memory for one estimate (12)"
-    )
-    parser.add_argument("--output", type=Path, default=RESULTS, help="where the JSON goes")
-    return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
 
 
 if __name__ == "__main__":

@@ -26,13 +26,11 @@ class CpuAllocation:
 
     Args:
         size_bytes: as asked for.
-        operator: the innermost operator that was running, such as ``"aten::mkldnn_convolution"``.
         dispatched: the outermost operator of those a dispatch mode sees; empty outside of them.
         is_scratch: allocated and freed while ``dispatched`` ran: no tensor outside ever had it.
     """
 
     size_bytes: int
-    operator: str
     dispatched: str
     is_scratch: bool
 
@@ -125,7 +123,6 @@ def _allocation(report: _Report, freed_ns: int | None, dispatched: frozenset[str
     outer = next((node for node in report.running if node.name in dispatched), None)
     return CpuAllocation(
         size_bytes=report.signed_bytes,
-        operator=report.running[-1].name if report.running else "",
         dispatched=outer.name if outer is not None else "",
         is_scratch=outer is not None and freed_ns is not None and freed_ns <= outer.end_time_ns,
     )

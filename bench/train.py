@@ -32,6 +32,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
+from idx_files import write_mnist
 from memfit.data import open as open_data
 from memfit.data.loading.loader import Loader
 from memfit.models import build_for_training
@@ -112,7 +113,7 @@ def _our_epoch(data: Any) -> dict[str, float]:
 def _course_epoch(data: Any) -> dict[str, float]:
     usual = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
     with tempfile.TemporaryDirectory() as place:
-        _write_raw(Path(place) / "MNIST" / "raw", data)
+        write_mnist(Path(place), data)
         train = datasets.MNIST(place, train=True, transform=usual)
         test = datasets.MNIST(place, train=False, transform=usual)
         model = build_for_training("mlp", input_shape=(1, 28, 28), num_classes=10).module
@@ -130,18 +131,6 @@ def _course_epoch(data: Any) -> dict[str, float]:
             for images, labels in DataLoader(test, batch_size=1000):
                 right += int((model(images).argmax(1) == labels).sum())
     return {"seconds": round(seconds, 3), "accuracy": right / len(test)}
-
-
-def _write_raw(raw: Path, data: Any) -> None:
-    raw.mkdir(parents=True)
-    for name, split in (("train", data["train"]), ("t10k", data["test"])):
-        for kind, magic, values in (
-            ("images-idx3", 2051, split.images),
-            ("labels-idx1", 2049, split.labels.astype("uint8")),
-        ):
-            header = magic.to_bytes(4, "big")
-            header += b"".join(number.to_bytes(4, "big") for number in values.shape)
-            (raw / f"{name}-{kind}-ubyte").write_bytes(header + values.tobytes())
 
 
 def _whole(made: Loader) -> tuple[Tensor, Tensor]:
