@@ -21,15 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = [
-    "ErrorSummary",
-    "Measurement",
-    "family",
-    "read_gpumemnet",
-    "read_schedtune",
-    "summarize",
-    "summarize_by_family",
-    "truth_folder",
-]
+    "ErrorSummary", "Measurement", "family", "read_gpumemnet", "read_schedtune", "summarize",
+    "summarize_by_family", "truth_folder",
+]  # fmt: skip
 
 _MIB = 1024 * 1024
 _REPOSITORY = Path(__file__).resolve().parent.parent

@@ -16,18 +16,9 @@ from memfit.recipe.recipe import Recipe, example_recipe
 from memfit.recipe.toml import load_recipe
 
 __all__ = [
-    "Flag",
-    "JsonFlag",
-    "MemoryFlags",
-    "ModelFlags",
-    "OnOff",
-    "RecipeFlags",
-    "Switch",
-    "TrainingFlags",
-    "Whole",
-    "recipe_of",
-    "training_recipe",
-]
+    "Flag", "JsonFlag", "MemoryFlags", "ModelFlags", "OnOff", "RecipeFlags", "Switch",
+    "TrainingFlags", "Whole", "recipe_of", "training_recipe",
+]  # fmt: skip
 
 
 def _whole(_kind: object, tokens: Sequence[Any]) -> int:

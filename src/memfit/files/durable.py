@@ -15,13 +15,9 @@ from typing import BinaryIO
 from memfit.units import format_bytes
 
 __all__ = [
-    "link_or_copy",
-    "remove_leftovers",
-    "replacing",
-    "sync_folder",
-    "why_not_written",
+    "link_or_copy", "remove_leftovers", "replacing", "sync_folder", "why_not_written",
     "write_whole",
-]
+]  # fmt: skip
 
 #: Ends the names of unfinished files; they start with a point.
 UNFINISHED = ".unfinished"

@@ -12,7 +12,7 @@ from typing import Any
 from memfit.errors import RunError
 from memfit.files.durable import why_not_written
 
-__all__ = ["MetricsFile", "to_json"]
+__all__ = ["MetricsFile", "read_json", "to_json"]
 
 
 class MetricsFile:
@@ -123,6 +123,23 @@ class MetricsFile:
         except OSError as error:
             raise RunError(f"Cannot write {self.path}: {error.strerror}.") from None
         self.sync()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise RunError(f"Cannot read {path}: {error.strerror}.") from error
+    except ValueError as error:
+        raise RunError(f"{path} is damaged: {error}.") from None
+    if not isinstance(content, dict):
+        raise RunError(f"{path} is damaged: it holds no JSON object.")
+    return content
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:

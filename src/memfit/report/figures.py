@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from memfit.data.images.decode import MAX_PIXELS, Pixels, pixels_of, reading_images
+from memfit.data.images.decode import MAX_PIXELS, Pixels, reading_images
 from memfit.data.sets.dataset import Dataset, Split
-from memfit.errors import BadImage, DataError
+from memfit.errors import DataError
 from memfit.files.names import clean
 from memfit.files.output_path import check_figure_path, write_output
 from memfit.report.console.terminal import UNICODE, shorten
+from memfit.report.data.preview import readable_sample, scaled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["samples_figure", "write_figure"]
 
-#: What matplotlib writes without further packages.
-
 _COLUMNS, _CLASSES, _ROWS_WITHOUT_CLASSES = 12, 16, 6
 _CELL, _GAP = 96, 8  # pixels of a sample in the mosaic, and between two
 _WIDTH, _MARGIN, _CHARACTER = 10.0, 0.35, 0.088  # inches
@@ -38,8 +37,6 @@ _TITLE, _PANELS = 0.85, 2.75  # inches
 _SIDE, _BETWEEN = 1.3, 0.1  # inches of a channel's picture, and between two
 _DPI = 160
 _NAME_LENGTH = 22
-#: Samples tried for each cell, should some be unreadable.
-_TRIES = 8
 _INK, _FAINT = "#20242a", "#6b7280"
 #: Grey of a cell around its picture, so that white pictures have an edge.
 _PAPER = 240
@@ -188,23 +185,11 @@ def _samples(
     count = min(count, len(rows))
     ends = [len(rows) * place // count for place in range(count + 1)] if count else [0]
     for start, end in pairwise(ends):
-        for row in rows[start : min(end, start + _TRIES)]:
-            try:
-                image = split.image(int(row), max_pixels=max_pixels)
-                yield int(row), _small(pixels_of(image, 3, split.sample_name(int(row))))
-                break
-            except BadImage:
-                continue
-
-
-def _small(pixels: Pixels) -> Pixels:
-    """Not larger than a cell; small images keep their own pixels."""
-    height, width = pixels.shape[:2]
-    scale = _CELL / max(height, width)
-    if scale >= 1:
-        return pixels
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+        found = readable_sample(split, rows[start:end].tolist(), max_pixels=max_pixels)
+        if found is not None:
+            row, pixels = found
+            is_large = max(pixels.shape[:2]) > _CELL
+            yield row, scaled(pixels, _CELL, Image.Resampling.LANCZOS) if is_large else pixels
 
 
 def _mosaic(rows: Sequence[_Cells]) -> _Mosaic:
@@ -215,21 +200,13 @@ def _mosaic(rows: Sequence[_Cells]) -> _Mosaic:
     mosaic = np.full(size, 255, dtype=np.uint8)
     for line, cells in enumerate(rows):
         for column, (_, pixels) in enumerate(cells):
-            picture = _enlarged(pixels)
+            picture = scaled(pixels, _CELL, Image.Resampling.NEAREST)
             height, width = picture.shape[:2]
             top, left = line * step, column * step
             mosaic[top : top + _CELL, left : left + _CELL] = _PAPER
             top, left = top + (_CELL - height) // 2, left + (_CELL - width) // 2
             mosaic[top : top + height, left : left + width] = picture
     return mosaic
-
-
-def _enlarged(pixels: Pixels) -> Pixels:
-    """To the cell's size, every pixel a square."""
-    height, width = pixels.shape[:2]
-    scale = _CELL / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST))
 
 
 def _draw_mosaic(axes: Axes, mosaic: _Mosaic, labels: Sequence[str]) -> None:

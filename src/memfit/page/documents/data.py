@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -19,14 +19,14 @@ from PIL import Image
 
 from memfit.data.facts.inspection import RESIZED, Inspection, inspect_dataset
 from memfit.data.facts.split_facts import SplitFacts
-from memfit.data.images.decode import Pixels, pixels_of, reading_images
+from memfit.data.images.decode import Pixels, reading_images
 from memfit.data.loading.loader import Loader
 from memfit.data.loading.source import Source
-from memfit.data.sets.dataset import Dataset, Split
+from memfit.data.sets.dataset import Dataset
 from memfit.data.sets.opening import open_dataset
-from memfit.errors import BadImage, MemfitError
+from memfit.errors import MemfitError
 from memfit.recipe.recipe import Recipe
-from memfit.report.data.preview import spread_samples
+from memfit.report.data.preview import readable_sample, scaled, spread_samples
 
 __all__ = ["data_document"]
 
@@ -158,20 +158,10 @@ def _pictures(dataset: Dataset, channels: int) -> list[tuple[int, Pixels]]:
     split = dataset.train
     pictures: dict[int, Pixels] = {}
     for row in spread_samples(split, _SAMPLES):
-        pictures |= _readable(split, row, channels, pictures)
+        near = range(row, min(row + _TRIES, len(split)))
+        found = readable_sample(split, (n for n in near if n not in pictures), channels)
+        pictures |= [] if found is None else [found]
     return list(pictures.items())
-
-
-def _readable(split: Split, row: int, channels: int, taken: Container[int]) -> dict[int, Pixels]:
-    """The image of a row; where that cannot be read, the next one that can and is not taken."""
-    for other in range(row, min(row + _TRIES, len(split))):
-        if other in taken:
-            continue
-        try:
-            return {other: pixels_of(split.image(other), channels, split.sample_name(other))}
-        except BadImage:
-            continue
-    return {}
 
 
 def _thumbnail(dataset: Dataset, row: int, pixels: Pixels) -> dict[str, Any]:
@@ -215,22 +205,20 @@ def _class_name(dataset: Dataset, number: int) -> str | None:
 
 def _reduced(pixels: Pixels, side: int) -> Pixels:
     """Not longer than ``side``; small images keep their own pixels: ``(H, W, C)``."""
-    height, width = pixels.shape[:2]
-    scale = side / max(height, width)
-    if scale >= 1:
+    if max(pixels.shape[:2]) <= side:
         return pixels
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = np.asarray(_image(pixels).resize(size, Image.Resampling.LANCZOS))
+    small = scaled(_flat(pixels), side, Image.Resampling.LANCZOS)
     return small.reshape(*small.shape[:2], -1)
 
 
-def _image(pixels: Pixels) -> Image.Image:
-    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+def _flat(pixels: Pixels) -> Pixels:
+    """Grey pixels as Pillow takes them: ``(H, W)``."""
+    return pixels[..., 0] if pixels.shape[2] == 1 else pixels
 
 
 def _png(pixels: Pixels) -> str:
     buffer = io.BytesIO()
-    _image(pixels).save(buffer, format="PNG", optimize=True)
+    Image.fromarray(_flat(pixels)).save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

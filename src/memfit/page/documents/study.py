@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from memfit.errors import RunError
+from memfit.files.metrics_file import read_json
 
 __all__ = ["study_document", "study_names"]
 
@@ -90,13 +90,8 @@ def _curves(study: dict[str, Any]) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any] | None:
     """A JSON file; None where it is not there."""
     try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise RunError(f"Cannot read {path}: {error.strerror}.") from None
-    except ValueError as error:
-        raise RunError(f"{path} is damaged: {error}.") from None
-    if not isinstance(content, dict):
-        raise RunError(f"{path} is damaged: it holds no JSON object.")
-    return content
+        return read_json(path)
+    except RunError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise

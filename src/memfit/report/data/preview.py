@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
+from contextlib import suppress
+from itertools import islice
 
 import numpy as np
 from PIL import Image
@@ -18,11 +20,11 @@ from memfit.errors import BadImage
 from memfit.files.names import clean
 from memfit.report.console.terminal import Marks, marks_of, shorten
 
-__all__ = ["preview", "spread_samples"]
+__all__ = ["preview", "readable_sample", "scaled", "spread_samples"]
 
 _SIDE, _GAP, _MOST = 18, 2, 8
 _UPPER_HALF = "▀"
-#: Samples tried for each one shown, should some be unreadable.
+#: Samples tried for each picture, should some be unreadable.
 _TRIES = 8
 
 
@@ -40,8 +42,13 @@ def preview(dataset: Dataset, console: Console, *, max_pixels: int = MAX_PIXELS)
     if not _shows_pictures(console) or not dataset.splits:
         return None
     count = min(_MOST, (console.width - 2 + _GAP) // (_SIDE + _GAP))
+    train = dataset.train
     with reading_images():
-        shown = list(_readable(dataset.train, count, max_pixels))
+        found = (
+            readable_sample(train, range(row, len(train)), max_pixels=max_pixels)
+            for row in spread_samples(train, count)
+        )
+        shown = [sample for sample in found if sample is not None]
     if not shown:
         return None
     marks, text = marks_of(console), Text("Samples", style="bold", no_wrap=True)
@@ -83,6 +90,32 @@ def spread_samples(split: Split, count: int) -> list[int]:
     return rows
 
 
+def readable_sample(
+    split: Split, rows: Iterable[int], channels: int = 3, *, max_pixels: int = MAX_PIXELS
+) -> tuple[int, Pixels] | None:
+    """The first of a few samples that can be read: its number and pixels ``(H, W, C)``.
+
+    Args:
+        split: to read from.
+        rows: sample numbers, of which eight are tried.
+        channels: 1 or 3.
+        max_pixels: larger images are left out.
+    """
+    for row in islice(rows, _TRIES):
+        with suppress(BadImage):
+            image = split.image(row, max_pixels=max_pixels)
+            return row, pixels_of(image, channels, split.sample_name(row))
+    return None
+
+
+def scaled(pixels: Pixels, side: int, resampling: Image.Resampling) -> Pixels:
+    """Pixels ``(H, W)`` or ``(H, W, 3)`` as a picture whose longer side is ``side``."""
+    height, width = pixels.shape[:2]
+    scale = side / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(Image.fromarray(pixels).resize(size, resampling))
+
+
 def _shows_pictures(console: Console) -> bool:
     if not console.is_terminal or console.is_dumb_terminal or console.no_color:
         return False
@@ -93,28 +126,14 @@ def _shows_pictures(console: Console) -> bool:
     return console.color_system in ("256", "truecolor")
 
 
-def _readable(split: Split, count: int, max_pixels: int) -> Iterator[tuple[int, Pixels]]:
-    """The samples, or where one cannot be read, the next that can."""
-    for row in spread_samples(split, count):
-        for other in range(row, min(row + _TRIES, len(split))):
-            try:
-                image = split.image(other, max_pixels=max_pixels)
-                yield other, pixels_of(image, 3, split.sample_name(other))
-                break
-            except BadImage:
-                continue
-
-
 def _fit(pixels: Pixels) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
     """In a square: ``(side, side, 3)``, -1 where the picture does not reach."""
-    height, width = pixels.shape[:2]
-    scale = _SIDE / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    filter_ = Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST
-    small = np.asarray(Image.fromarray(pixels).resize(size, filter_))
+    is_large = max(pixels.shape[:2]) > _SIDE
+    small = scaled(pixels, _SIDE, Image.Resampling.BOX if is_large else Image.Resampling.NEAREST)
     square = np.full((_SIDE, _SIDE, 3), -1, dtype=np.int16)
-    top, left = (_SIDE - size[1]) // 2, (_SIDE - size[0]) // 2
-    square[top : top + size[1], left : left + size[0]] = small
+    height, width = small.shape[:2]
+    top, left = (_SIDE - height) // 2, (_SIDE - width) // 2
+    square[top : top + height, left : left + width] = small
     return square
 
 

@@ -13,16 +13,9 @@ from memfit.report.console.terminal import Marks, shorten
 from memfit.units import format_bytes
 
 __all__ = [
-    "bytes_text",
-    "counts_line",
-    "found_line",
-    "grid_of",
-    "list_text",
-    "number",
-    "shape_text",
-    "size_text",
-    "trained_on",
-]
+    "bytes_text", "counts_line", "found_line", "grid_of", "list_text", "number", "shape_text",
+    "size_text", "trained_on",
+]  # fmt: skip
 
 #: Longer lines are hard to read, whatever the terminal's width.
 _PROSE_WIDTH = 96

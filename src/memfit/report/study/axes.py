@@ -12,20 +12,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "AMBER",
-    "BLUE",
-    "FAINT",
-    "GREEN",
-    "INK",
-    "LINE",
-    "RED",
-    "batch_axis",
-    "legend",
-    "mark_recommended",
-    "one_panel",
-    "plain_numbers",
-    "style",
-]
+    "AMBER", "BLUE", "FAINT", "GREEN", "INK", "LINE", "RED", "batch_axis", "legend",
+    "mark_recommended", "one_panel", "plain_numbers", "style",
+]  # fmt: skip
 
 INK, FAINT, LINE = "#20242a", "#6b7280", "#c7ccd3"
 BLUE, RED, GREEN, AMBER = "#2563eb", "#dc2626", "#15803d", "#d97706"

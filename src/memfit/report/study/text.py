@@ -16,10 +16,8 @@ __all__ = ["critical_words", "findings", "measured_words", "render_study", "stud
 
 _PROSE_WIDTH = 96
 _SURE = {
-    "clear": "clear",
-    "likely": "likely, not certain",
-    "cannot tell": "the data cannot tell",
-}
+    "clear": "clear", "likely": "likely, not certain", "cannot tell": "the data cannot tell",
+}  # fmt: skip
 
 
 def render_study(study: Study, console: Console) -> Group:
@@ -35,7 +33,7 @@ def render_study(study: Study, console: Console) -> Group:
         _header(study, marks),
         _recommendation(study, marks, width),
         *_tables(study, console.width),
-        _findings(study, marks, width),
+        _list("What the measurements say", list(findings(study)), marks, width),
         _list("Notes", study.notes, marks, width),
         _files(study),
     ]
@@ -141,11 +139,9 @@ def _to_the_goal(study: Study) -> tuple[str, tuple[str, ...], list[tuple[str, ..
     for size in study.sizes:
         rate = size.rate
         row = [f"{size.batch_size:,}"]
-        row += (
-            ["–", "–"]
-            if rate is None
-            else [f"{rate.value:g}", f"{rate.low:.2g} to {rate.high:.2g}"]
-        )
+        row += ["–", "–"] if rate is None else [
+            f"{rate.value:g}", f"{rate.low:.2g} to {rate.high:.2g}"
+        ]  # fmt: skip
         rows.append((*row, *_goal_words(size.goal)))
     return title, columns, rows
 
@@ -163,31 +159,15 @@ def _goal_words(goal: GoalReached | None) -> tuple[str, str, str]:
 
 def _accuracy(study: Study) -> tuple[str, tuple[str, ...], list[tuple[str, ...]]]:
     settings = study.settings
-    columns = (
-        "batch",
-        f"{settings.epochs} epochs",
-        f"{settings.steps:,} steps",
-        "train, at the end",
-        "test, at the end",
-        "gap",
-    )
-    rows = [
-        (
-            f"{size.batch_size:,}",
-            *map(
-                measured_words,
-                (
-                    size.equal_epochs,
-                    size.equal_steps,
-                    size.train_accuracy,
-                    size.test_accuracy,
-                    size.gap,
-                ),
-            ),
-        )
-        for size in study.sizes
-    ]
-    return "Test accuracy for equal epochs and for equal steps; generalisation gap", columns, rows
+    names = (
+        "batch", f"{settings.epochs} epochs", f"{settings.steps:,} steps", "train, at the end",
+        "test, at the end", "gap",
+    )  # fmt: skip
+    rows: list[tuple[str, ...]] = []
+    for size in study.sizes:
+        measured = (size.equal_epochs, size.equal_steps, size.train_accuracy, size.test_accuracy)
+        rows.append((f"{size.batch_size:,}", *map(measured_words, (*measured, size.gap))))
+    return "Test accuracy for equal epochs and for equal steps; generalisation gap", names, rows
 
 
 def measured_words(found: Measured | None) -> str:
@@ -199,10 +179,6 @@ def measured_words(found: Measured | None) -> str:
 
 
 # -- findings --------------------------------------------------------------------------------------
-
-
-def _findings(study: Study, marks: Marks, width: int) -> RenderableType:
-    return _list("What the measurements say", list(findings(study)), marks, width)
 
 
 def findings(study: Study) -> Iterator[str]:

@@ -19,13 +19,8 @@ from memfit.trainer.step.training import StepResult
 from memfit.units import format_bytes
 
 __all__ = [
-    "BarReporter",
-    "JsonReporter",
-    "LineReporter",
-    "describe_event",
-    "epoch_line",
-    "opening_lines",
-]
+    "BarReporter", "JsonReporter", "LineReporter", "describe_event", "epoch_line", "opening_lines",
+]  # fmt: skip
 
 
 def describe_event(event: MicroBatchEvent) -> str:

@@ -17,7 +17,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import platform
 import re
 import shutil
@@ -32,7 +31,7 @@ from typing import Any, Literal
 
 from memfit.errors import OtherVersion, RunError, UsageError
 from memfit.files.durable import remove_leftovers, why_not_written, write_whole
-from memfit.files.metrics_file import MetricsFile, to_json
+from memfit.files.metrics_file import MetricsFile, read_json, to_json
 from memfit.files.run_lock import RunLock
 from memfit.recipe.toml import recipe_to_toml
 from memfit.trainer.ranks.launch import launch
@@ -235,16 +234,7 @@ class RunFolder:
         Raises:
             RunError: it is missing or damaged.
         """
-        path = self.path / name
-        try:
-            content = json.loads(path.read_bytes())
-        except OSError as error:
-            raise RunError(f"Cannot read {path}: {error.strerror}.") from None
-        except ValueError as error:
-            raise RunError(f"{path} is damaged: {error}.") from None
-        if not isinstance(content, dict):
-            raise RunError(f"{path} is damaged: it holds no JSON object.")
-        return content
+        return read_json(self.path / name)
 
     def close(self) -> None:
         """Let another process write; closing twice is harmless."""

@@ -18,13 +18,8 @@ from memfit.web.asking.names import KnownNames, listed
 from memfit.web.asking.refusals import Refusal
 
 __all__ = [
-    "FREE_BYTES",
-    "GPU_WORD",
-    "PlanRequest",
-    "read_batch",
-    "read_number",
-    "read_plan_request",
-]
+    "FREE_BYTES", "GPU_WORD", "PlanRequest", "read_batch", "read_number", "read_plan_request",
+]  # fmt: skip
 
 #: What a request says of the card: its name or size, and no more bytes than any card has.
 GPU_WORD, FREE_BYTES = Text(64), Whole(1, 1 << 44)
