@@ -21,7 +21,7 @@ _ARGUMENTS = (
     *("--disable-background-networking", "--disable-component-update"),
 )
 #: For a machine that is ten times slower: who waits for a condition goes on when it holds.
-PATIENCE_MS = 60_000
+PATIENCE_MS = 120_000
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _BROWSER: pytest.StashKey[Any] = pytest.StashKey()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from memfit.page.documents.plan import batch_ladder, plan_document
 from memfit.planner.curve import memory_curve
 from memfit.planner.largest import BatchLimits
 from memfit.planner.layers import summarise_layers
+from memfit.planner.plan import Plan
 
 InPage = Callable[..., Any]
 
@@ -53,6 +55,13 @@ def card(name: str | GPU | None) -> tuple[GPU, dict[str, int]]:
     return found, {name: getattr(found, name) for name in names}
 
 
+def runs_safely(plan: Plan, card: GPU, batch: int) -> bool:
+    """Whether it runs on a card with the recipe's share of the memory."""
+    share = plan.recipe.safety
+    less = {name: int(getattr(card, name) * share) for name in ("usable_bytes", "total_bytes")}
+    return plan.limits.runs_on(replace(card, **less), batch)
+
+
 def test_what_fits_a_card(both: Both) -> None:
     for name in CARDS:
         ours, theirs = card(name)
@@ -60,7 +69,8 @@ def test_what_fits_a_card(both: Both) -> None:
             fits = both.plan.limits.runs_on(ours, batch)
             assert both.ask("plan.fitsOn(...values)", theirs, batch) is fits
             total = both.plan.at(batch).total_bytes - both.plan.card.context_bytes
-            tight = fits and total + ours.context_bytes > ours.usable_bytes
+            is_more = total + ours.context_bytes > ours.usable_bytes
+            tight = fits and is_more and not runs_safely(both.plan, ours, batch)
             verdict = both.ask("plan.verdict(...values)", theirs, batch)
             assert verdict == ("tight" if tight else "fits" if fits else "no")
 
@@ -97,12 +107,22 @@ def test_a_batch_that_fits_only_with_releases_is_tight(both: Both) -> None:
     largest = both.plan.max_batch_size
     assert largest is not None
     at = both.plan.at(largest)
-    verdict = "tight" if at.total_bytes > ours.usable_bytes else "fits"
-    theirs = {"usable_bytes": ours.usable_bytes, "context_bytes": ours.context_bytes}
-    assert both.ask("plan.verdict(...values)", theirs, largest) == verdict
-    less = {"usable_bytes": at.total_bytes - 1, "context_bytes": ours.context_bytes}
-    fits = both.plan.limits.runs_on(ours.with_free_bytes(less["usable_bytes"]), largest)
-    assert both.ask("plan.verdict(...values)", less, largest) == ("tight" if fits else "no")
+    _, theirs = card(ours)
+    is_tight = at.total_bytes > ours.usable_bytes and not runs_safely(both.plan, ours, largest)
+    assert both.ask("plan.verdict(...values)", theirs, largest) == ("tight" if is_tight else "fits")
+    less = ours.with_free_bytes(at.total_bytes - 1)
+    fits = both.plan.limits.runs_on(less, largest)
+    is_tight = fits and not runs_safely(both.plan, less, largest)
+    expected = "tight" if is_tight else "fits" if fits else "no"
+    assert both.ask("plan.verdict(...values)", card(less)[1], largest) == expected
+
+
+def test_the_recommended_batch_is_never_tight(both: Both) -> None:
+    for name in CARDS:
+        ours, theirs = card(name)
+        recommended = both.plan.limits.on(ours).recommended_batch_size
+        if recommended:
+            assert both.ask("plan.verdict(...values)", theirs, recommended) == "fits"
 
 
 def test_the_curve(both: Both) -> None:

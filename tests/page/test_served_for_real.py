@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickletools
 import re
+import select
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,18 +25,19 @@ MODEL = "torchvision:resnet18"
 def address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Where a server listens, with its token."""
     js_page.shared_browser(request.config)  # or skip, before anything starts
-    server = subprocess.Popen(
+    with subprocess.Popen(
         [*COMMAND, "--gpu", "rtx-3060"], stdout=subprocess.PIPE, text=True,
         cwd=tmp_path_factory.mktemp("served"), env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert server.stdout is not None
-    said = server.stdout.readline()
-    found = re.search(r"http://127\.0\.0\.1:\d+/#token=\S+", said)
-    assert found, said
-    yield found[0]
-    server.terminate()
-    server.wait(10)
-    server.stdout.close()
+    ) as server:  # fmt: skip
+        try:
+            assert server.stdout is not None
+            is_said, _, _ = select.select([server.stdout], [], [], js_page.PATIENCE_MS / 1000)
+            said = server.stdout.readline() if is_said else "nothing"
+            found = re.search(r"http://127\.0\.0\.1:\d+/#token=\S+", said)
+            assert found, said
+            yield found[0]
+        finally:
+            server.terminate()
 
 
 @pytest.fixture(scope="module")

@@ -117,12 +117,12 @@ def sample(
 
 def fitting(batch_size: int = 64, missing_bytes: int = 0) -> Verdict:
     """It fits (barely when something is missing)."""
-    return Verdict(batch_size, True, True, sum(PARTS.values()), missing_bytes)
+    return Verdict(batch_size, True, True, sum(PARTS.values()), missing_bytes, missing_bytes > 0)
 
 
 def too_large() -> Verdict:
     """It does not fit, and what would help."""
-    return Verdict(512, True, False, 26 * GIB, 14 * GIB + 8 * MIB, OPTIONS[:2], LARGE_CARD)
+    return Verdict(512, True, False, 26 * GIB, 14 * GIB + 8 * MIB, False, OPTIONS[:2], LARGE_CARD)
 
 
 def curve(last: int = 300) -> tuple[CurvePoint, ...]:

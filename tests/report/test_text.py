@@ -114,6 +114,12 @@ def test_a_tight_fit_is_said() -> None:
     assert "fits, barely" in output
 
 
+def test_what_needs_releases_but_runs_with_less_is_not_tight() -> None:
+    verdict = replace(fitting(missing_bytes=GIB), is_tight=False)
+    output = " ".join(printed(sample(batch_size=64), verdict=verdict).split())
+    assert "Micro-batch 64 fits: without a limit it would take" in output
+
+
 def test_operators_that_were_not_counted_are_listed() -> None:
     plan = sample(batch_size=64, unsupported={"mylib.mystery.default": "has no rule"})
     output = printed(plan, verdict=fitting())

@@ -49,6 +49,10 @@ class Limits:
             return True
         return runs_on(*self._tapes.at(batch_size), gpu, self._settings)
 
+    def runs_safely_on(self, gpu: GPU, batch_size: int) -> bool:
+        """Whether it runs with ``safety`` of the card's memory too, as a recommended one does."""
+        return self.runs_on(_with_share(gpu, self._safety), batch_size)
+
     def _needs(self, batch_size: int) -> tuple[int, int]:
         """What is alive at once, and what is reserved without a limit; on any card."""
         if batch_size not in self._known:
@@ -62,7 +66,7 @@ class Limits:
         key = (gpu.usable_bytes, gpu.context_bytes, gpu.total_bytes)
         if key not in self._found:
             runs = partial(self.runs_on, gpu)
-            runs_safely = partial(self.runs_on, _with_share(gpu, self._safety))
+            runs_safely = partial(self.runs_safely_on, gpu)
             self._found[key] = find_limits(runs, runs_safely, self._last_batch(gpu), self._stops)
         return self._found[key]
 

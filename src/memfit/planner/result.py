@@ -205,7 +205,9 @@ class Verdict:
         is_asked: whether the user named it.
         fits: the answer of a replay against the card's capacity.
         total_bytes: what the process would take without any limit.
-        missing_bytes: how much more than the card has; 0 when it fits.
+        missing_bytes: how much that is more than the card has.
+        is_tight: it fits only because the allocator gives cached memory back on the way, and not
+            with the recipe's ``safety`` of the card's memory; a recommended batch never is.
         remedies: options with which it fits, best first.
         larger_card: the smallest common card on which it fits as it is.
     """
@@ -215,13 +217,9 @@ class Verdict:
     fits: bool
     total_bytes: int
     missing_bytes: int
+    is_tight: bool = False
     remedies: tuple[Option, ...] = ()
     larger_card: GPU | None = None
-
-    @property
-    def is_tight(self) -> bool:
-        """What was asked fits only because the allocator gives cached memory back on the way."""
-        return self.fits and self.is_asked and self.missing_bytes > 0
 
 
 @dataclass(frozen=True)

@@ -38,13 +38,16 @@ def verdict(plan: Plan, options: Iterable[Option] = ()) -> Verdict | None:
     batch_size = plan.micro_batch
     fits = plan.limits.runs_on(plan.gpu, batch_size)
     total_bytes = plan.at(batch_size).total_bytes
+    missing_bytes = max(0, total_bytes - plan.gpu.usable_bytes)
+    is_tight = fits and missing_bytes > 0 and not plan.limits.runs_safely_on(plan.gpu, batch_size)
     remedies = [o for o in options if o.max_batch_size is None or o.max_batch_size >= batch_size]
     return Verdict(
         batch_size=batch_size,
         is_asked=plan.recipe.batch_size is not None,
         fits=fits,
         total_bytes=total_bytes,
-        missing_bytes=max(0, total_bytes - plan.gpu.usable_bytes),
+        missing_bytes=missing_bytes,
+        is_tight=is_tight,
         remedies=() if fits else tuple(remedies),
         larger_card=None if fits else _larger_card(plan, plan.gpu, batch_size),
     )

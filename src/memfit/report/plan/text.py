@@ -127,9 +127,10 @@ def _largest(plan: PlanResult) -> str:
 def _fits(plan: PlanResult, verdict: Verdict) -> str:
     assert plan.gpu is not None
     total, usable = verdict.total_bytes, plan.gpu.usable_bytes
-    if verdict.is_tight:
+    if verdict.missing_bytes:
+        fits = "fits, barely" if verdict.is_tight else "fits"
         return (
-            f"Micro-batch {verdict.batch_size:,} fits, barely: without a limit it would take "
+            f"Micro-batch {verdict.batch_size:,} {fits}: without a limit it would take "
             f"{format_bytes(total)}, so the allocator has to give cached memory back on the way."
         )
     return (

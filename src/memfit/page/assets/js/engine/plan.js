@@ -115,6 +115,14 @@ export class Plan {
     return remembered(this.fitting, key, () => this.fitsByReplay(card, batch));
   }
 
+  /** Whether it runs with the recipe's `safety` of the card's memory, as a recommended one does. */
+  fitsSafelyOn(card, batch) {
+    const { safety } = this.document;
+    const usable_bytes = Math.trunc(card.usable_bytes * safety);
+    const total_bytes = Math.trunc(card.total_bytes * safety);
+    return this.fitsOn({ ...card, usable_bytes, total_bytes }, batch);
+  }
+
   /**
    * What runs on a card: see engine/search.js.
    * @param {Card} card
@@ -122,20 +130,15 @@ export class Plan {
    */
   limitsOn(card) {
     if (this.isDocumentsCard(card)) return statedLimits(this.document);
-    const { safety } = this.document;
-    const safe = {
-      ...card,
-      usable_bytes: Math.trunc(card.usable_bytes * safety),
-      total_bytes: Math.trunc(card.total_bytes * safety),
-    };
     const runs = (batch) => this.fitsOn(card, batch);
-    const runsSafely = (batch) => this.fitsOn(safe, batch);
+    const runsSafely = (batch) => this.fitsSafelyOn(card, batch);
     if (!this.isAffine) return this.limitsOfTraced(runs, runsSafely);
     return findLimits(runs, runsSafely, this.lastBatch(card));
   }
 
   /**
-   * "fits", "no", or "tight": only because the allocator gives cached memory back on the way.
+   * "fits", "no", or "tight": only because the allocator gives cached memory back on the way,
+   * and not with `safety` of the card's memory.
    * @param {Card} card
    * @param {number} batch
    * @returns {"fits"|"tight"|"no"}
@@ -143,7 +146,8 @@ export class Plan {
   verdict(card, batch) {
     if (!this.fitsOn(card, batch)) return "no";
     const totalBytes = this.peaksAt(batch).reservedBytes + card.context_bytes;
-    return totalBytes > card.usable_bytes ? "tight" : "fits";
+    const isTight = totalBytes > card.usable_bytes && !this.fitsSafelyOn(card, batch);
+    return isTight ? "tight" : "fits";
   }
 
   /**

@@ -62,7 +62,7 @@ function Subject({ document, card }) {
     t("verdict.parameters", { count: shortCount(model.parameters) }),
     recipe.input_ids ? t("verdict.tokens", { count: formatCount(shape[0]) }) : formatShape(shape),
     recipe.precision,
-    optimizerText(recipe.optimizer),
+    recipe.optimizer.name ?? recipe.optimizer,
     ...(recipe.memory_format === "nhwc" ? [t("verdict.nhwc")] : []),
     ...(recipe.gradient_checkpointing ? [t("field.gradient_checkpointing")] : []),
     ...(recipe.ema ? [t("field.ema")] : []),
@@ -89,10 +89,9 @@ function sentence(view, card) {
     share: formatShare(view.totalBytes / card.usable_bytes),
     missing: formatBytes(view.totalBytes - card.usable_bytes),
   };
-  if (view.verdict === "no" && view.totalBytes <= card.usable_bytes) {
-    return t("verdict.sentence.pieces", values);
-  }
-  return t(`verdict.sentence.${view.verdict}`, values);
+  const isMore = view.totalBytes > card.usable_bytes;
+  if (view.verdict === "no") return t(`verdict.sentence.${isMore ? "no" : "pieces"}`, values);
+  return t(`verdict.sentence.${isMore ? "releases" : "fits"}`, values);
 }
 
 function Numbers({ view, limits, batch, document }) {
@@ -193,10 +192,6 @@ function Assumptions({ assumptions }) {
 
 function assumptionText(key, values, text) {
   return hasText(`assume.${key}`) ? t(`assume.${key}`, values) : text;
-}
-
-function optimizerText(optimizer) {
-  return typeof optimizer === "string" ? optimizer : optimizer.name;
 }
 
 /** @type {[number, string][]} */
