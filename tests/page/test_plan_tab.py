@@ -205,7 +205,7 @@ def test_without_a_mouse(open_page: OpenPage, document: Document) -> None:
     page.keyboard.press("Enter")
     expect(it(page, "gpu")).to_be_focused()
     expect(it(page, "card-name")).to_contain_text("T4")
-    expect(it(page, "largest")).to_contain_text(re.compile(r"batch[\d,]+that"))
+    expect(it(page, "largest")).to_contain_text(re.compile(r"batch[\d,]+all up to it"))
 
 
 # -- the timeline ----------------------------------------------------------------------------------

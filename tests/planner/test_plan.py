@@ -17,6 +17,7 @@ from memfit.memory.tape.tape import Part
 from memfit.planner.plan import Plan
 from memfit.planner.planning import plan_job
 from memfit.planner.result import BatchPlan
+from memfit.planner.verdict import verdict
 from memfit.step.job import resolve
 
 MIB = 1024**2
@@ -441,3 +442,14 @@ def test_where_each_batch_is_traced_the_end_of_the_search_is_said(
     console = Console(width=100, file=io.StringIO())
     text = as_text(console, render_plan(overview(plan, None), console))
     assert "Largest micro-batch that fits: 12 or more" in text
+
+
+def test_tight_is_what_does_not_run_with_the_recommended_share_of_the_card() -> None:
+    found = [
+        verdict(plan("cnn", optimizer="adamw", gpu="rtx-3060", batch_size=batch))
+        for batch in (18_552, 22_339)  # the recommended and the largest one
+    ]
+    assert [v and (v.fits, v.missing_bytes > 0, v.is_tight) for v in found] == [
+        (True, True, False),
+        (True, True, True),
+    ]
