@@ -40,7 +40,6 @@ _PROFILER_CATEGORIES = {
 #: The workspace of a cuBLAS handle, ``:4096:2:16:8`` (``aten/src/ATen/cuda/CublasHandlePool.cpp``).
 _CUBLAS_BYTES = 8_519_680
 
-
 #: Steps and sizes of shapes from here on are nothing that memfit writes.
 _LARGEST_NUMBER = 1 << 53
 
@@ -195,13 +194,12 @@ def _label(note: Note) -> Label | None:
 
 def _written_parts(notes: Sequence[Note]) -> dict[int, int]:
     """Parts by note, where memfit or torch's profiler wrote them."""
-    found = {}
-    for number, note in enumerate(notes):
-        if note.category in FOUND_PARTS[:_NO_PART]:
-            found[number] = FOUND_PARTS.index(note.category)
-        elif note.category in _PROFILER_CATEGORIES:
-            found[number] = FOUND_PARTS.index(_PROFILER_CATEGORIES[note.category])
-    return found
+    known = {part: part for part in FOUND_PARTS[:_NO_PART]} | _PROFILER_CATEGORIES
+    return {
+        number: FOUND_PARTS.index(known[note.category])
+        for number, note in enumerate(notes)
+        if note.category in known
+    }
 
 
 # -- phases and lifetimes ----------------------------------------------------------------------

@@ -147,23 +147,16 @@ class BlockMap:
 
     def free_memory(self) -> FreeMemory:
         """What is free now, and in what pieces."""
-        free = self._free.values()
-        sparse, sparse_free, empty, count = 0, 0, 0, 0
-        for total_bytes, used_bytes in self._filled():
-            count += 1
-            if used_bytes == 0:
-                empty += total_bytes
-            elif used_bytes * 2 < total_bytes:
-                sparse += 1
-                sparse_free += total_bytes - used_bytes
+        free, filled = self._free.values(), list(self._filled())
+        sparse = [total - used for total, used in filled if 0 < used * 2 < total]
         return FreeMemory(
             free_bytes=sum(free),
             largest_bytes=max(free, default=0),
-            block_count=len(self._free),
-            segment_count=count,
-            sparse_segments=sparse,
-            sparse_free_bytes=sparse_free,
-            empty_bytes=empty,
+            block_count=len(free),
+            segment_count=len(filled),
+            sparse_segments=len(sparse),
+            sparse_free_bytes=sum(sparse),
+            empty_bytes=sum(total for total, used in filled if used == 0),
         )
 
     # -- pieces --------------------------------------------------------------------------------

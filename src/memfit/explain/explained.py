@@ -128,14 +128,7 @@ class Explained:
                 "operator": self.peak_operator,
             },
             "biggest": [
-                {
-                    "size_bytes": item.size_bytes,
-                    "count": item.count,
-                    "part": item.part,
-                    "where": item.where,
-                    "operator": item.operator,
-                    "stack": [f"{f.filename}:{f.line}:{f.name}" for f in item.stack],
-                }
+                asdict(item) | {"stack": [f"{f.filename}:{f.line}:{f.name}" for f in item.stack]}
                 for item in self.biggest
             ],
             "out_of_memory": [asdict(failure) for failure in self.out_of_memory],
@@ -173,7 +166,7 @@ def explain_content(
             hint="Was torch.cuda.memory._record_memory_history() called, and a GPU used?",
         )
     if device is not None and device not in devices:
-        known = ", ".join(str(number) for number in devices)
+        known = ", ".join(map(str, devices))
         raise UsageError(f"{name} says nothing of device {device}; it has {known}.")
     if device is None:
         histories = [rebuild(content, number) for number in devices]
@@ -255,8 +248,7 @@ def _biggest(
             sizes[key],
             len(groups[key]),
             FOUND_PARTS[key[0]],
-            key[1],
-            key[2],
+            *key[1:3],
             content.stacks[history.stacks[groups[key][0]]],
         )
         for key in largest

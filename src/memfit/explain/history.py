@@ -120,12 +120,11 @@ def rebuild(content: SnapshotContent, device: int) -> History:
     rules = _size_rules(content, device)
     start = _Start(content, device, trace, rules)
     player = _Player(trace, rules, start)
-    history = player.play(History(device))
+    history = player.play(History(device), len(trace))
+    again = _Player(trace, rules, start)
     if history.events and history.peak_position >= history.before_count:
-        again = _Player(trace, rules, start)
-        history.free_at_peak = again.free_after(player.peak_entry)
-    else:
-        history.free_at_peak = _Player(trace, rules, start).blocks.free_memory()
+        again.play(History(device), player.peak_entry + 1)
+    history.free_at_peak = again.blocks.free_memory()
     return history
 
 
@@ -170,7 +169,9 @@ class _Start:
             for b in segment.blocks:
                 if b.is_live:
                     self.live[b.address] = _Before(b.size_bytes, b.requested_bytes, b.stack)
-        self.free_action = _free_action(trace)
+        # the entry with which a block becomes free; ``skip_actions`` may leave one of them out
+        completed = trace.action.count(Action.FREE_COMPLETED)
+        self.free_action = Action.FREE_COMPLETED if completed else Action.FREE_REQUESTED
         for index in range(len(trace) - 1, -1, -1):
             self._undo(trace, index, rules)
 
@@ -187,12 +188,6 @@ class _Start:
             self.segments[address] = size_bytes
         elif action == Action.SEGMENT_MAP:
             cut_out(self.segments, address, address + size_bytes)
-
-
-def _free_action(trace: Trace) -> Action:
-    """The entry with which a block becomes free; ``skip_actions`` may leave one of them out."""
-    completed = trace.action.count(Action.FREE_COMPLETED)
-    return Action.FREE_COMPLETED if completed else Action.FREE_REQUESTED
 
 
 # -- forwards ----------------------------------------------------------------------------------
@@ -223,23 +218,15 @@ class _Player:
         for at in left[index:]:
             self.blocks.add_live(at, start.live[at].size_bytes)
 
-    def play(self, history: History) -> History:
-        """Fill a history with the whole trace."""
+    def play(self, history: History, count: int) -> History:
+        """Fill a history with so many entries of the trace."""
         self._add_before(history)
-        for index in range(len(self._trace)):
+        for index in range(count):
             self._enter(history, index)
         history.surprises += self.blocks.surprises
         history.trace_count = len(self._trace)
         history.free_at_end = self.blocks.free_memory()
         return history
-
-    def free_after(self, last: int) -> FreeMemory:
-        """What is reserved and free after the entry ``last``."""
-        throw_away = History(0)
-        self._add_before(throw_away)
-        for index in range(last + 1):
-            self._enter(throw_away, index)
-        return self.blocks.free_memory()
 
     def _add_before(self, history: History) -> None:
         first_us = self._trace.time_us[0] if len(self._trace) else 0

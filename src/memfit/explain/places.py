@@ -146,11 +146,7 @@ class StackFacts:
 
 def facts_of(stacks: Sequence[Stack]) -> list[StackFacts]:
     """What each stack says; every different frame is looked at once."""
-    known: dict[Frame, frozenset[Place]] = {}
-    for stack in stacks:
-        for frame in stack:
-            if frame not in known:
-                known[frame] = _places_of(frame)
+    known = {frame: _places_of(frame) for frame in {frame for stack in stacks for frame in stack}}
     return [_facts(stack, [known[frame] for frame in stack]) for stack in stacks]
 
 

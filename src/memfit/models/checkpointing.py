@@ -43,7 +43,7 @@ def enable_gradient_checkpointing(module: nn.Module, *, reentrant: bool = False)
             pass  # the library says that this architecture has no such switch
     blocks = list(repeated_blocks(module))
     for block in blocks:
-        if not _is_checkpointed(block):
+        if getattr(block.forward, "func", None) is not _checkpointed:  # not a second time
             block.forward = partial(_checkpointed, block.forward, block, reentrant)
     return len(blocks)
 
@@ -122,11 +122,6 @@ def _checkpointed(
     return checkpoint(partial(forward, **kwargs), *args, use_reentrant=reentrant)
 
 
-def _is_checkpointed(block: nn.Module) -> bool:
-    forward = block.forward
-    return isinstance(forward, partial) and forward.func is _checkpointed
-
-
 def _transformers_switch(module: nn.Module) -> Callable[[bool], int] | None:
     # transformers 5 renamed the method; the old name warns there.
     enable = getattr(module, "activation_checkpointing_enable", None) or getattr(
@@ -138,14 +133,12 @@ def _transformers_switch(module: nn.Module) -> Callable[[bool], int] | None:
     def switch(reentrant: bool) -> int:
         enable({"use_reentrant": reentrant})
         flagged = [part for part in module.modules() if getattr(part, "gradient_checkpointing", 0)]
-        layers = [part for part in flagged if "GradientCheckpointingLayer" in _base_names(part)]
+        layers = [part for part in flagged if any(
+            base.__name__ == "GradientCheckpointingLayer" for base in type(part).__mro__
+        )]  # fmt: skip
         return len(layers) or len(flagged)
 
     return switch
-
-
-def _base_names(module: nn.Module) -> set[str]:
-    return {base.__name__ for base in type(module).__mro__}
 
 
 def _timm_switch(module: nn.Module) -> Callable[[bool], int] | None:

@@ -22,7 +22,10 @@ from memfit.models.user_code import construct_from_callable, construct_from_spec
 
 __all__ = ["build", "build_for_training", "model_names"]
 
-_SOURCES = ("builtin", "torchvision", "timm", "transformers")
+_LIBRARIES = {
+    "torchvision": torchvision_names, "timm": timm_names, "transformers": transformers_names
+}  # fmt: skip
+_SOURCES = ("builtin", *_LIBRARIES)
 
 # Building redirects parameters and the import path process-wide for a moment.
 _BUILDING = threading.RLock()
@@ -60,7 +63,10 @@ def build(
     >>> sum(parameter.numel() for parameter in built.module.parameters())
     101770
     """
-    _check_request(input_shape, num_classes)
+    if input_shape is not None and (not input_shape or any(size < 1 for size in input_shape)):
+        raise UsageError(f"{input_shape} is no input shape.", hint="Write it like 3x224x224.")
+    if num_classes is not None and num_classes < 1:
+        raise UsageError(f"{num_classes} is no number of classes.")
     with _BUILDING:
         if isinstance(model, str):
             built = _build_spec(model.strip(), input_shape, num_classes)
@@ -100,15 +106,10 @@ def model_names(source: str | None = None) -> list[str]:
     """
     if source is not None and source not in _SOURCES:
         raise UnknownName("model source", source, _SOURCES)
-    names: list[str] = []
-    if source in (None, "builtin"):
-        names += builtin_names()
-    if source in (None, "torchvision"):
-        names += [f"torchvision:{name}" for name in torchvision_names()]
-    if source in (None, "timm") and is_installed("timm"):
-        names += [f"timm:{name}" for name in timm_names()]
-    if source in (None, "transformers"):
-        names += [f"transformers:{name}" for name in transformers_names()]
+    names = builtin_names() if source in (None, "builtin") else []
+    for library, names_of in _LIBRARIES.items():
+        if source in (None, library) and (library != "timm" or is_installed("timm")):
+            names += [f"{library}:{name}" for name in names_of()]
     return names
 
 
@@ -178,10 +179,3 @@ def _from_user(
     twin = meta_twin(module)
     materialise_lazy(twin, input_shape)
     return BuiltModel(twin, name or type(twin).__name__, input_shape, num_classes)
-
-
-def _check_request(input_shape: tuple[int, ...] | None, num_classes: int | None) -> None:
-    if input_shape is not None and (not input_shape or any(size < 1 for size in input_shape)):
-        raise UsageError(f"{input_shape} is no input shape.", hint="Write it like 3x224x224.")
-    if num_classes is not None and num_classes < 1:
-        raise UsageError(f"{num_classes} is no number of classes.")

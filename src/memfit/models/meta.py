@@ -232,12 +232,10 @@ class _MetaOperands(DispatchMode):
             kwargs = {**kwargs, "device": torch.device("meta")}
         if all(tensor.is_meta for tensor in tensors):
             return func(*args, **kwargs)
-        meta_args, meta_kwargs = tree_map_only(torch.Tensor, _to_meta, (args, kwargs))
+        meta_args, meta_kwargs = tree_map_only(
+            torch.Tensor, lambda tensor: tensor.to("meta"), (args, kwargs)
+        )
         return func(*meta_args, **meta_kwargs)  # of an in-place operator the caller keeps its self
-
-
-def _to_meta(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor if tensor.is_meta else tensor.to("meta")
 
 
 def _parameter_twin(parameter: torch.Tensor) -> torch.Tensor:

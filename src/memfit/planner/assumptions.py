@@ -71,11 +71,11 @@ def assumptions_of(
         yield Assumption("cross_entropy")
     if step.checkpointed_blocks:
         yield Assumption("checkpointed", {"blocks": str(step.checkpointed_blocks)})
-    if not not_affine_because:
-        small, large = traced_batches
-        yield Assumption("arithmetic", {"small": str(small), "large": str(large)})
-    else:
+    if not_affine_because:
         yield Assumption("direct", {"because": not_affine_because})
+    else:
+        small, large = map(str, traced_batches)
+        yield Assumption("arithmetic", {"small": small, "large": large})
     if step.unknown_temporaries:
         names = ", ".join(sorted(step.unknown_temporaries))
         yield Assumption("no_temporaries", {"operators": names})

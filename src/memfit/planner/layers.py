@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -108,7 +108,7 @@ class LayerTable:
             "peak_allocated_bytes": self.peak_allocated_bytes,
             "buffer_bytes": self.buffer_bytes,
             "uncounted_operators": list(self.uncounted_operators),
-            "layers": [_layer_dict(layer) for layer in self.layers],
+            "layers": [asdict(layer) for layer in self.layers],
         }
 
 
@@ -263,14 +263,9 @@ class _CountMultiplyAdds(DispatchMode):
         if packet in flop_registry:
             flops = flop_registry[packet](*args, **kwargs, out_val=result)
             self._forward.multiply_adds[module] += flops // 2
-        elif _computes_products(func):
+        elif schema_of(func).name.removeprefix("aten::").startswith(_PRODUCTS_WITHOUT_FORMULA):
             self._forward.uncounted.add(str(func))
         return result
-
-
-def _computes_products(func: Any) -> bool:
-    name: str = schema_of(func).name.removeprefix("aten::")
-    return name.startswith(_PRODUCTS_WITHOUT_FORMULA)
 
 
 def _run_forward(plan: Plan, micro_batch: int) -> _Forward:
@@ -320,19 +315,3 @@ def _first_shape(output: Any) -> tuple[int, ...] | None:
     if isinstance(output, (tuple, list)):
         return next((s for s in map(_first_shape, output) if s is not None), None)
     return None
-
-
-def _layer_dict(layer: Layer) -> dict[str, Any]:
-    shape = layer.output_shape
-    return {
-        "path": layer.path,
-        "kind": layer.kind,
-        "depth": layer.depth,
-        "output_shape": None if shape is None else list(shape),
-        "calls": layer.calls,
-        "parameters": layer.parameters,
-        "trainable": layer.trainable,
-        "kept_bytes": layer.kept_bytes,
-        "multiply_adds": layer.multiply_adds,
-        "shares_with": layer.shares_with,
-    }

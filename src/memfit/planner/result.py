@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any
 
@@ -144,11 +144,7 @@ class BatchPlan:
             "total_bytes": self.total_bytes,
             "parts": dict(self.parts),
             "parts_most": dict(self.parts_most),
-            "peak": {
-                "phase": str(self.peak.phase),
-                "module": self.peak.module,
-                "operator": self.peak.operator,
-            },
+            "peak": asdict(self.peak),
         }
 
 

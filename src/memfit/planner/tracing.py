@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
 from torch.amp import GradScaler
@@ -38,6 +40,8 @@ __all__ = ["DEFAULT_CARD", "TrainingStep"]
 DEFAULT_CARD = "rtx-3060"
 
 _META = torch.device("meta")
+
+_Seen = TypeVar("_Seen")
 
 
 class TrainingStep:
@@ -103,7 +107,7 @@ class TrainingStep:
         )
         if target or recipe.loss is not None or recipe.step is not None:
             return spec
-        return BatchSpec(spec.inputs, self._probe_target(spec), spec.is_tokens, spec.channels_last)
+        return replace(spec, target=self._seen(inputs, target_of))
 
     def _loaded_batch(self, job: Job) -> BatchSpec:
         """The loader's batch; shares of classes are as many as the model has outputs."""
@@ -112,14 +116,14 @@ class TrainingStep:
             return loaded_batch(job.but(num_classes=self.output_classes()).loader())
         return self.batch
 
-    def _probe_target(self, spec: BatchSpec) -> TensorSpec:
-        """Run forward once, unrecorded, to see what the labels must look like."""
+    def _seen(self, inputs: TensorSpec, see: Callable[[Any], _Seen]) -> _Seen:
+        """Run forward once, unrecorded, to see what the model returns."""
         gpu = VirtualGPU(self.gpu, attention=self.recipe.attention)
         with gpu, torch.no_grad(), self._named_errors(gpu):
             gpu.adopt(self.model)
-            inputs, _ = spec.make(2, _META)
+            batch = inputs.make(2, _META)
             with autocast_of(self.recipe, "cuda"):
-                return target_of(call_model(self.model, inputs, is_tokens=self.is_tokens))
+                return see(call_model(self.model, batch, is_tokens=self.is_tokens))
 
     def accumulating(self) -> TrainingStep:
         """The same step of the same model with two micro-batches; a third is like the second."""
@@ -136,13 +140,7 @@ class TrainingStep:
         """
         if self.recipe.loss is not None or self.recipe.step is not None:
             return None
-        gpu = VirtualGPU(self.gpu, attention=self.recipe.attention)
-        with gpu, torch.no_grad(), self._named_errors(gpu):
-            gpu.adopt(self.model)
-            inputs = self.batch.inputs.make(2, _META)
-            with autocast_of(self.recipe, "cuda"):
-                output = call_model(self.model, inputs, is_tokens=self.is_tokens)
-                return logits_of(output).shape[1]
+        return self._seen(self.batch.inputs, lambda output: logits_of(output).shape[1])
 
     # -- the trace -----------------------------------------------------------------------------
 

@@ -109,7 +109,7 @@ def target_of(output: Any) -> TensorSpec:
     Raises:
         StepError: the output is nothing that a default loss understands.
     """
-    logits = _main_logits(output)
+    logits = logits_of(output)
     if logits.dim() < 2:
         raise StepError(
             f"The model returns shape {tuple(logits.shape)}, which is no (N, classes) logits.",
@@ -125,7 +125,7 @@ def default_loss(output: Any, target: Tensor, *, label_smoothing: float = 0.0) -
     Weights of auxiliary heads: 0.4 for Inception v3 and 0.3 for GoogLeNet (their papers), 0.5 for
     torchvision's segmentation models (references/segmentation/train.py, 0.26).
     """
-    logits = _main_logits(output)
+    logits = logits_of(output)
     cross_entropy = partial(F.cross_entropy, label_smoothing=label_smoothing)
     if _is_language(output, logits):
         return cross_entropy(logits.flatten(0, 1), target.flatten())
@@ -157,10 +157,6 @@ def logits_of(output: Any) -> Tensor:
     Raises:
         StepError: there are none.
     """
-    return _main_logits(output)
-
-
-def _main_logits(output: Any) -> Tensor:
     if isinstance(output, Tensor):
         return output
     for name in ("logits", "out"):

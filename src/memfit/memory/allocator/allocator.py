@@ -8,6 +8,7 @@ memory pools and ``record_stream`` (a freed block can be used again at once).
 from __future__ import annotations
 
 from bisect import bisect_left
+from dataclasses import dataclass
 
 from memfit.memory.allocator.blocks import (
     FREE,
@@ -45,6 +46,7 @@ _UNKNOWN_DEVICE_BYTES = 1 << 44
 _NOWHERE = FreeList("small", 0, UNLIMITED, UNLIMITED)
 
 
+@dataclass(eq=False)
 class OutOfDeviceMemory(Exception):
     """The device has no room for a request, even after all cached memory was given back.
 
@@ -56,24 +58,18 @@ class OutOfDeviceMemory(Exception):
         largest_free_block_bytes: the largest block still cached.
     """
 
-    def __init__(
-        self,
-        requested_bytes: int,
-        allocated_bytes: int,
-        reserved_bytes: int,
-        capacity_bytes: int,
-        largest_free_block_bytes: int,
-    ) -> None:
-        super().__init__(
-            f"{requested_bytes} bytes requested, {allocated_bytes} allocated, "
-            f"{reserved_bytes} reserved of {capacity_bytes}, "
-            f"largest free block {largest_free_block_bytes}"
+    requested_bytes: int
+    allocated_bytes: int
+    reserved_bytes: int
+    capacity_bytes: int
+    largest_free_block_bytes: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.requested_bytes} bytes requested, {self.allocated_bytes} allocated, "
+            f"{self.reserved_bytes} reserved of {self.capacity_bytes}, "
+            f"largest free block {self.largest_free_block_bytes}"
         )
-        self.requested_bytes = requested_bytes
-        self.allocated_bytes = allocated_bytes
-        self.reserved_bytes = reserved_bytes
-        self.capacity_bytes = capacity_bytes
-        self.largest_free_block_bytes = largest_free_block_bytes
 
 
 class CachingAllocator:

@@ -22,21 +22,13 @@ _INTERVALS = 16
 
 # Options that change speed or pinned host memory, not device memory (getKeys in
 # AllocatorConfig.cpp and CUDAAllocatorConfig.h, torch 2.15). Accepted and not kept.
-WITHOUT_EFFECT = frozenset(
-    {
-        "graph_capture_record_stream_reuse",
-        "pinned_free_catch_all",
-        "pinned_max_cached_size_mb",
-        "pinned_max_round_threshold_mb",
-        "pinned_num_register_threads",
-        "pinned_reserve_segment_size_mb",
-        "pinned_use_background_threads",
-        "pinned_use_cuda_host_register",
-        "pinned_use_hip_host_register",
-        "release_lock_on_cudamalloc",
-        "release_lock_on_hipmalloc",
-    }
-)
+WITHOUT_EFFECT = (
+    "graph_capture_record_stream_reuse", "pinned_free_catch_all", "pinned_max_cached_size_mb",
+    "pinned_max_round_threshold_mb", "pinned_num_register_threads",
+    "pinned_reserve_segment_size_mb", "pinned_use_background_threads",
+    "pinned_use_cuda_host_register", "pinned_use_hip_host_register", "release_lock_on_cudamalloc",
+    "release_lock_on_hipmalloc",
+)  # fmt: skip
 
 # Options of torch that do change device memory and that the model does not follow, with the
 # only value that means the same as leaving them out.
@@ -251,8 +243,7 @@ def _check_divisions(given: int | tuple[tuple[int | None, int], ...]) -> None:
 
 
 def _refuse_unless_default(name: str, value: str) -> None:
-    default = NOT_MODELLED[name]
-    if value != default:
+    if value != (default := NOT_MODELLED[name]):
         raise UsageError(
             f"Allocator option {name}:{value} changes device memory in a way memfit cannot model.",
             hint=f"Leave it out{f' or write {name}:{default}' if default else ''}.",

@@ -23,15 +23,9 @@ from memfit.memory.cuda.attention_backend import (
     Choice,
     choose_backend,
 )
+from memfit.memory.kernels.transients import installed_torch_version
 
-__all__ = [
-    "AttentionBackend",
-    "AttentionPreference",
-    "AttentionProblem",
-    "Choice",
-    "choose_backend",
-    "scaled_dot_product_attention",
-]
+__all__ = ["AttentionPreference", "scaled_dot_product_attention"]
 
 aten = torch.ops.aten
 
@@ -75,7 +69,7 @@ def scaled_dot_product_attention(
     """
     problem = _problem(query, key, value, attn_mask, dropout_p, is_causal, enable_gqa)
     choice = choose_backend(
-        problem, compute_capability, preference, torch_version=_installed_torch_version()
+        problem, compute_capability, preference, torch_version=installed_torch_version()
     )
     backend = choice.backend
     if backend is None:
@@ -86,12 +80,16 @@ def scaled_dot_product_attention(
         return _flash(query, key, value, dropout_p, is_causal, scale)
     if backend is AttentionBackend.MATH:
         return _math(query, key, value, mask, dropout_p, is_causal, scale, enable_gqa)
+    kernel = aten._scaled_dot_product_cudnn_attention
+    if backend is AttentionBackend.EFFICIENT:
+        kernel = aten._scaled_dot_product_efficient_attention
+        if mask is not None:
+            mask = _bias(mask, query, key)  # frees a mask that is padded
     keeps_logsumexp = problem.requires_grad or _trains_only_mask(problem)
-    if backend is AttentionBackend.CUDNN:
-        return _cudnn(query, key, value, mask, keeps_logsumexp, dropout_p, is_causal, scale)
-    if mask is not None:
-        mask = _bias(mask, query, key)  # frees a mask that is padded
-    return _efficient(query, key, value, mask, keeps_logsumexp, dropout_p, is_causal, scale)
+    output: Tensor = kernel(
+        query, key, value, mask, keeps_logsumexp, dropout_p, is_causal, scale=scale
+    )[0]
+    return output
 
 
 # -- the choice ----------------------------------------------------------------------------------
@@ -140,7 +138,7 @@ def _disabled_backends() -> frozenset[AttentionBackend]:
 
 def _trains_only_mask(problem: AttentionProblem) -> bool:
     """Before 2.14 there was no logsumexp then, and backward failed."""
-    if _installed_torch_version() < (2, 14):
+    if installed_torch_version() < (2, 14):
         return False
     return problem.mask_requires_grad and torch.is_grad_enabled()
 
@@ -152,11 +150,6 @@ def _no_kernel(problem: AttentionProblem, choice: Choice) -> StepError:
         f"scaled_dot_product_attention has no kernel for {shapes}: {reasons}.",
         hint="Allow SDPBackend.MATH in torch.nn.attention.sdpa_kernel, or change what it asks for.",
     )
-
-
-def _installed_torch_version() -> tuple[int, int]:
-    major, minor = torch.__version__.split(".")[:2]
-    return int(major), int(minor)
 
 
 # -- the mask ------------------------------------------------------------------------------------
@@ -198,38 +191,6 @@ def _flash(
         query, key, value, dropout_p, is_causal, False, scale=scale
     )[0]
     return output[..., :width] if padding else output
-
-
-def _cudnn(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    keeps_logsumexp: bool,
-    dropout_p: float,
-    is_causal: bool,
-    scale: float | None,
-) -> Tensor:
-    output: Tensor = aten._scaled_dot_product_cudnn_attention(
-        query, key, value, mask, keeps_logsumexp, dropout_p, is_causal, False, scale=scale
-    )[0]
-    return output
-
-
-def _efficient(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bias: Tensor | None,
-    keeps_logsumexp: bool,
-    dropout_p: float,
-    is_causal: bool,
-    scale: float | None,
-) -> Tensor:
-    output: Tensor = aten._scaled_dot_product_efficient_attention(
-        query, key, value, bias, keeps_logsumexp, dropout_p, is_causal, scale=scale
-    )[0]
-    return output
 
 
 def _math(

@@ -10,11 +10,12 @@ The choice of backend is ``_select_conv_backend`` and ``ConvParams`` of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from memfit.memory.kernels.convolution_problem import ConvolutionKind, ConvolutionProblem
 from memfit.memory.kernels.convolution_workspace import convolution_workspace_bytes
 from memfit.memory.kernels.facts import DeviceFacts, TensorFacts
+from memfit.memory.kernels.rules import present
 
 __all__ = ["convolution_backward_temporaries", "convolution_temporaries", "output_is_channels_last"]
 
@@ -123,7 +124,12 @@ def _workspace(
         call.channels_last,
     )
     if call.transposed:
-        problem = _as_forward(problem)
+        problem = replace(
+            problem,
+            kind=_TRANSPOSED[kind],
+            input_shape=problem.output_shape,
+            output_shape=problem.input_shape,
+        )
     return convolution_workspace_bytes(
         problem, device.compute_capability, allow_tf32=device.allow_tf32
     )
@@ -136,24 +142,6 @@ _TRANSPOSED: dict[ConvolutionKind, ConvolutionKind] = {
     "backward_data": "forward",
     "backward_filter": "backward_filter",
 }
-
-
-def _as_forward(problem: ConvolutionProblem) -> ConvolutionProblem:
-    return ConvolutionProblem(
-        _TRANSPOSED[problem.kind],
-        problem.output_shape,
-        problem.weight_shape,
-        problem.input_shape,
-        problem.padding,
-        problem.stride,
-        problem.dilation,
-        problem.dtype,
-        problem.channels_last,
-    )
-
-
-def _present(sizes: Sequence[int]) -> tuple[int, ...]:
-    return tuple(size for size in sizes if size > 0)
 
 
 def convolution_temporaries(
@@ -174,7 +162,7 @@ def convolution_temporaries(
     last = call.channels_last
     copies = [tensor.copy_bytes(channels_last=last) for tensor in (call.input, call.weight)]
     workspace = _workspace(call, "forward", outputs[0].shape, device) if call.uses_cudnn else 0
-    return _present([*copies, workspace])
+    return present(*copies, workspace)
 
 
 def convolution_backward_temporaries(
@@ -208,7 +196,7 @@ def convolution_backward_temporaries(
         for kind, wanted in zip(kinds, mask, strict=False)
         if wanted and call.uses_cudnn
     ]
-    return _present([*copies, max(workspaces, default=0)])
+    return present(*copies, max(workspaces, default=0))
 
 
 def output_is_channels_last(

@@ -24,7 +24,7 @@ from memfit.memory.snapshot.pickle_machine import (
 
 __all__ = ["run_pickle"]
 
-_Operation = Callable[[PickleMachine], None]
+_Operation = Callable[[PickleMachine], object]
 
 _STOP = ord(".")
 _UINT2, _UINT8 = struct.Struct("<H"), struct.Struct("<Q")
@@ -57,26 +57,10 @@ def _proto(machine: PickleMachine) -> None:
         raise machine.bad(f"pickle protocol {version}; 2 to 5 are read")
 
 
-def _frame(machine: PickleMachine) -> None:
-    machine.fixed(_UINT8)  # how the writer cut its output; says nothing about the values
-
-
 def _mark(machine: PickleMachine) -> None:
     machine.marks.append(len(machine.stack))
     if len(machine.marks) > MAX_MARKS:
         raise machine.bad("it nests deeper than any snapshot")
-
-
-def _empty_dict(machine: PickleMachine) -> None:
-    machine.hold(PickleDict())
-
-
-def _empty_list(machine: PickleMachine) -> None:
-    machine.hold(PickleList())
-
-
-def _append(machine: PickleMachine) -> None:
-    machine.extend([machine.stack.pop()])
 
 
 def _set_item(machine: PickleMachine) -> None:
@@ -166,10 +150,12 @@ _UNSAFE = {
 
 #: What is read.
 _SAFE: dict[str, _Operation] = {
-    "\x80": _proto, "\x95": _frame, "(": _mark,
-    "}": _empty_dict, "]": _empty_list, ")": _constant(()),
+    "\x80": _proto, "(": _mark,
+    "\x95": lambda m: m.fixed(_UINT8),  # how the writer cut its output
+    "}": lambda m: m.hold(PickleDict()), "]": lambda m: m.hold(PickleList()),
+    ")": _constant(()),
     "u": lambda m: m.put_items(m.marked()), "s": _set_item,
-    "e": lambda m: m.extend(m.marked()), "a": _append,
+    "e": lambda m: m.extend(m.marked()), "a": lambda m: m.extend([m.stack.pop()]),
     "t": lambda m: m.put_tuple(m.marked()),
     "\x85": _short_tuple(1), "\x86": _short_tuple(2), "\x87": _short_tuple(3),
     "\x8c": lambda m: m.text(m.byte()), "X": lambda m: m.text(m.fixed(UINT4)),

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable
-from functools import lru_cache
 from typing import BinaryIO, Protocol
 
 from memfit.errors import DataError
@@ -48,11 +47,6 @@ _KNOWN_RUNS = 20_000
 UINT4 = struct.Struct("<I")
 
 
-@lru_cache(maxsize=512)
-def _run_form(count: int) -> struct.Struct:
-    return struct.Struct("<" + "xI" * count)
-
-
 class Shareable:
     """What a pickle may name again as often as it likes."""
 
@@ -83,11 +77,8 @@ class PickleReceiver(Protocol):
         """What to keep in place of a list that is named again; None to refuse the file."""
 
 
-class _Taken:
-    """Stands in the memo for what the receiver has taken over."""
-
-
-_TAKEN = _Taken()
+#: Stands in the memo for what the receiver has taken over.
+_TAKEN = object()
 
 
 class PickleMachine:
@@ -207,7 +198,7 @@ class PickleMachine:
             if shared is not None:
                 self.settle(value, shared)
                 return shared
-        if isinstance(value, (PickleDict, PickleList, _Taken)):
+        if value is _TAKEN or isinstance(value, (PickleDict, PickleList)):
             raise self.bad("it has the same entry in two places")
         return value
 
@@ -268,13 +259,9 @@ class PickleMachine:
             if not isinstance(name, str):
                 raise self.bad("a dict has a key that is no text")
             target[name] = value
-        self.stack[-1] = self._offered(target)
-
-    def _offered(self, target: PickleDict) -> object:
-        kept = self.receiver.take(target)
+        self.stack[-1] = kept = self.receiver.take(target)
         if kept is not target:
             self.settle(target, kept if isinstance(kept, Shareable) else _TAKEN)
-        return kept
 
     def extend(self, values: list[object]) -> None:
         """Put values into the list on top."""
@@ -299,7 +286,7 @@ class PickleMachine:
         run = found.group()
         values = self._runs.get(run)
         if values is None:
-            numbers = _run_form(len(run) // 5).unpack(run)
+            numbers = struct.unpack("<" + "xI" * (len(run) // 5), run)  # struct keeps the form
             values = [self.recall(number) for number in numbers]
             if len(self._runs) >= _KNOWN_RUNS:
                 self._runs.clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,7 +23,6 @@ from memfit.memory.snapshot.snapshot import (
     SnapshotBlock,
     SnapshotContent,
     SnapshotSegment,
-    Stack,
     Trace,
 )
 from memfit.progress import SILENT, Tell
@@ -87,8 +86,9 @@ def read_snapshot(
     source.seek(0)
     _check_start(start, name)
     receiver = _Receiver(name)
+    size_mib = max(1, size_bytes >> 20)
     receiver.machine = PickleMachine(
-        source, size_bytes, name, receiver, _in_mebibytes(progress, size_bytes)
+        source, size_bytes, name, receiver, lambda done: progress(done >> 20, size_mib)
     )
     return receiver.content(run_pickle(receiver.machine))
 
@@ -106,33 +106,22 @@ def _check_start(start: bytes, name: str) -> None:
         )
 
 
-def _in_mebibytes(progress: Tell, size_bytes: int) -> Callable[[int], None]:
-    return lambda done: progress(done >> 20, max(1, size_bytes >> 20))
-
-
+@dataclass(eq=False, slots=True)
 class _FrameToken(Shareable):
     """A frame inside the pickle."""
 
-    __slots__ = ("frame",)
-
-    def __init__(self, frame: Frame) -> None:
-        self.frame = frame
+    frame: Frame
 
 
+@dataclass(eq=False, slots=True)
 class _StackToken(Shareable):
     """A stack inside the pickle: its number."""
 
-    __slots__ = ("number",)
-
-    def __init__(self, number: int) -> None:
-        self.number = number
+    number: int
 
 
-class _EntryToken:
-    """A trace entry inside the pickle; what it says is in the columns."""
-
-
-_ENTRY = _EntryToken()
+#: A trace entry inside the pickle; what it says is in the columns.
+_ENTRY = object()
 
 
 class _Receiver:
@@ -240,15 +229,15 @@ class _Receiver:
         return SnapshotContent(
             traces=traces,
             segments=segments,
-            stacks=tuple(self._whole_stack(key) for key in self._stacks),
+            stacks=tuple(
+                tuple(token.frame for token in tokens if isinstance(token, _FrameToken))
+                for tokens in self._stacks
+            ),
             notes=tuple(self._notes),
             annotations=tuple(self._annotations(_list(value.get("external_annotations")))),
             settings=dict(settings) if isinstance(settings, PickleDict) else {},
             origin=dict(origin) if isinstance(origin, PickleDict) else {},
         )
-
-    def _whole_stack(self, tokens: tuple[object, ...]) -> Stack:
-        return tuple(token.frame for token in tokens if isinstance(token, _FrameToken))
 
     def _traces(self, lists: list[object], start: int) -> tuple[Trace, ...]:
         """Cut the columns by device; ``start`` entries of something else come first."""

@@ -9,7 +9,7 @@ they are, and for each device the trace of what the allocator did before. The ke
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import IntEnum
 
 __all__ = [
@@ -106,15 +106,7 @@ class Trace:
     def cut(self, start: int, stop: int) -> Trace:
         """The events from ``start`` to before ``stop``."""
         span = slice(start, stop)
-        return Trace(
-            self.action[span],
-            self.address[span],
-            self.size_bytes[span],
-            self.stream[span],
-            self.time_us[span],
-            self.stack[span],
-            self.note[span],
-        )
+        return Trace(*(getattr(self, column.name)[span] for column in fields(self)))
 
 
 @dataclass(frozen=True, slots=True)

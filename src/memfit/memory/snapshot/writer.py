@@ -20,7 +20,6 @@ import pickle
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import cached_property
 
 from memfit.memory.allocator.allocator import (
     AllocatorSettings,
@@ -118,6 +117,7 @@ class _Recording:
         self._number_at: dict[int, int] = {}  # allocation by address
         self._known: dict[str, _Dict] = {}  # frames and metadata that are the same object
         self._stacks: dict[tuple[str, ...], list[_Dict]] = {}
+        self._no_frames: list[_Dict] = []
         self._starts: list[int] = []  # index in trace of the first entry of each event
         self._mapped: dict[int, int] = {}  # bytes of each segment or mapped range by address
 
@@ -232,10 +232,6 @@ class _Recording:
         }
         self.trace.append(entry)
         return entry
-
-    @cached_property
-    def _no_frames(self) -> list[_Dict]:
-        return []
 
     def _labels(self, number: int) -> _Dict:
         allocation = self._tape.allocations[number]
