@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 import memfit
-from memfit.memory.snapshot.writer import snapshot_of
+from memfit.memory.snapshot.writer import snapshot_bytes
 from memfit.memory.tape.tape import Allocation, Part, Phase, Tape
 
 SITE = "/opt/venv/lib/python3.11/site-packages/torch"
@@ -108,10 +108,10 @@ def recorded(
         tape: what was run.
         python_only: as with ``_record_memory_history(stacks="python")``.
         drop: entries that a ring buffer has lost.
-        options: of :func:`snapshot_of`.
+        options: of :func:`snapshot_bytes`.
     """
     tape = tape or training_tape()
-    snapshot: dict[str, Any] = pickle.loads(pickle.dumps(snapshot_of(tape, **options)))
+    snapshot: dict[str, Any] = pickle.loads(snapshot_bytes(tape, **options))
     del snapshot["memfit"]
     allocations = iter(tape.allocations[n] for n in tape.events if n >= 0 if tape.sizes_bytes[n])
     live: dict[int, Allocation] = {}

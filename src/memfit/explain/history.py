@@ -259,7 +259,7 @@ class _Player:
         action = self._trace.action[index]
         if action == self._start.free_action:
             self._free(history, index)
-        else:
+        elif action in _ENTRIES:  # the others move no memory
             _ENTRIES[action](self, history, index)
         is_release = action in (Action.SEGMENT_FREE, Action.SEGMENT_UNMAP)
         history.releases += is_release and not self._was_release
@@ -316,13 +316,10 @@ class _Player:
             )
         )
 
-    def _ignore(self, history: History, index: int) -> None:
-        """What moves no memory."""
-
 
 _Entry = Callable[[_Player, History, int], None]
 
-_ENTRIES: dict[int, _Entry] = dict.fromkeys(Action, _Player._ignore) | {
+_ENTRIES: dict[int, _Entry] = {
     Action.ALLOC: _Player._allocate,
     Action.SEGMENT_ALLOC: _Player._take_segment,
     Action.SEGMENT_MAP: _Player._take_segment,

@@ -90,14 +90,10 @@ def _is_stage(module: nn.Module) -> bool:
     ]
     return (
         len(parts) > (0 if isinstance(module, _CONTAINERS) else 1)
-        and all(_is_composite(part) and _weight_matrices(part) > 1 for part in parts)
+        # one convolution or linear layer with its norm is a layer, two make a block
+        and all(_is_composite(p) and sum(w.dim() > 1 for w in p.parameters()) > 1 for p in parts)
         and len({_kind(part) for part in parts}) == 1
     )
-
-
-def _weight_matrices(module: nn.Module) -> int:
-    """Convolutions and linear layers: one such with its norm is a layer, two make a block."""
-    return sum(parameter.dim() > 1 for parameter in module.parameters())
 
 
 def _kind(module: nn.Module) -> object:

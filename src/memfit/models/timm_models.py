@@ -38,7 +38,8 @@ def build_timm(
     """
     spec = f"timm:{name}"
     module = _create(spec, None, num_classes)
-    default_shape = _own_input_shape(module)
+    own_shape = (getattr(module, "pretrained_cfg", None) or {}).get("input_size")
+    default_shape = tuple(own_shape) if own_shape else None
     if input_shape is not None and input_shape != default_shape:
         module = _create(spec, input_shape, num_classes, _size_option(module, input_shape))
     return BuiltModel(
@@ -70,12 +71,6 @@ def _create(
     return construct_library_model(
         spec, lambda: timm.create_model(name, pretrained=False, **options), input_shape
     )
-
-
-def _own_input_shape(module: nn.Module) -> tuple[int, ...] | None:
-    config = getattr(module, "pretrained_cfg", None) or {}
-    shape = config.get("input_size")
-    return tuple(shape) if shape else None
 
 
 def _size_option(module: nn.Module, input_shape: tuple[int, ...]) -> dict[str, Any]:

@@ -112,34 +112,23 @@ def _optimizer(recipe: Recipe) -> Iterator[_Change]:
         )  # fmt: skip
 
 
-def _accumulate(plan: Plan) -> list[Option]:
+def _accumulate(plan: Plan) -> Iterator[Option]:
     """Smaller micro-batches for the same global batch: any global batch fits that way."""
     before = plan.at(None)
-    largest = plan.max_batch_size
-    if before.batch_size < 2 or largest is None:
-        return []
-    micro_batch = next(
-        (
-            d
-            for d in range(min(largest, before.batch_size - 1), 0, -1)
-            if before.batch_size % d == 0
-        ),
-        None,
-    )
-    if micro_batch is None:
-        return []
+    most = min(plan.max_batch_size or 0, before.batch_size - 1)
+    if most < 1:
+        return
+    micro_batch = next(size for size in range(most, 0, -1) if before.batch_size % size == 0)
     steps = before.batch_size // micro_batch
     # A third micro-batch is like the second; of one batch a trace tells as much as two.
     step = _step(plan, accumulation=2, batch_size=micro_batch, global_batch=None)
     timeline = replay(step.trace(micro_batch), settings=plan.settings)
     total = timeline.peak_reserved_bytes + plan.card.context_bytes
-    return [
-        Option(
-            f"accumulate {steps} micro-batches of {micro_batch}",
-            f"--batch-size {micro_batch} --accumulation {steps}",
-            None,
-            total,
-            before.total_bytes - total,
-            f"same global batch of {before.batch_size}; BatchNorm sees only {micro_batch}",
-        )
-    ]
+    yield Option(
+        f"accumulate {steps} micro-batches of {micro_batch}",
+        f"--batch-size {micro_batch} --accumulation {steps}",
+        None,
+        total,
+        before.total_bytes - total,
+        f"same global batch of {before.batch_size}; BatchNorm sees only {micro_batch}",
+    )

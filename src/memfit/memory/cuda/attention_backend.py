@@ -216,9 +216,12 @@ def _ampere_or_newer(_problem: AttentionProblem, gpu: _Gpu) -> str | None:
     return None if known else "compute capability below 8.0 or above 12.1"
 
 
-def _fits_grid(problem: AttentionProblem) -> str | None:
-    fits = max(problem.query_shape[:2]) <= _GRID_LIMIT
-    return None if fits else f"more than {_GRID_LIMIT} samples or heads"
+def _fits_grid(check: str) -> _Check:
+    def fits_grid(problem: AttentionProblem, gpu: _Gpu) -> str | None:
+        fits = max(problem.query_shape[:2]) <= _GRID_LIMIT or not gpu.has(check)
+        return None if fits else f"more than {_GRID_LIMIT} samples or heads"
+
+    return fits_grid
 
 
 # -- flash ---------------------------------------------------------------------------------------
@@ -247,10 +250,6 @@ def _flash_backward_width(problem: AttentionProblem, gpu: _Gpu) -> str | None:
 def _square_if_causal(problem: AttentionProblem, _gpu: _Gpu) -> str | None:
     square = problem.query_shape[2] == problem.key_shape[2]
     return None if square or not problem.is_causal else "causal with L different from S"
-
-
-def _flash_grid(problem: AttentionProblem, gpu: _Gpu) -> str | None:
-    return _fits_grid(problem) if gpu.has("flash grid limit") else None
 
 
 # -- memory-efficient ----------------------------------------------------------------------------
@@ -314,10 +313,6 @@ def _cudnn_dropout(problem: AttentionProblem, gpu: _Gpu) -> str | None:
     return "dropout is no multiple of 1/16"
 
 
-def _cudnn_grid(problem: AttentionProblem, gpu: _Gpu) -> str | None:
-    return _fits_grid(problem) if gpu.has("cudnn grid limit") else None
-
-
 def _cudnn_width(problem: AttentionProblem, gpu: _Gpu) -> str | None:
     """``check_cudnn_tensor_shapes``: up to 128, more on Hopper and datacentre Blackwell."""
     widths = (problem.query_shape[3], problem.value_shape[3])
@@ -352,7 +347,7 @@ _CHECKS: dict[AttentionBackend, tuple[_Check, ...]] = {
     AttentionBackend.FLASH: (
         _four_dimensions, _no_mask, _flash_width, _ampere_or_newer, _flash_backward_width,
         _square_if_causal, _half_types, _same_batch_and_heads, _some_length,
-        _dense_rows_or_one_column, _flash_grid,
+        _dense_rows_or_one_column, _fits_grid("flash grid limit"),
     ),
     AttentionBackend.EFFICIENT: (
         _efficient_hardware, _four_dimensions, _efficient_width, _efficient_offset, _some_length,
@@ -361,7 +356,7 @@ _CHECKS: dict[AttentionBackend, tuple[_Check, ...]] = {
     AttentionBackend.CUDNN: (
         _four_dimensions, _deterministic, _half_types, _cudnn_mask, _ampere_or_newer,
         _cudnn_dropout, _some_length, _dense_rows_or_one_column, _same_batch_and_heads,
-        _cudnn_grid, _cudnn_width, _cudnn_length, _cudnn_backward_width,
+        _fits_grid("cudnn grid limit"), _cudnn_width, _cudnn_length, _cudnn_backward_width,
     ),
     AttentionBackend.MATH: (),
 }  # fmt: skip

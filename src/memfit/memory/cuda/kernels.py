@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from memfit.memory.kernels.convolution_temporaries import output_is_channels_last
-from memfit.memory.kernels.facts import TensorFacts
+from memfit.memory.kernels.transients import tensor_facts
 
 __all__ = ["CUDA_KERNELS"]
 
@@ -42,7 +42,7 @@ def _laid_out(
 ) -> Tensor:
     if output.dim() not in (4, 5):
         return output
-    if output_is_channels_last(_facts(input), _facts(weight), groups, transposed):
+    if output_is_channels_last(tensor_facts(input), tensor_facts(weight), groups, transposed):
         last = torch.channels_last if output.dim() == 4 else torch.channels_last_3d
         return _new(output, memory_format=last)
     return _new(output)
@@ -58,12 +58,6 @@ def _new(tensor: Tensor, memory_format: torch.memory_format = torch.contiguous_f
 def _like(tensor: Tensor) -> Tensor:
     """The same, with the tensor's own layout."""
     return _new(tensor) if tensor.is_contiguous() else torch.empty_like(tensor)
-
-
-def _facts(tensor: Tensor) -> TensorFacts:
-    return TensorFacts(
-        tuple(tensor.shape), tensor.stride(), tensor.element_size(), str(tensor.dtype)[6:]
-    )
 
 
 def _statistics_dtype(input: Tensor) -> torch.dtype:

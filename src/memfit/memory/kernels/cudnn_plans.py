@@ -25,13 +25,9 @@ from functools import lru_cache
 
 from memfit.memory.kernels.convolution_problem import ConvolutionKind, ConvolutionProblem
 
-__all__ = [
-    "cudnn_version",
-    "heuristic_workspace_bytes",
-]
+__all__ = ["cudnn_version", "heuristic_workspace_bytes"]
 
 _Pointer = ctypes.c_void_p
-
 
 # Enumerators of cudnn_graph.h (cuDNN 9).
 _FLOAT, _DOUBLE = 0, 1
@@ -101,13 +97,6 @@ def _library() -> ctypes.CDLL | None:
     except (OSError, AttributeError):
         return None
     return library if version >= _FIRST_AVAILABLE_VERSION else None
-
-
-def _library_for(
-    problem: ConvolutionProblem, compute_capability: tuple[int, int]
-) -> ctypes.CDLL | None:
-    known = problem.dtype in _DATA_TYPE and compute_capability >= _OLDEST_COMPUTE_CAPABILITY
-    return _library() if known else None
 
 
 def cudnn_version() -> str | None:
@@ -323,7 +312,8 @@ def heuristic_workspace_bytes(
         Bytes, or None when no cuDNN that can answer is installed or it has no plan for this GPU
         (a compute capability it no longer or does not yet support, a dtype the GPU lacks).
     """
-    library = _library_for(problem, compute_capability)
+    is_known = problem.dtype in _DATA_TYPE and compute_capability >= _OLDEST_COMPUTE_CAPABILITY
+    library = _library() if is_known else None
     if library is None:
         return None
     for mode in (_MODE_INSTANT, _MODE_FALLBACK):

@@ -10,6 +10,7 @@ from memfit.memory.kernels.rules import (
     Sizes,
     copies_contiguous,
     copies_in_format_of,
+    each,
     integer_argument,
     integers_in,
     present,
@@ -85,13 +86,15 @@ def _group_norm_backward(arguments: Arguments, _outputs: Outputs, _device: Devic
 
 NORMALIZATION_RULES: dict[str, Rule] = {
     # Normalization.cu, Normalization.cuh, cudnn/BatchNorm.cpp
-    "aten.native_batch_norm.default": _channels_last_batch_norm(4, 0, 0),
-    "aten._native_batch_norm_legit.default": _channels_last_batch_norm(4, 0, 0),
-    "aten._native_batch_norm_legit.no_stats": _channels_last_batch_norm(4, 0, 0),
-    "aten._batch_norm_with_update.default": _channels_last_batch_norm(4, 0, 0),
-    "aten.cudnn_batch_norm.default": _channels_last_batch_norm(4, 0, 0),
-    "aten.native_batch_norm_backward.default": _channels_last_batch_norm(2, 1, 0, 1),
-    "aten.batch_norm_backward.default": _channels_last_batch_norm(2, 1, 0, 1),
+    **each(
+        """native_batch_norm.default _native_batch_norm_legit.default cudnn_batch_norm.default
+        _native_batch_norm_legit.no_stats _batch_norm_with_update.default""",
+        _channels_last_batch_norm(4, 0, 0),
+    ),
+    **each(
+        "native_batch_norm_backward.default batch_norm_backward.default",
+        _channels_last_batch_norm(2, 1, 0, 1),
+    ),
     "aten.cudnn_batch_norm_backward.default": _channels_last_batch_norm(2, 0, 0, 1),
     "aten.native_layer_norm.default": copies_contiguous(0, 2, 3),
     "aten.native_layer_norm_backward.default": _layer_norm_backward,

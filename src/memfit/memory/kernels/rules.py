@@ -14,6 +14,7 @@ __all__ = [
     "argument",
     "copies_contiguous",
     "copies_in_format_of",
+    "each",
     "integer_argument",
     "integers_in",
     "present",
@@ -73,6 +74,11 @@ def copies_in_format_of(reference: int, *indices: int) -> Rule:
         return present(*(tensor.copy_bytes(channels_last=last) for tensor in given))
 
     return rule
+
+
+def each(names: str, rule: Rule) -> dict[str, Rule]:
+    """The rule for every operator named, such as ``"sum.default mean.default"``."""
+    return {f"aten.{name}": rule for name in names.split()}
 
 
 def integers_in(value: object) -> list[int]:

@@ -18,7 +18,7 @@ from memfit.memory.kernels.facts import DeviceFacts, TensorFacts
 from memfit.memory.kernels.temporaries import RULES, held_workspaces, temporaries
 from memfit.memory.tape.tape import Part, Phase
 
-__all__ = ["KernelSize", "Transient", "Transients", "installed_torch_version"]
+__all__ = ["KernelSize", "Transient", "Transients", "installed_torch_version", "tensor_facts"]
 
 _BLAS = ("addmm", "mm", "bmm", "baddbmm", "addmv", "mv", "addbmm", "dot", "vdot", "addr")
 _LIBRARY_OPERATORS = ("convolution", "convolution_backward", *_BLAS)
@@ -134,11 +134,15 @@ def _is_on_device(args: tuple[Any, ...]) -> bool:
     return False
 
 
+def tensor_facts(tensor: Tensor) -> TensorFacts:
+    """What a rule may look at of a tensor."""
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return TensorFacts(tuple(tensor.shape), tensor.stride(), tensor.element_size(), dtype)
+
+
 def _facts(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return TensorFacts(
-            tuple(value.shape), value.stride(), value.element_size(), str(value.dtype)[6:]
-        )
+        return tensor_facts(value)
     if isinstance(value, (list, tuple)):
         return tuple(_facts(item) for item in value)
     return value
@@ -147,7 +151,7 @@ def _facts(value: Any) -> Any:
 def _output_facts(result: Any) -> Iterator[TensorFacts]:
     for value in result if isinstance(result, (list, tuple)) else (result,):
         if isinstance(value, Tensor):
-            yield _facts(value)
+            yield tensor_facts(value)
 
 
 def _numbers(value: object) -> Iterator[int]:

@@ -32,7 +32,7 @@ from memfit.memory.allocator.allocator import (
 from memfit.memory.allocator.blocks import BlockState
 from memfit.memory.tape.tape import Allocation, Mark, Tape
 
-__all__ = ["FORMAT", "snapshot_bytes", "snapshot_of"]
+__all__ = ["FORMAT", "snapshot_bytes"]
 
 #: Of the key ``memfit`` and of ``user_metadata``.
 FORMAT = 1
@@ -69,26 +69,13 @@ def snapshot_bytes(
     Returns:
         The content of the file.
     """
-    value = snapshot_of(tape, sizes_bytes, settings, capacity_bytes=capacity_bytes, shapes=shapes)
-    return pickle.dumps(value, protocol=_PROTOCOL)
-
-
-def snapshot_of(
-    tape: Tape,
-    sizes_bytes: Sequence[int] | None = None,
-    settings: AllocatorSettings | None = None,
-    *,
-    capacity_bytes: int | None = None,
-    shapes: _Shapes | None = None,
-) -> _Dict:
-    """What ``torch.cuda.memory._snapshot()`` would return at the end of a tape; see there."""
     if shapes is None and sizes_bytes is None:
         shapes = [allocation.shape for allocation in tape.allocations]
     sizes = tape.sizes_bytes if sizes_bytes is None else sizes_bytes
     settings = settings or AllocatorSettings()
     recording = _Recording(tape, sizes, shapes, CachingAllocator(settings, capacity_bytes))
     recording.run()
-    return {
+    value = {
         "segments": recording.segments(),
         "device_traces": [recording.trace],
         "allocator_settings": _torch_settings(settings),
@@ -96,6 +83,7 @@ def snapshot_of(
         "memfit": {"format": FORMAT, "capacity_bytes": capacity_bytes} | asdict(settings)
         | {"roundup_power2_divisions": _divisions(settings)},
     }  # fmt: skip
+    return pickle.dumps(value, protocol=_PROTOCOL)
 
 
 class _Recording:

@@ -55,33 +55,24 @@ class PartLook:
 #: see ``tests/page/test_colours.py``.
 PARTS: Mapping[str, PartLook] = {
     Part.PARAMETERS: PartLook(
-        "1", "parameters", "参数", "with buffers", "#0072b2", "#3d9bdc", "blue"
-    ),
+        "1", "parameters", "参数", "with buffers", "#0072b2", "#3d9bdc", "blue"),
     Part.GRADIENTS: PartLook(
-        "1", "gradients", "梯度", "", "#56b4e9", "#8fd0f5", "blue", is_added=True
-    ),
+        "1", "gradients", "梯度", "", "#56b4e9", "#8fd0f5", "blue", is_added=True),
     Part.OPTIMIZER: PartLook(
-        "2", "optimizer state", "优化器状态", "", "#cc79a7", "#e9a3c4", "magenta"
-    ),
+        "2", "optimizer state", "优化器状态", "", "#cc79a7", "#e9a3c4", "magenta"),
     Part.BATCH: PartLook(
-        "3", "data batch", "数据批次", "inputs and labels", "#f0e442", "#fff27a", "cyan"
-    ),
+        "3", "data batch", "数据批次", "inputs and labels", "#f0e442", "#fff27a", "cyan"),
     Part.ACTIVATIONS: PartLook(
-        "4", "activations", "激活值", "kept for backward", "#e69f00", "#e69f00", "green"
-    ),
+        "4", "activations", "激活值", "kept for backward", "#e69f00", "#e69f00", "green"),
     Part.TEMPORARIES: PartLook(
-        "", "temporaries", "临时张量", "of the running operator", "#009e73", "#2fbf95", "yellow"
-    ),
+        "", "temporaries", "临时张量", "of the running operator", "#009e73", "#2fbf95", "yellow"),
     Part.WORKSPACES: PartLook(
-        "", "workspaces", "库工作区", "cuBLAS, cuDNN", "#8c3b00", "#a33a05", "yellow"
-    ),
+        "", "workspaces", "库工作区", "cuBLAS, cuDNN", "#8c3b00", "#a33a05", "yellow"),
     UNKNOWN: PartLook("", "unknown", "未知", "", "#d55e00", "#d55e00", "red"),
     Part.CACHE: PartLook(
         "", "allocator cache", "分配器缓存", "reserved, holds nothing",
-        "#b9c0c9", "#414a55", "bright_black",
-    ),
+        "#b9c0c9", "#414a55", "bright_black"),
     Part.CONTEXT: PartLook(
         "", "CUDA context", "CUDA 上下文", "outside the allocator",
-        "#4d5560", "#6b7686", "bright_black",
-    ),
+        "#4d5560", "#6b7686", "bright_black"),
 }  # fmt: skip
