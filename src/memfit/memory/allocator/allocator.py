@@ -95,22 +95,10 @@ class CachingAllocator:
     """
 
     __slots__ = (
-        "_collect_above_bytes",
-        "_device",
-        "_expandable",
-        "_heads",
-        "_large",
-        "_large_searches",
-        "_limit_bytes",
-        "_max_split_bytes",
-        "_rules",
-        "_small",
-        "allocated_bytes",
-        "peak_allocated_bytes",
-        "requested_bytes",
-        "retry_count",
-        "settings",
-    )
+        "_collect_above_bytes", "_device", "_expandable", "_heads", "_large", "_large_searches",
+        "_limit_bytes", "_max_split_bytes", "_rules", "_small", "allocated_bytes",
+        "peak_allocated_bytes", "requested_bytes", "retry_count", "settings",
+    )  # fmt: skip
 
     def __init__(
         self,

@@ -58,16 +58,9 @@ class Block:
     """
 
     __slots__ = (
-        "address",
-        "following",
-        "freed_at",
-        "home",
-        "key",
-        "preceding",
-        "requested_bytes",
-        "size_bytes",
-        "state",
-    )
+        "address", "following", "freed_at", "home", "key", "preceding", "requested_bytes",
+        "size_bytes", "state",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -132,14 +125,8 @@ class FreeList:
     """
 
     __slots__ = (
-        "by_key",
-        "keys",
-        "min_remainder_bytes",
-        "name",
-        "split_below_bytes",
-        "stream",
-        "unmapped",
-    )
+        "by_key", "keys", "min_remainder_bytes", "name", "split_below_bytes", "stream", "unmapped"
+    )  # fmt: skip
 
     def __init__(
         self, name: PoolName, stream: int, min_remainder_bytes: int, split_below_bytes: int
@@ -196,12 +183,8 @@ class DeviceMemory:
     """
 
     __slots__ = (
-        "_next_address",
-        "capacity_bytes",
-        "peak_taken_bytes",
-        "release_count",
-        "taken_bytes",
-    )
+        "_next_address", "capacity_bytes", "peak_taken_bytes", "release_count", "taken_bytes"
+    )  # fmt: skip
 
     def __init__(self, capacity_bytes: int) -> None:
         self.capacity_bytes = capacity_bytes

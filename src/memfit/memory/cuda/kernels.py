@@ -102,13 +102,7 @@ def _batch_norm_backward(
     return tuple(t if wanted else None for t, wanted in zip(made, output_mask, strict=True))
 
 
-def _layer_norm(
-    input: Tensor,
-    normalized_shape: Sequence[int],
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _layer_norm(input: Tensor, normalized_shape: Sequence[int], *_: Any) -> tuple[Tensor, ...]:
     """Output contiguous; mean and rstd ``(…, 1)`` in float32.
 
     Source: ``layer_norm_cuda`` in ``native/cuda/layer_norm_kernel.cu`` (2.15).

@@ -17,7 +17,6 @@ from memfit.memory.snapshot.pickle_machine import (
 )
 from memfit.memory.snapshot.snapshot import (
     Action,
-    Annotation,
     Frame,
     Note,
     SnapshotBlock,
@@ -189,7 +188,6 @@ class _Receiver:
         entries.action.append(action)
         entries.address.append(self._number(address, "addr", 64))
         entries.size_bytes.append(self._number(value.get("size"), "size", 62))
-        entries.stream.append(self._number(value.get("stream"), "stream", 62))
         entries.time_us.append(self._number(value.get("time_us"), "time_us", 62))
         stack = value.get("frames")
         entries.stack.append(stack.number if isinstance(stack, _StackToken) else 0)
@@ -234,7 +232,6 @@ class _Receiver:
                 for tokens in self._stacks
             ),
             notes=tuple(self._notes),
-            annotations=tuple(self._annotations(_list(value.get("external_annotations")))),
             settings=dict(settings) if isinstance(settings, PickleDict) else {},
             origin=dict(origin) if isinstance(origin, PickleDict) else {},
         )
@@ -272,8 +269,6 @@ class _Receiver:
             device=self._number(value.get("device"), "device", 31),
             address=address,
             total_bytes=total_bytes,
-            stream=self._number(value.get("stream"), "stream", 62),
-            is_small=value.get("segment_type") == "small",
             is_expandable=bool(value.get("is_expandable")),
             blocks=tuple(blocks),
         )
@@ -294,18 +289,6 @@ class _Receiver:
             is_live=_word(value.get("state")) in _LIVE_STATES,
             stack=stack.number if isinstance(stack, _StackToken) else 0,
         )
-
-    def _annotations(self, items: list[object]) -> list[Annotation]:
-        return [
-            Annotation(
-                _word(item.get("name")),
-                _word(item.get("stage")),
-                self._number(item.get("device"), "device", 31),
-                self._number(item.get("time_us"), "time_us", 62),
-            )
-            for item in items
-            if isinstance(item, PickleDict)
-        ]
 
     def _unlike(self, reason: str) -> DataError:
         return DataError(

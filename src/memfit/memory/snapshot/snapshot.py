@@ -16,7 +16,6 @@ __all__ = [
     "NO_NOTE",
     "NO_STACK",
     "Action",
-    "Annotation",
     "Frame",
     "Note",
     "SnapshotBlock",
@@ -67,16 +66,6 @@ class Note:
     metadata: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Annotation:
-    """A named stretch of the program (``external_annotations``): its start or its end."""
-
-    name: str
-    stage: str
-    device: int
-    time_us: int
-
-
 @dataclass(slots=True)
 class Trace:
     """What one device's allocator did, in order: columns with one entry an event.
@@ -85,7 +74,6 @@ class Trace:
         action: an :class:`Action`.
         address: first byte; of an ``OOM`` what the device still had free.
         size_bytes: requested bytes; of segments the whole size.
-        stream: the CUDA stream.
         time_us: microseconds since the epoch; 0 where it was not recorded.
         stack: number in :attr:`SnapshotContent.stacks`.
         note: number in :attr:`SnapshotContent.notes`.
@@ -94,7 +82,6 @@ class Trace:
     action: array[int] = field(default_factory=lambda: array("B"))
     address: array[int] = field(default_factory=lambda: array("Q"))
     size_bytes: array[int] = field(default_factory=lambda: array("q"))
-    stream: array[int] = field(default_factory=lambda: array("q"))
     time_us: array[int] = field(default_factory=lambda: array("q"))
     stack: array[int] = field(default_factory=lambda: array("i"))
     note: array[int] = field(default_factory=lambda: array("i"))
@@ -135,8 +122,6 @@ class SnapshotSegment:
     device: int
     address: int
     total_bytes: int
-    stream: int
-    is_small: bool
     is_expandable: bool
     blocks: tuple[SnapshotBlock, ...]
 
@@ -150,7 +135,6 @@ class SnapshotContent:
         segments: of all devices.
         stacks: each different one once; the first is empty.
         notes: each different one once; the first is empty.
-        annotations: named stretches of the program.
         settings: of the allocator, ``allocator_settings``.
         origin: what memfit wrote about its own export; empty in anyone else's.
     """
@@ -159,6 +143,5 @@ class SnapshotContent:
     segments: tuple[SnapshotSegment, ...]
     stacks: tuple[Stack, ...]
     notes: tuple[Note, ...]
-    annotations: tuple[Annotation, ...]
     settings: dict[str, object]
     origin: dict[str, object]
