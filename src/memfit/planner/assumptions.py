@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from memfit.cards.catalogue import GPU
+from memfit.planner.tapes import TRACED_BATCHES
 from memfit.planner.tracing import TrainingStep
 from memfit.units import format_bytes
 
@@ -44,18 +45,14 @@ class Assumption:
 
 
 def assumptions_of(
-    step: TrainingStep,
-    gpu: GPU | None,
-    traced_batches: tuple[int, int],
-    not_affine_because: str,
+    step: TrainingStep, gpu: GPU | None, not_affine_because: str
 ) -> Iterator[Assumption]:
     """Everything the figures of a plan rest on.
 
     Args:
         step: what was traced.
         gpu: the plan's card, if it has one.
-        traced_batches: the two micro-batches that were traced.
-        not_affine_because: why they do not answer every batch; empty when they do.
+        not_affine_because: why two traces do not answer every batch; empty when they do.
     """
     card, recipe = gpu or step.gpu, step.recipe
     if gpu is None:
@@ -74,7 +71,7 @@ def assumptions_of(
     if not_affine_because:
         yield Assumption("direct", {"because": not_affine_because})
     else:
-        small, large = map(str, traced_batches)
+        small, large = map(str, TRACED_BATCHES)
         yield Assumption("arithmetic", {"small": small, "large": large})
     if step.unknown_temporaries:
         names = ", ".join(sorted(step.unknown_temporaries))

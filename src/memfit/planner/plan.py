@@ -15,7 +15,7 @@ from memfit.planner.largest import BatchLimits
 from memfit.planner.learning_rate import LearningRate, scale_learning_rate
 from memfit.planner.limits import Limits
 from memfit.planner.result import BatchPlan, PlanResult
-from memfit.planner.tapes import TRACED_BATCHES, Tapes
+from memfit.planner.tapes import Tapes
 from memfit.planner.tracing import TrainingStep
 from memfit.recipe.fields import MAX_BATCH
 from memfit.recipe.recipe import Recipe
@@ -203,7 +203,7 @@ class Plan:
             at=self.at(None),
             learning_rate=self.learning_rate,
             is_affine=self.is_affine,
-            stated_assumptions=tuple(assumptions_of(self.step, self.gpu, TRACED_BATCHES, because)),
+            stated_assumptions=tuple(assumptions_of(self.step, self.gpu, because)),
             unsupported=self.unsupported,
         )
 

@@ -81,15 +81,10 @@ class Ingredients:
                 result: Any = own.step(self.forward, inputs, target)
             else:
                 output = call_model(self.forward, inputs, is_tokens=self.is_tokens)
-                result = self._loss(output, target), output
+                smoothed = partial(default_loss, label_smoothing=self.recipe.label_smoothing)
+                result = (own.loss or smoothed)(output, target), output
         loss, output = result if isinstance(result, tuple) else (result, None)
         return checked_loss(loss), output
-
-    @property
-    def _loss(self) -> Callable[[Any, Tensor], Tensor]:
-        """The user's own, else cross-entropy with the recipe's label smoothing."""
-        smoothing = self.recipe.label_smoothing
-        return self.job.own.loss or partial(default_loss, label_smoothing=smoothing)
 
     def clear_gradients(self) -> None:
         """Before a step's first backward; without the profiler's entry of ``zero_grad``."""

@@ -102,19 +102,19 @@ _OURS: dict[str, tuple[Callable[..., Optimizer], dict[str, Any]]] = {
 }
 
 
-def _torch_optimizers() -> dict[str, Callable[..., Optimizer]]:
-    """Every first-order optimizer of the installed torch, by lower-case name."""
+def _known() -> dict[str, tuple[Callable[..., Optimizer], dict[str, Any]]]:
+    """Every first-order optimizer of the installed torch and ours, with what is set for it."""
     left_out = {"Optimizer", "LBFGS", "SparseAdam"}  # a base class, a closure, sparse gradients
     return {
-        name.lower(): value
+        name.lower(): (value, {})
         for name, value in vars(torch.optim).items()
         if isinstance(value, type) and issubclass(value, Optimizer) and name not in left_out
-    }
+    } | _OURS
 
 
 def optimizer_names() -> list[str]:
     """The names that :func:`build_optimizer` knows."""
-    return sorted(_torch_optimizers().keys() | _OURS.keys())
+    return sorted(_known())
 
 
 def optimizer_name(spec: OptimizerSpec) -> str:
@@ -153,13 +153,10 @@ def build_optimizer(spec: OptimizerSpec, parameters: Iterable[Tensor]) -> Optimi
             "The optimizer has no name.", hint='Such as {name = "sgd", momentum = 0.9}.'
         )
     options = {k: v for k, v in spec.items() if k != "name"} if isinstance(spec, Mapping) else {}
-    known = _torch_optimizers()
-    if name in _OURS:
-        make, presets = _OURS[name]
-    elif name in known:
-        make, presets = known[name], {}
-    else:
-        raise UnknownName("optimizer", name, optimizer_names())
+    known = _known()
+    if name not in known:
+        raise UnknownName("optimizer", name, sorted(known))
+    make, presets = known[name]
     try:
         return make(parameters, **presets, **options)
     except MemfitError:

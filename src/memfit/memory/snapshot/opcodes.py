@@ -75,12 +75,6 @@ def _long1(machine: PickleMachine) -> None:
     machine.push(int.from_bytes(machine.take_bytes(size), "little", signed=True))
 
 
-def _float(machine: PickleMachine) -> None:
-    (value,) = _FLOAT8.unpack_from(machine.data, machine.at)
-    machine.at += 8
-    machine.push(value)
-
-
 def _put(machine: PickleMachine, index: int) -> None:
     if index != len(machine.memo):
         raise machine.bad(f"it remembers value {index:,} out of order")
@@ -161,7 +155,8 @@ _SAFE: dict[str, _Operation] = {
     "\x8c": lambda m: m.text(m.byte()), "X": lambda m: m.text(m.fixed(UINT4)),
     "\x8d": lambda m: m.text(m.fixed(_UINT8)),
     "K": lambda m: m.push(m.byte()), "M": lambda m: m.push(m.fixed(_UINT2)),
-    "J": lambda m: m.push(m.fixed(_INT4)), "\x8a": _long1, "G": _float,
+    "J": lambda m: m.push(m.fixed(_INT4)), "\x8a": _long1,
+    "G": lambda m: m.push(m.fixed(_FLOAT8)),
     "N": _constant(None), "\x88": _constant(True), "\x89": _constant(False),
     "\x94": lambda m: m.remember(), "q": lambda m: _put(m, m.byte()),
     "r": lambda m: _put(m, m.fixed(UINT4)),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from memfit.errors import DataError
 from memfit.units import MIB
@@ -209,11 +209,11 @@ class PickleMachine:
         self.at += 1
         return self.data[self.at - 1]
 
-    def fixed(self, form: struct.Struct) -> int:
-        """The next whole number of a fixed form."""
+    def fixed(self, form: struct.Struct) -> Any:
+        """The next number of a fixed form."""
         (value,) = form.unpack_from(self.data, self.at)
         self.at += form.size
-        return int(value)
+        return value
 
     def take_bytes(self, size: int) -> bytes:
         """The next ``size`` bytes."""
