@@ -35,8 +35,7 @@ def _changed(plan: Plan) -> Iterator[Option]:
     before = plan.at(None)
     for change in _changes(plan):
         try:
-            step = _step(plan, **change.values)
-            after = Plan(step.recipe, step, plan.model_name, plan.gpu)
+            after = Plan(_step(plan, **change.values), plan.gpu)
         except MemfitError:
             continue  # the model has no blocks to checkpoint: not a way for it
         total = after.at(before.batch_size).total_bytes

@@ -18,7 +18,6 @@ from memfit.planner.result import BatchPlan, PlanResult
 from memfit.planner.tapes import Tapes
 from memfit.planner.tracing import TrainingStep
 from memfit.recipe.fields import MAX_BATCH
-from memfit.recipe.recipe import Recipe
 from memfit.step.optimizers import is_adaptive
 
 __all__ = ["Plan"]
@@ -28,26 +27,21 @@ class Plan:
     """What a recipe needs, for every batch size; made by :func:`memfit.plan`.
 
     Args:
-        recipe: the resolved recipe.
-        step: its training step.
-        model_name: how the model is called.
+        step: the training step of the resolved recipe.
         gpu: the card, or None.
 
     Attributes:
+        recipe: of the step.
+        model_name: how the model is called.
         card: the card whose kernels are played: ``gpu``, or a usual one where there is none.
         tapes: what was traced.
         limits: what runs, on any card.
     """
 
-    def __init__(
-        self, recipe: Recipe, step: TrainingStep, model_name: str, gpu: GPU | None
-    ) -> None:
-        self.recipe = recipe
-        self.step = step
-        self.model_name = model_name
-        self.gpu = gpu
-        self.card = gpu or step.gpu
-        self.settings = AllocatorSettings.parse(recipe.allocator)
+    def __init__(self, step: TrainingStep, gpu: GPU | None) -> None:
+        self.step, self.recipe, self.model_name = step, step.recipe, step.name
+        self.gpu, self.card = gpu, gpu or step.gpu
+        self.settings = AllocatorSettings.parse(step.recipe.allocator)
         self.tapes = Tapes(step)
         self._forget()
 
@@ -168,8 +162,7 @@ class Plan:
         """The plan of the same recipe with more than one micro-batch for each optimizer step."""
         if self.recipe.accumulation > 1:
             return self
-        step = self.step.accumulating()
-        return Plan(step.recipe, step, self.model_name, self.gpu)
+        return Plan(self.step.accumulating(), self.gpu)
 
     def on(self, gpu: GPU) -> Plan:
         """The same plan for the same kind of card with another amount of memory."""

@@ -61,8 +61,7 @@ def plan_job(
         loop: whose steps are planned.
         watch: told of every trace that begins: its micro-batch, and the recorder at work.
     """
-    step = TrainingStep(job, loop=loop, watch=watch)
-    plan = Plan(job.recipe, step, step.name, job.card)
+    plan = Plan(TrainingStep(job, loop=loop, watch=watch), job.card)
     if verify:
         plan.verify(plan.micro_batch)
     return plan
