@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import cache, cached_property
 from typing import Any
 
 import pytest
 
 import memfit
+from memfit.memory.allocator.allocator import AllocatorSettings
 from memfit.page.documents.plan import plan_document, ruled_sizes_at
 from memfit.planner.plan import Plan
 from memfit.planner.result import BatchPlan
@@ -105,6 +107,12 @@ def planned(name: str) -> tuple[Plan, dict[str, Any]]:
 @pytest.fixture(scope="module", params=list(RECIPES))
 def both(request: pytest.FixtureRequest, in_page: InPage) -> Both:
     return Both(request.param, *planned(request.param), in_page)
+
+
+def page_settings(settings: AllocatorSettings) -> dict[str, Any]:
+    """Settings as documents hold them."""
+    divisions = settings.divisions_by_interval()
+    return asdict(settings) | {"roundup_power2_divisions": divisions}
 
 
 def named(at: BatchPlan) -> dict[str, Any]:

@@ -10,10 +10,12 @@ from typing import Any
 
 import js_page
 import js_plans
-from js_plans import AT, Both, named
+import pytest
+from js_plans import AT, Both, named, page_settings
 
 import memfit
 from memfit.cards.catalogue import GPU, gpu
+from memfit.memory.allocator.allocator import AllocatorSettings
 from memfit.memory.allocator.timeline import fits
 from memfit.page.documents.plan import batch_ladder, plan_document
 from memfit.planner.curve import memory_curve
@@ -27,6 +29,7 @@ in_page = js_page.in_page
 both = js_plans.both
 
 CARDS = ("t4", "a100-40gb")
+VECTORS = json.loads((Path(__file__).parent.parent / "engine" / "limits.json").read_text())
 
 
 def test_every_stop_is_what_the_command_says(both: Both) -> None:
@@ -186,7 +189,6 @@ def test_a_plan_that_is_not_affine_knows_what_was_traced(in_page: InPage) -> Non
 
 
 def test_the_rule_of_the_largest_batches_is_the_shared_one(in_page: InPage) -> None:
-    vectors = json.loads((Path(__file__).parent.parent / "engine" / "limits.json").read_text())
     code = """async (vectors, use) => {
       const { findLimits } = await use("memfit/engine/search");
       return vectors.map(({ runs, runs_safely, last, stops }) => {
@@ -199,8 +201,8 @@ def test_the_rule_of_the_largest_batches_is_the_shared_one(in_page: InPage) -> N
         };
       });
     }"""
-    found = in_page(code, vectors["rules"])
-    for vector, answer in zip(vectors["rules"], found, strict=True):
+    found = in_page(code, VECTORS["rules"])
+    for vector, answer in zip(VECTORS["rules"], found, strict=True):
         assert answer == vector["expected"], vector["name"]
 
 
@@ -227,3 +229,41 @@ def test_a_share_of_the_card_limits_what_fits_also_where_the_peak_is_known(
             *plan.tape_at(batch), capacity, plan.settings, theirs["total_bytes"]
         )
     assert answers == [True, False]
+
+
+def document_of(vector: dict[str, Any]) -> dict[str, Any]:
+    """A shared vector as a plan's document: what jumps is a table of every batch that is tried."""
+    lines = list(zip(vector["constant"], vector["slope"], strict=True))
+    batches = list(range(1, 257))
+
+    def jump(number: int, batch: int) -> int:
+        jumps = (j for j in vector["jumps"] if j["allocation"] == number)
+        return sum(j["bytes"] for j in jumps if j["from"] <= batch <= j["to"])
+
+    def sizes(number: int) -> list[int]:
+        constant, slope = lines[number]
+        return [constant + slope * batch + jump(number, batch) for batch in batches]
+
+    jumping = {j["allocation"] for j in vector["jumps"]}
+    entries = [{"allocations": [number], "bytes": sizes(number)} for number in sorted(jumping)]
+    zeros = [0] * len(lines)
+    names = ("part", "phase", "step", "operator", "module", "dtype", "shape")
+    tape = dict.fromkeys(names, zeros) | {
+        "parts": ["activations"], "phases": ["forward"], "strings": [""], "shapes": [[]],
+        "marks": [], "times_us": None, "ruled": {"batches": batches, "entries": entries},
+        "constant": vector["constant"], "slope": vector["slope"], "events": vector["events"],
+    }  # fmt: skip
+    return {
+        "allocator": page_settings(AllocatorSettings.parse(vector["allocator"])),
+        "is_affine": True, "tape": tape, "traced": {}, "gpu": None, "safety": vector["safety"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("vector", VECTORS["tapes"], ids=lambda vector: vector["name"])
+def test_the_tapes_give_the_shared_answers(in_page: InPage, vector: dict[str, Any]) -> None:
+    code = """async ({ document, card }, use) => {
+      const { openPlan } = await use("memfit/engine/plan");
+      return openPlan(document).limitsOn(card);
+    }"""
+    found = in_page(code, {"document": document_of(vector), "card": vector["card"]})
+    assert found == in_script(BatchLimits(**vector["expected"]))

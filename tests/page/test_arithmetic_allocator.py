@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import js_page
+from js_plans import page_settings
 
 from memfit.memory.allocator.allocator import (
     AllocatorSettings,
@@ -57,12 +58,6 @@ async (runs, use) => {
   return runs.map(play);
 }
 """
-
-
-def page_settings(settings: AllocatorSettings) -> dict[str, Any]:
-    """Settings as documents hold them."""
-    divisions = settings.divisions_by_interval()
-    return asdict(settings) | {"roundup_power2_divisions": divisions}
 
 
 def random_settings(draw: random.Random) -> AllocatorSettings:

@@ -1,5 +1,6 @@
 /** Memory against the batch: needed and total, the card's line, and what was measured. */
 
+import { stroke } from "memfit/charts/lines";
 import { formatBytes, formatCount } from "memfit/ui/format";
 import { useWidth } from "memfit/ui/hooks";
 import { html, useEffect, useElement, useMemo, useRef, useState } from "memfit/ui/html";
@@ -246,13 +247,6 @@ function haloed(pen, text, x, y, ratio) {
   pen.strokeText(text, x, y);
   pen.fillText(text, x, y);
   pen.lineWidth = 1.5 * ratio;
-}
-
-function stroke(pen, x0, y0, x1, y1) {
-  pen.beginPath();
-  pen.moveTo(x0, y0);
-  pen.lineTo(x1, y1);
-  pen.stroke();
 }
 
 /** What lies under the pointer, as a small note on the chart. */

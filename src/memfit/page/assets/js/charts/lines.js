@@ -218,10 +218,7 @@ function drawExtras(plot, { lines, verticals }) {
   for (const { at, colour } of verticals) {
     const left = plot.valToPos(at, "x", true);
     ctx.strokeStyle = cssColour(colour);
-    stroke(ctx, [
-      [left, bbox.top],
-      [left, bbox.top + bbox.height],
-    ]);
+    stroke(ctx, left, bbox.top, left, bbox.top + bbox.height);
   }
   ctx.restore();
 }
@@ -229,20 +226,14 @@ function drawExtras(plot, { lines, verticals }) {
 function errorBar(plot, { x, low, high, cap }) {
   const left = plot.valToPos(x, "x", true);
   const [bottom, top] = [low, high].map((value) => plot.valToPos(value, "y", true));
-  stroke(plot.ctx, [
-    [left, bottom],
-    [left, top],
-  ]);
-  for (const y of [bottom, top])
-    stroke(plot.ctx, [
-      [left - cap, y],
-      [left + cap, y],
-    ]);
+  stroke(plot.ctx, left, bottom, left, top);
+  for (const y of [bottom, top]) stroke(plot.ctx, left - cap, y, left + cap, y);
 }
 
-function stroke(ctx, [from, to]) {
-  ctx.beginPath();
-  ctx.moveTo(...from);
-  ctx.lineTo(...to);
-  ctx.stroke();
+/** A straight line. */
+export function stroke(pen, x0, y0, x1, y1) {
+  pen.beginPath();
+  pen.moveTo(x0, y0);
+  pen.lineTo(x1, y1);
+  pen.stroke();
 }

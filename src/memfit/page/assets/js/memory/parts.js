@@ -23,6 +23,7 @@ export function PartsBar({
   const widest = Math.max(totalBytes, limitBytes ?? 0);
   const shown = names.filter((part) => parts[part] !== 0);
   const share = (bytes) => `${(100 * bytes) / widest}%`;
+  const safeBytes = limitBytes && safety > 0 && safety < 1 ? limitBytes * safety : null;
   return html`<div class="parts" data-test=${test}>
     <div class="part-frame">
       <div class="part-bar" onPointerLeave=${() => setActive(null)}>
@@ -33,34 +34,24 @@ export function PartsBar({
             onPointerEnter=${() => setActive(part)}></div>`,
         )}
       </div>
-      ${
-        limitBytes &&
-        safety > 0 &&
-        safety < 1 &&
-        html`
-        <i class="limit safe" style=${{ left: share(limitBytes * safety) }}></i>`
-      }
+      ${safeBytes && html`<i class="limit safe" style=${{ left: share(safeBytes) }}></i>`}
       ${limitBytes && html`<i class="limit" style=${{ left: share(limitBytes) }}></i>`}
     </div>
-    <${BarScale} ...${{ totalBytes, limitBytes, safety, widest }} />
+    <${BarScale} ...${{ totalBytes, limitBytes, safety, safeBytes, share }} />
     ${most && html`<${Legend} ...${{ names, parts, most, totalBytes, active, setActive }} />`}
   </div>`;
 }
 
-function BarScale({ totalBytes, limitBytes, safety, widest }) {
+function BarScale({ totalBytes, limitBytes, safety, safeBytes, share }) {
   const end = limitBytes ?? totalBytes;
-  const at = `${(100 * end) / widest}%`;
   return html`<div class="part-scale small muted number">
     <span>0</span>
     ${
-      limitBytes &&
-      safety > 0 &&
-      safety < 1 &&
-      html`
-      <span class="pointer" style=${{ left: `${(100 * limitBytes * safety) / widest}%` }}>
+      safeBytes &&
+      html`<span class="pointer" style=${{ left: share(safeBytes) }}>
         ${Math.round(100 * safety)} %</span>`
     }
-    <span class=${`end ${limitBytes ? "of-card" : ""}`} style=${{ left: at }}>
+    <span class=${`end ${limitBytes ? "of-card" : ""}`} style=${{ left: share(end) }}>
       ${limitBytes ? t("verdict.cardHas", { size: formatBytes(limitBytes) }) : formatBytes(end)}
     </span>
   </div>`;
