@@ -50,7 +50,9 @@ def parts_table(at: BatchPlan, width: int, marks: Marks) -> Table:
         if part in (Part.ACTIVATIONS, Part.CONTEXT):
             _rule(table, bar_width, marks, notes=notes, exact=exact, faint=part is not Part.CONTEXT)
     total = [f"{sum(sizes):,}"] if exact else []
-    note_cell = [Text("as nvidia-smi shows it", style="dim")] if notes else []
+    is_shown = at.gpu is None or at.total_bytes <= at.gpu.usable_bytes
+    words = "as nvidia-smi shows it" if is_shown else "if the card had no end"
+    note_cell = [Text(words, style="dim")] if notes else []
     table.add_row(
         "", "total", *note_cell, format_bytes(sum(sizes)), *total, _percent(sum(shares)), "", "",
         style="bold",
