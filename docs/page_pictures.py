@@ -34,7 +34,7 @@ def main() -> int:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
         )
-        _light(_opened(browser, path, "light", "en-US"), DOCS / "page.png")
+        _save(_opened(browser, path, "light", "en-US"), DOCS / "page.png")
         _dark(_opened(browser, path, "dark", "zh-CN"), DOCS / "page-dark.png")
         browser.close()
     return 0
@@ -49,11 +49,6 @@ def _opened(browser: Any, path: Path, theme: str, locale: str) -> Any:
     page.goto(path.as_uri())
     page.wait_for_selector('[data-test="curve"][data-points]:not([data-points="0"])')
     return page
-
-
-def _light(page: Any, path: Path) -> None:
-    """The verdict, and the step under it."""
-    _save(page, path)
 
 
 def _dark(page: Any, path: Path) -> None:

@@ -27,7 +27,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from memfit.errors import MemfitError
 from memfit.measure.compare import Comparison, compare, plan_of
 from memfit.measure.records import Record, load_records
-from memfit.planner.plan import Plan
 from memfit.step.optimizers import optimizer_name
 from truth_tables import ErrorSummary, summarize, truth_folder
 
@@ -111,12 +110,9 @@ def hold(records: Iterable[Record]) -> Truth:
         left_out += sum(m.status == "ok" and not m.counts for m in record.measurements)
         rows += [Row(record, compare(plan, m)) for m in counting]
         if record.limit is not None and record.limit.is_complete:
-            limits.append(_limit_row(record, plan, record.limit.max_batch_size))
+            predicted = plan.limits.on(record.card).max_batch_size
+            limits.append(LimitRow(record, predicted, record.limit.max_batch_size))
     return Truth(tuple(rows), tuple(limits), not_planned, left_out)
-
-
-def _limit_row(record: Record, plan: Plan, found: int) -> LimitRow:
-    return LimitRow(record, plan.limits.on(record.card).max_batch_size, found)
 
 
 # -- the baseline ----------------------------------------------------------------------------------
@@ -183,10 +179,7 @@ def document(truth: Truth, peers: Sequence[str]) -> str:
         f"torch {_version('torch')}.",
         "",
     ]
-    if truth.rows:
-        lines += _measured(truth)
-    else:
-        lines += _nothing_measured()
+    lines += _measured(truth) if truth.rows else _nothing_measured()
     lines += _goals(truth)
     lines += ["## Peers on the same records", "", *peers, ""]
     lines += _stand_in()

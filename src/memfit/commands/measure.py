@@ -11,7 +11,7 @@ from memfit.commands.output import show, show_json, working
 from memfit.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from memfit.measure.session import Outcome, Session, Tally
+    from memfit.measure.session import Outcome, Session
     from memfit.measure.suite import Entry
     from memfit.measure.target import Target
     from memfit.recipe.recipe import Recipe
@@ -89,7 +89,9 @@ def _suite(
 
     tally = session.measure_suite(entries, minutes=minutes, with_limits=find_limit, told=tell)
     if as_json:
-        show_json(_tally_dict(session.target, tally))
+        skipped = {str(path): reason for path, reason in tally.skipped.items()}
+        more = {"kept": tally.kept, "left": tally.left, "skipped": skipped}
+        show_json(_as_dict(session.target, tally.outcomes) | more)
     else:
         folder = session.folder / session.target.key
         show(lambda console: render_tally(session.target, tally, folder, console))
@@ -103,11 +105,7 @@ def _one(session: Session, recipe: Recipe, *, find_limit: bool, as_json: bool) -
     entry = working("planning", lambda: _entry(session, recipe))
     outcomes = working("measuring", lambda: session.measure(entry, with_limit=find_limit))
     if as_json:
-        show_json({
-            "schema_version": 1,
-            "target": session.target.facts(),
-            "outcomes": [_outcome_dict(outcome) for outcome in outcomes],
-        })  # fmt: skip
+        show_json(_as_dict(session.target, outcomes))
     else:
         path = record_path(session.folder, session.target, entry.name)
         show(lambda console: render_outcomes(session.target, outcomes, path, console))
@@ -136,15 +134,9 @@ def _exit_code(outcomes: list[Outcome], *, of_suite: bool) -> int:
     return ExitCode.OK
 
 
-def _tally_dict(target: Target, tally: Tally) -> dict[str, Any]:
-    return {
-        "schema_version": 1,
-        "target": target.facts(),
-        "outcomes": [_outcome_dict(outcome) for outcome in tally.outcomes],
-        "kept": tally.kept,
-        "left": tally.left,
-        "skipped": {str(path): reason for path, reason in tally.skipped.items()},
-    }
+def _as_dict(target: Target, outcomes: list[Outcome]) -> dict[str, Any]:
+    found = [_outcome_dict(outcome) for outcome in outcomes]
+    return {"schema_version": 1, "target": target.facts(), "outcomes": found}
 
 
 def _outcome_dict(outcome: Outcome) -> dict[str, Any]:

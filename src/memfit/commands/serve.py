@@ -64,22 +64,13 @@ def serve(
         card = local[0]
     listener = bind(host, port)
     site = Site(
-        token=new_token(),
-        port=listener.getsockname()[1],
-        models=models,
-        data=tuple(data or ()),
-        studies=studies,
-        runs=runs,
-        gpu=None if card is None else card.key,
-    )
+        token=new_token(), port=listener.getsockname()[1], models=models, data=tuple(data or ()),
+        studies=studies, runs=runs, gpu=None if card is None else card.key,
+    )  # fmt: skip
     run_server(
-        site,
-        listener,
-        host=host,
-        workers=workers,
-        timeout_seconds=timeout,
+        site, listener, host=host, workers=workers, timeout_seconds=timeout,
         open_browser=open_browser,
-    )
+    )  # fmt: skip
     return ExitCode.OK
 
 

@@ -21,11 +21,9 @@ __all__ = ["assets", "modules", "packed", "served_page", "single_file", "texts"]
 
 _FOLDER = Path(__file__).parent / "assets"
 _VENDOR = {
-    "preact": "vendor/preact.js",
-    "preact/hooks": "vendor/preact-hooks.js",
-    "htm": "vendor/htm.js",
-    "uplot": "vendor/uplot.js",
-}
+    "preact": "vendor/preact.js", "preact/hooks": "vendor/preact-hooks.js",
+    "htm": "vendor/htm.js", "uplot": "vendor/uplot.js",
+}  # fmt: skip
 _STYLES = ("vendor/uplot.css", "style.css", "style-plan.css", "style-tabs.css")
 
 

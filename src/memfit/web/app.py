@@ -92,14 +92,9 @@ def make_app(site: Site, pool: WorkerPool, limits: Limits | None = None) -> ASGI
     )  # fmt: skip
     app.router.redirect_slashes = False
     return Guard(
-        app,
-        token=site.token,
-        port=site.port,
-        hosts=site.hosts,
-        policy=files.policy,
-        limits=limits,
-        any_address=site.any_address,
-    )
+        app, token=site.token, port=site.port, hosts=site.hosts, policy=files.policy,
+        limits=limits, any_address=site.any_address,
+    )  # fmt: skip
 
 
 class _Pages:

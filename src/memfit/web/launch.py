@@ -128,26 +128,16 @@ def server_config(app: object) -> uvicorn.Config:
     """How uvicorn runs the application: plain HTTP/1.1, silent, trusting no proxy."""
     return uvicorn.Config(
         app,  # type: ignore[arg-type]  # an ASGI application
-        http="h11",
-        ws="none",
-        lifespan="on",
-        log_level="critical",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        limit_concurrency=100,
-        timeout_graceful_shutdown=1,
-        h11_max_incomplete_event_size=32 << 10,
-    )
+        http="h11", ws="none", lifespan="on", log_level="critical", access_log=False,
+        proxy_headers=False, server_header=False, limit_concurrency=100,
+        timeout_graceful_shutdown=1, h11_max_incomplete_event_size=32 << 10,
+    )  # fmt: skip
 
 
 def _announce(site: Site, host: str) -> str:
-    shown = f"[{host}]" if ":" in host else host
-    if site.any_address:
-        shown = "127.0.0.1"
+    shown = "127.0.0.1" if site.any_address else f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{site.port}/#token={site.token}"
-    target = "127.0.0.1" if site.any_address else shown
-    tunnel = f"ssh -N -L {site.port}:{target}:{site.port} {_user()}@{socket.gethostname()}"
+    tunnel = f"ssh -N -L {site.port}:{shown}:{site.port} {_user()}@{socket.gethostname()}"
     print(f"The page: {url}")
     print(f"From another machine, first: {tunnel}")
     print("Ctrl-C ends it.", flush=True)

@@ -15,7 +15,6 @@ from memfit.files.names import clean
 from memfit.report.console.terminal import Marks, heading
 from memfit.report.data.pixel_numbers import sparkline
 from memfit.report.data.words import (
-    bytes_text,
     counts_line,
     found_line,
     grid_of,
@@ -141,16 +140,14 @@ def cost(
     table.add_row(
         heading("What it costs"), Text("one image", "dim"), Text(f"batch of {batch_size:,}", "dim")
     )
-    rows: list[tuple[str, float | None]] = [
-        ("on disk", bytes_of.on_disk_bytes),
-        ("decoded, uint8", bytes_of.decoded_bytes),
-    ]
-    for name, size in rows:
-        if size is not None:
-            table.add_row(f"  {name}", bytes_text(size), bytes_text(size * batch_size))
+    stored = (("on disk", bytes_of.on_disk_bytes), ("decoded, uint8", bytes_of.decoded_bytes))
+    for name, mean in stored:
+        if mean is not None:
+            sizes = (round(mean), round(mean * batch_size))
+            table.add_row(f"  {name}", *map(format_bytes, sizes))
     for name, half in (("float32", False), ("half", True)):
-        sizes = (bytes_of.inputs_bytes(n, half=half) for n in (1, batch_size))
-        table.add_row(f"  {name}", *(format_bytes(size) for size in sizes))
+        sizes = (bytes_of.inputs_bytes(1, half=half), bytes_of.inputs_bytes(batch_size, half=half))
+        table.add_row(f"  {name}", *map(format_bytes, sizes))
     inputs, labels = bytes_of.inputs_bytes(batch_size), bytes_of.labels_bytes(batch_size)
     batch = Text("  Data batch", style="bold")
     batch.append(f": {inputs:,} + labels {labels:,} = {inputs + labels:,} bytes", "not bold")

@@ -10,10 +10,9 @@ from memfit.data.facts.inspection import Inspection
 from memfit.data.facts.tally import Found
 from memfit.files.names import clean
 from memfit.report.console.terminal import Marks, shorten
-from memfit.units import format_bytes
 
 __all__ = [
-    "bytes_text", "counts_line", "found_line", "grid_of", "list_text", "number", "shape_text",
+    "counts_line", "found_line", "grid_of", "list_text", "number", "shape_text",
     "size_text", "trained_on",
 ]  # fmt: skip
 
@@ -69,8 +68,3 @@ def shape_text(sizes: Sequence[int | None]) -> str:
 def list_text(values: Sequence[float]) -> str:
     """Numbers to paste, with four digits."""
     return f"[{', '.join(f'{value:.4f}' for value in values)}]"
-
-
-def bytes_text(size_bytes: float) -> str:
-    """A mean of bytes."""
-    return format_bytes(round(size_bytes))

@@ -324,25 +324,14 @@ _Paint = Callable[[Study, "Figure"], None]
 FIGURES: dict[str, tuple[str, Callable[[Study], bool], _Paint]] = {
     "speed": ("Speed and goodput", lambda s: bool(s.throughput), _speed),
     "memory": ("Memory by part", lambda s: bool(s.memory), _memory),
-    "noise": (
-        "Gradient noise over training",
-        lambda s: any(p.noise.value is not None for p in s.noise),
-        _noise,
-    ),
-    "tradeoff": (
-        "Steps against examples",
+    "noise": ("Gradient noise over training",
+        lambda s: any(p.noise.value is not None for p in s.noise), _noise),
+    "tradeoff": ("Steps against examples",
         lambda s: sum(z.goal is not None and z.goal.mean_steps is not None for z in s.sizes) >= 2,
-        _tradeoff,
-    ),
-    "accuracy": (
-        "Accuracy for the same budget",
-        lambda s: any(z.equal_epochs or z.equal_steps for z in s.sizes),
-        _accuracy,
-    ),
+        _tradeoff),
+    "accuracy": ("Accuracy for the same budget",
+        lambda s: any(z.equal_epochs or z.equal_steps for z in s.sizes), _accuracy),
     "gap": ("Generalisation gap", lambda s: any(z.gap is not None for z in s.sizes), _gap),
-    "learning-rate": (
-        "Best learning rate by batch size",
-        lambda s: sum(z.rate is not None for z in s.sizes) >= 2,
-        _learning_rate,
-    ),
-}
+    "learning-rate": ("Best learning rate by batch size",
+        lambda s: sum(z.rate is not None for z in s.sizes) >= 2, _learning_rate),
+}  # fmt: skip

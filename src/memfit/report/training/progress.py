@@ -109,16 +109,11 @@ class JsonReporter(Listener):
     def began(self, beginning: Beginning) -> None:
         """The run's numbers."""
         self._say(
-            "began",
-            schema_version=1,
-            run=str(beginning.run),
-            device=beginning.device,
-            step=beginning.step,
-            total_steps=beginning.total_steps,
-            global_batch=beginning.global_batch,
-            micro_batch=beginning.micro_batch,
+            "began", schema_version=1, run=str(beginning.run), device=beginning.device,
+            step=beginning.step, total_steps=beginning.total_steps,
+            global_batch=beginning.global_batch, micro_batch=beginning.micro_batch,
             learning_rate=beginning.learning_rate,
-        )
+        )  # fmt: skip
 
     def note(self, text: str) -> None:
         """A sentence."""

@@ -23,10 +23,7 @@ _PLAN_REQUEST = {
     "additionalProperties": False,
     "properties": {
         "recipe": {"$ref": "#/components/schemas/Recipe"},
-        "gpu": GPU_WORD.schema_or_null
-        | {
-            "description": "A card's key, or a size such as 11GiB.",
-        },
+        "gpu": GPU_WORD.schema_or_null | {"description": "A card's key, or a size such as 11GiB."},
         "free_bytes": FREE_BYTES.schema_or_null,
     },
 }

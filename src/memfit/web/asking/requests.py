@@ -169,16 +169,9 @@ def _optimizer(given: str | dict[str, Any], names: KnownNames) -> str | dict[str
 
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
-    "string": (str,),
-    "integer": (int,),
-    "number": (int, float),
-    "boolean": (bool,),
+    "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,),
     "array": (list,),
-}
+}  # fmt: skip
 _TYPE_WORDS: Mapping[type, str] = {
-    str: "a text",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    list: "a list",
-}
+    str: "a text", int: "a whole number", float: "a number", bool: "true or false", list: "a list",
+}  # fmt: skip
