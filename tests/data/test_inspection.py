@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from memfit.data.facts.inspection import Inspection, inspect_dataset, inspect_source
-from memfit.data.images.decode import decode
+from memfit.data.images.decode import open_image, pixels_of
 from memfit.data.sets.dataset import ArraySplit, Dataset, FileSplit, Problem
 from memfit.data.sets.paths import PathTable
 from memfit.errors import BadImage, UsageError
@@ -135,7 +135,7 @@ def test_a_damaged_profile_is_no_error(tmp_path: Path) -> None:
 
 
 def test_the_numbers_are_those_of_the_delivered_pixels(corpus: Path, messy: Inspection) -> None:
-    pixels = [decode(corpus / name, 3).reshape(-1, 3) for name in READABLE]
+    pixels = [pixels_of(open_image(corpus / name), 3).reshape(-1, 3) for name in READABLE]
     scaled = np.concatenate(pixels).astype(np.float64) / 255
     assert messy.statistics is not None
     np.testing.assert_allclose(messy.statistics.mean, scaled.mean(axis=0), rtol=1e-12)

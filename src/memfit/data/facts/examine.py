@@ -6,7 +6,7 @@ import hashlib
 import io
 import struct
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import PurePath
 from typing import Literal
 
@@ -235,13 +235,8 @@ def _is_animated(image: Image.Image) -> bool:
         return False
 
 
-@cache
-def _formats_by_extension() -> dict[str, str]:
-    return Image.registered_extensions()
-
-
 def _contradicts(suffix: str, format_: str | None) -> bool:
-    claimed = _formats_by_extension().get(suffix.lower())
+    claimed = Image.registered_extensions().get(suffix.lower())
     if claimed is None or format_ is None:
         return False
     return _SAME_FORMAT.get(claimed, claimed) != _SAME_FORMAT.get(format_, format_)

@@ -38,7 +38,6 @@ __all__ = [
     "MAX_PIXELS",
     "Pixels",
     "check_floats",
-    "decode",
     "is_grey",
     "open_image",
     "pixels_of",
@@ -78,28 +77,27 @@ def open_image(
     Raises:
         BadImage: it cannot be read, with the reason.
     """
-    try:
-        return _open(source, max_pixels)
-    except BadImage as error:
-        name = name or (printable(str(source)) if not isinstance(source, bytes) else "image")
-        raise BadImage(name, error.reason, hint=error.hint) from None
-
-
-def _open(source: str | Path | bytes, max_pixels: int) -> Image.Image:
+    name = name or (printable(str(source)) if not isinstance(source, bytes) else "image")
     try:
         content = source if isinstance(source, bytes) else read_file(source)
     except OSError as error:
-        raise BadImage("", error.strerror or "cannot be read") from None
+        raise BadImage(name, error.strerror or "cannot be read") from None
     if not content:
-        raise BadImage("", "the file is empty")
+        raise BadImage(name, "the file is empty")
     try:
         image = Image.open(io.BytesIO(content))
-        _refuse_bomb(image, max_pixels)
+        width, height = image.size
+        if width * height > max_pixels:
+            raise BadImage(
+                name,
+                f"{width:,} x {height:,} pixels are more than {max_pixels:,}",
+                hint="If you trust the file, raise the limit: --max-pixels.",
+            )
         image.load()
     except UnidentifiedImageError:
-        raise BadImage("", "not an image that Pillow knows") from None
+        raise BadImage(name, "not an image that Pillow knows") from None
     except _DAMAGED as error:
-        raise BadImage("", _reason(error)) from None
+        raise BadImage(name, _reason(error)) from None
     return image
 
 
@@ -109,31 +107,6 @@ def read_file(path: str | Path) -> bytes:
         raise OSError(errno.EINVAL, "not a regular file")
     with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (images are many and small)
         return file.read()
-
-
-def decode(
-    source: str | Path | bytes,
-    channels: int | None = None,
-    name: str | None = None,
-    *,
-    max_pixels: int = MAX_PIXELS,
-) -> Pixels:
-    """The pixels of a file as the loader delivers them, before any resizing.
-
-    Args:
-        source: a path, or a file's content.
-        channels: 1 for grey, 3 for RGB; what the image is when omitted.
-        name: for messages; the path when omitted.
-        max_pixels: larger images are refused.
-
-    Returns:
-        ``(H, W, C)`` uint8.
-
-    Raises:
-        BadImage: it cannot be read, or has no values that scale to 0..255.
-    """
-    name = name or (printable(str(source)) if not isinstance(source, bytes) else "image")
-    return pixels_of(open_image(source, name, max_pixels=max_pixels), channels, name)
 
 
 def is_grey(image: Image.Image) -> bool:
@@ -216,19 +189,7 @@ def _on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, image).convert("RGB")
 
 
-def _refuse_bomb(image: Image.Image, max_pixels: int) -> None:
-    width, height = image.size
-    if width * height > max_pixels:
-        raise BadImage(
-            "",
-            f"{width:,} x {height:,} pixels are more than {max_pixels:,}",
-            hint="If you trust the file, raise the limit: --max-pixels.",
-        )
-
-
 def _reason(error: BaseException) -> str:
-    if isinstance(error, BadImage):
-        return error.reason
     text = str(error).strip().rstrip(".")
     if "truncated" in text.lower() or isinstance(error, EOFError):
         return "truncated"

@@ -141,6 +141,7 @@ def _on(pixels: Tensor, values: NDArray[Any]) -> Tensor:
 # -- the words -------------------------------------------------------------------------------------
 
 Size = tuple[int, int]
+_Word = Callable[[list[float], Size], dict[str, Any]]
 
 
 def _numbers(word: str, text: str) -> list[float]:
@@ -164,8 +165,9 @@ def _crop_word(given: list[float], size: Size) -> dict[str, Any]:
     return {"crop": int(_one("crop", given, max(1, min(size) // 8), 1, min(size)))}
 
 
-def _flip_word(given: list[float], _size: Size) -> dict[str, Any]:
-    return {"flip": _one("flip", given, 0.5, 0, 1)}
+def _number_word(name: str, default: float, low: float, high: float) -> _Word:
+    """A word whose one number is the field of its name."""
+    return lambda given, _size: {name: _one(name, given, default, low, high)}
 
 
 def _resized_crop_word(given: list[float], size: Size) -> dict[str, Any]:
@@ -193,21 +195,13 @@ def _jitter_word(given: list[float], _size: Size) -> dict[str, Any]:
     return {"per_sample": (v2.ColorJitter(amount, amount, amount),)}
 
 
-def _mixup_word(given: list[float], _size: Size) -> dict[str, Any]:
-    return {"mixup": _one("mixup", given, 0.2, 1e-3, 100)}
-
-
-def _cutmix_word(given: list[float], _size: Size) -> dict[str, Any]:
-    return {"cutmix": _one("cutmix", given, 1.0, 1e-3, 100)}
-
-
-_WORDS: Mapping[str, Callable[[list[float], Size], dict[str, Any]]] = {
+_WORDS: Mapping[str, _Word] = {
     "crop": _crop_word,
-    "flip": _flip_word,
+    "flip": _number_word("flip", 0.5, 0, 1),
     "random-resized-crop": _resized_crop_word,
     "randaugment": _randaugment_word,
     "trivialaugment": _trivialaugment_word,
     "colour-jitter": _jitter_word,
-    "mixup": _mixup_word,
-    "cutmix": _cutmix_word,
+    "mixup": _number_word("mixup", 0.2, 1e-3, 100),
+    "cutmix": _number_word("cutmix", 1.0, 1e-3, 100),
 }

@@ -46,12 +46,7 @@ from memfit.recipe.own import Own
 from memfit.recipe.precision import weights_dtype
 from memfit.recipe.recipe import Recipe
 
-__all__ = [
-    "DEFAULT_BATCH",
-    "Loader",
-    "loader",
-    "single_threaded",
-]
+__all__ = ["DEFAULT_BATCH", "Loader", "loader", "single_threaded"]
 
 DEFAULT_BATCH = 64
 
@@ -323,6 +318,7 @@ class Loader:
 
     # -- what happens on the device ----------------------------------------------------------------
 
+    @single_threaded()
     def prepare(self, batch: Batch, device: str | torch.device = "cpu") -> tuple[Tensor, Tensor]:
         """Move a batch to the device, then crop, flip, normalise and mix it there.
 
@@ -334,10 +330,7 @@ class Loader:
             Images ``(N, C, H, W)``, and labels: ``(N,)`` int64, or with mixing the share of each
             class, ``(N, classes)`` float32.
         """
-        with single_threaded():
-            return self._prepare(batch, torch.device(device))
-
-    def _prepare(self, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
+        device = torch.device(device)
         images = self._images(batch, device)
         labels = batch.labels.to(device, non_blocking=True, copy=self.host is not None)
         if batch.mixing is not None and batch.neighbours is not None:

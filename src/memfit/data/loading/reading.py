@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from memfit.data.images.decode import Pixels, reading_images
 from memfit.data.images.jpeg import decode_plain_jpeg
@@ -26,14 +26,8 @@ from memfit.errors import BadImage, DataError
 from memfit.recipe.fields import Resize
 
 __all__ = [
-    "Request",
-    "SampleReader",
-    "Samples",
-    "Shaping",
-    "read_ahead",
-    "resized",
-    "unreadable_error",
-]
+    "Request", "SampleReader", "Samples", "Shaping", "read_ahead", "resized", "unreadable_error",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -190,7 +184,7 @@ def read_ahead(
         loader: DataLoader[Samples] = DataLoader(
             reader,
             batch_size=None,
-            sampler=_Requests(requests),
+            sampler=requests,
             num_workers=workers,
             worker_init_fn=_prepare_worker,
             collate_fn=_as_is,
@@ -217,14 +211,6 @@ def _without_killed_workers(loader: Iterable[Samples]) -> Iterator[Samples]:
             f"A process that reads images was killed: {str(error).splitlines()[0]}",
             hint="Usually the machine ran out of memory: fewer --workers, or smaller images.",
         ) from None
-
-
-class _Requests(Sampler[Request]):
-    def __init__(self, requests: Iterable[Request]) -> None:
-        self._requests = requests
-
-    def __iter__(self) -> Iterator[Request]:
-        return iter(self._requests)
 
 
 def _as_is(samples: Any) -> Any:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from memfit.data.images.decode import MAX_PIXELS, Pixels, check_floats, open_image, pixels_of
 from memfit.data.sets.paths import PathTable
-from memfit.errors import BadImage, DataError, UnknownName
+from memfit.errors import DataError, UnknownName
 from memfit.files.names import printable
 
 if TYPE_CHECKING:
@@ -190,10 +190,7 @@ class FileSplit(Split):
 
     def image(self, index: int, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         """The file, decoded."""
-        try:
-            return open_image(self.filename(index), max_pixels=max_pixels)
-        except BadImage as error:
-            raise BadImage(self.sample_name(index), error.reason, hint=error.hint) from None
+        return open_image(self.filename(index), self.sample_name(index), max_pixels=max_pixels)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ a 32-bit number, then the values (as described on the MNIST home page of Y. LeCu
 from __future__ import annotations
 
 import gzip
+import math
 import re
 import struct
 import zlib
@@ -128,7 +129,11 @@ def open_idx(
         if pair.labels is not None:
             size += pair.labels.stat().st_size
             labels = class_labels(read_idx(pair.labels, 1), printable(str(pair.labels)))
-            _check_counts(pair, len(images), len(labels))
+            if len(images) != len(labels):
+                raise DataError(
+                    f"{printable(str(pair.images))} has {len(images):,} images, but "
+                    f"{printable(str(pair.labels))} has {len(labels):,} labels."
+                )
         splits[split] = ArraySplit(split, images, labels, printable(str(pair.images)))
     names = classes_of(splits.values(), classes, name)
     return Dataset(name, "IDX files", in_order(splits), names, bytes_on_disk=size)
@@ -150,14 +155,6 @@ def _pair_of(path: Path) -> dict[str, IdxPair]:
         and other.group("set", "split") == match.group("set", "split")
     )
     return {split: IdxPair(path, next(labels, None))}
-
-
-def _check_counts(pair: IdxPair, images: int, labels: int) -> None:
-    if images != labels:
-        raise DataError(
-            f"{printable(str(pair.images))} has {images:,} images, but "
-            f"{printable(str(pair.labels))} has {labels:,} labels."
-        )
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
@@ -191,9 +188,7 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
 
 def _read(stream: BinaryIO, name: str, dimensions: int, largest: int) -> NDArray[np.uint8]:
     shape = _read_shape(stream, name, dimensions)
-    length = 1
-    for size in shape:
-        length *= size
+    length = math.prod(shape)
     if length > largest:
         raise DataError(f"{name}: shorter than its header says ({length:,} bytes for {shape}).")
     values = bytearray(length)

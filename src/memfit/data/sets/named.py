@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from memfit.data.sets.cifar import find_cifar, open_cifar
 from memfit.data.sets.dataset import Dataset
 from memfit.data.sets.folders import open_folder
-from memfit.data.sets.idx import IdxPair, find_idx, open_idx
+from memfit.data.sets.idx import find_idx, open_idx
 from memfit.data.sets.labels import split_named
 from memfit.errors import DataError
 from memfit.files.names import printable
@@ -125,18 +125,14 @@ def _open_in(name: str, place: Path) -> Dataset | None:
     known = NAMED_SETS[name]
     if known.classes is not None:
         pairs = find_idx(place, places=())
-        if _is_complete(pairs):
+        # a download may have stopped in between
+        if {"train", "test"} <= set(pairs) and all(pair.labels for pair in pairs.values()):
             return open_idx(pairs, name, known.classes)
     elif (found := find_cifar(place, key=name)) is not None:
         return open_cifar(found, name, name)
     if any(split_named(child.name) == "train" and child.is_dir() for child in place.iterdir()):
         return open_folder(place, name)
     return None
-
-
-def _is_complete(pairs: Mapping[str, IdxPair]) -> bool:
-    """Both splits with their labels; a download may have stopped in between."""
-    return {"train", "test"} <= set(pairs) and all(pair.labels for pair in pairs.values())
 
 
 def _missing(name: str, root: Path, places: list[Path], tried: bool) -> DataError:

@@ -71,31 +71,11 @@ def _box(x: Field, y: Field, width: float, height: float) -> Field:
     return _larger(abs(x) - np.float32(width), abs(y) - np.float32(height))
 
 
-def _circle(x: Field, y: Field) -> Field:
-    return _length(x, y) - np.float32(0.85)
-
-
-def _square(x: Field, y: Field) -> Field:
-    return _box(x, y, 0.76, 0.76)
-
-
-def _triangle(x: Field, y: Field) -> Field:
-    return _polygon(x, y - np.float32(0.15), 3, 0.52)
-
-
 def _star(x: Field, y: Field) -> Field:
     """A pentagram: inside of at least four of its five lines."""
     # Fatter than the true one (apothem cos 72 degrees), which is all spikes in few pixels.
     second: Field = np.sort(np.stack(_edges(x, -y, 5, 0.34)), axis=0)[-2]
     return second
-
-
-def _cross(x: Field, y: Field) -> Field:
-    return _smaller(_box(x, y, 0.95, 0.3), _box(x, y, 0.3, 0.95))
-
-
-def _ring(x: Field, y: Field) -> Field:
-    return abs(_length(x, y) - np.float32(0.7)) - np.float32(0.21)
 
 
 def _heart(x: Field, y: Field) -> Field:
@@ -131,22 +111,18 @@ def _semicircle(x: Field, y: Field) -> Field:
     return _larger(_length(x, y) - np.float32(0.98), y)
 
 
-def _hexagon(x: Field, y: Field) -> Field:
-    return _polygon(x, y, 6, 0.8)
-
-
 #: By class name, in the order in which they become classes.
 OUTLINES: dict[str, Callable[[Field, Field], Field]] = {
-    "circle": _circle,
-    "square": _square,
-    "triangle": _triangle,
+    "circle": lambda x, y: _length(x, y) - np.float32(0.85),
+    "square": lambda x, y: _box(x, y, 0.76, 0.76),
+    "triangle": lambda x, y: _polygon(x, y - np.float32(0.15), 3, 0.52),
     "star": _star,
-    "cross": _cross,
-    "ring": _ring,
+    "cross": lambda x, y: _smaller(_box(x, y, 0.95, 0.3), _box(x, y, 0.3, 0.95)),
+    "ring": lambda x, y: abs(_length(x, y) - np.float32(0.7)) - np.float32(0.21),
     "heart": _heart,
     "crescent": _crescent,
     "diamond": _diamond,
     "arrow": _arrow,
     "semicircle": _semicircle,
-    "hexagon": _hexagon,
+    "hexagon": lambda x, y: _polygon(x, y, 6, 0.8),
 }

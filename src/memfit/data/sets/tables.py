@@ -153,7 +153,11 @@ def _collect(
         split = "all"
         if columns.split is not None:
             word = _cell(cells[columns.split], "split", where, line)
-            split = split_named(word) or _no_split(word, where, line)
+            if (named := split_named(word)) is None:
+                raise DataError(
+                    f"{where} {line:,}: {word!r} is no split; write train, val or test."
+                )
+            split = named
         found = splits.setdefault(split, _Rows())
         found.paths.append(path)
         if columns.label is not None:
@@ -178,10 +182,6 @@ def _cell(value: Any, what: str, where: str, line: int) -> str:
     if "\0" in text:
         raise DataError(f"{where} {line:,}: a zero byte in the {what}; is it a text file?")
     return text
-
-
-def _no_split(word: str, where: str, line: int) -> str:
-    raise DataError(f"{where} {line:,}: {word!r} is no split; write train, val or test.")
 
 
 def _sorted_classes(classes: list[str]) -> tuple[np.ndarray[Any, np.dtype[np.int64]], list[str]]:
