@@ -257,7 +257,7 @@ def test_rows_that_were_taken_back_do_not_stay(serve: Serve, run: RunFolder) -> 
     write(run, 1, 20)
     page = serve("runs")
     page.wait_for_function("document.body.innerText.includes('20 / 40')")
-    run.rewind(5)
+    run.metrics.rewind(5)
     page.wait_for_function("document.body.innerText.includes('5 / 40')")
 
 

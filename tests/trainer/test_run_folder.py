@@ -333,7 +333,7 @@ def test_rewinding_drops_what_comes_after_the_step(
             run.metrics.append({"step": step})
         with (run.path / "metrics.jsonl").open("ab") as file:
             file.write(torn)
-        run.rewind(to)
+        run.metrics.rewind(to)
         assert steps(run) == left
         run.metrics.append({"step": to + 1})
         assert steps(run) == [*left, to + 1]
@@ -341,7 +341,7 @@ def test_rewinding_drops_what_comes_after_the_step(
 
 def test_without_metrics_there_are_none(root: Path) -> None:
     with RunFolder.create(root, "a") as run:
-        run.rewind(3)
+        run.metrics.rewind(3)
         run.metrics.sync()
         assert run.metrics.read() == []
         assert not (run.path / "metrics.jsonl").exists()

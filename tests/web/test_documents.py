@@ -70,7 +70,7 @@ def test_a_half_written_line_is_left_for_the_next_time(running: RunFolder) -> No
 def test_rows_that_were_taken_back_are_all_given_again(running: RunFolder) -> None:
     for number in range(1, 6):
         running.metrics.append(step(number))
-    running.rewind(2)
+    running.metrics.rewind(2)
     found = run_document(running.path, after=5)
     assert (found["first_row"], [row["step"] for row in found["rows"]]) == (0, [1, 2])
 

@@ -125,26 +125,26 @@ class MetricsFile:
         self.sync()
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """Strict JSON: numbers that are not finite become ``null``."""
+    return json.dumps(_finite(value), allow_nan=False, indent=indent)
+
+
+def read_json(path: Path, hint: str | None = None) -> dict[str, Any]:
+    """Read a file that holds one JSON object.
 
     Raises:
-        RunError: it is missing or damaged.
+        RunError: it is missing or damaged; ``hint`` says what to do with a damaged one.
     """
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
-        raise RunError(f"Cannot read {path}: {error.strerror}.") from error
+        raise RunError(f"Cannot read {path}: {error.strerror}.") from None
     except ValueError as error:
-        raise RunError(f"{path} is damaged: {error}.") from None
+        raise RunError(f"{path} is damaged: {error}.", hint=hint) from None
     if not isinstance(content, dict):
         raise RunError(f"{path} is damaged: it holds no JSON object.")
     return content
-
-
-def to_json(value: Any, *, indent: int | None = None) -> str:
-    """Strict JSON: numbers that are not finite become ``null``."""
-    return json.dumps(_finite(value), allow_nan=False, indent=indent)
 
 
 def _finite(value: Any) -> Any:

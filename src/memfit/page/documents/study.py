@@ -89,9 +89,4 @@ def _curves(study: dict[str, Any]) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any] | None:
     """A JSON file; None where it is not there."""
-    try:
-        return read_json(path)
-    except RunError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return None
-        raise
+    return read_json(path) if path.exists() else None

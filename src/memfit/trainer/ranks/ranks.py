@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from types import TracebackType
 from typing import Any, TypeVar
 
 import torch
@@ -42,11 +41,7 @@ class Ranks:
     """
 
     def __init__(
-        self,
-        rank: int = 0,
-        world_size: int = 1,
-        store: Any = None,
-        is_ours: bool = False,
+        self, rank: int = 0, world_size: int = 1, store: Any = None, is_ours: bool = False
     ) -> None:
         self.rank = rank
         self.world_size = world_size
@@ -155,12 +150,13 @@ class Ranks:
         Raises:
             UsageError: a fact differs; names it with the first two values.
         """
-        for name, values in _by_name(self.gather(facts)).items():
-            for rank, value in enumerate(values):
-                if value != values[0]:
+        gathered = self.gather(facts)
+        for name, first in gathered[0].items():
+            for rank, theirs in enumerate(gathered):
+                if theirs[name] != first:
                     raise UsageError(
-                        f"{name.replace('_', ' ').capitalize()} is {values[0]} on rank 0 and "
-                        f"{value} on rank {rank}.",
+                        f"{name.replace('_', ' ').capitalize()} is {first} on rank 0 and "
+                        f"{theirs[name]} on rank {rank}.",
                         hint="All ranks need the same files: put data and runs where every "
                         "machine sees them.",
                     )
@@ -205,12 +201,7 @@ class Ranks:
     def __enter__(self) -> Ranks:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if not self.are_many:
             return
         is_told_here = not isinstance(error, Exception) or self._fails_first()
@@ -239,11 +230,8 @@ class Ranks:
 
     def _leave(self, failed: bool) -> None:
         """End the conversation; NCCL would wait for the others, who may be gone."""
-        if (
-            self._is_ours
-            and dist.is_initialized()
-            and not (failed and dist.get_backend() == "nccl")
-        ):
+        is_ours = self._is_ours and dist.is_initialized()
+        if is_ours and not (failed and dist.get_backend() == "nccl"):
             dist.destroy_process_group()
 
 
@@ -281,10 +269,6 @@ def _number(variable: str, default: int) -> int:
     if not text.isdigit() or (variable == "WORLD_SIZE" and int(text) < 1):
         raise UsageError(f"{variable} is {text!r}; torchrun sets it to a number.")
     return int(text)
-
-
-def _by_name(facts: Sequence[dict[str, T]]) -> dict[str, list[T]]:
-    return {name: [each[name] for each in facts] for name in facts[0]}
 
 
 def _is_lost(error: BaseException) -> bool:

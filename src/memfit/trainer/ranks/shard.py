@@ -148,14 +148,7 @@ def full_optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> 
     named: Any = get_optimizer_state_dict(model, optimizer, options=options)
     if not named:
         return {}
-    number = {name: i for i, name in enumerate(_names(model, optimizer))}
-    return {
-        "state": {number[name]: state for name, state in named["state"].items()},
-        "param_groups": [
-            group | {"params": [number[name] for name in group["params"]]}
-            for group in named["param_groups"]
-        ],
-    }
+    return _renamed(named, {name: i for i, name in enumerate(_names(model, optimizer))})
 
 
 def load_model_state(model: nn.Module, state: Mapping[str, Any]) -> None:
@@ -174,14 +167,7 @@ def load_optimizer_state(
     if not state["state"]:  # SGD without momentum: DCP (torch 2.15) does not load nothing
         optimizer.load_state_dict(dict(state))
         return
-    names = _names(model, optimizer)
-    named: Any = {
-        "state": {names[number]: value for number, value in state["state"].items()},
-        "param_groups": [
-            group | {"params": [names[number] for number in group["params"]]}
-            for group in state["param_groups"]
-        ],
-    }
+    named: Any = _renamed(state, dict(enumerate(_names(model, optimizer))))
     options = StateDictOptions(full_state_dict=True)
     set_optimizer_state_dict(model, optimizer, named, options=options)
 
@@ -189,3 +175,14 @@ def load_optimizer_state(
 def _names(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
     names = {parameter: name for name, parameter in model.named_parameters()}
     return [names[p] for group in optimizer.param_groups for p in group["params"]]
+
+
+def _renamed(state: Mapping[str, Any], names: Mapping[Any, Any]) -> dict[str, Any]:
+    """An optimizer's state dict that calls its parameters otherwise."""
+    return {
+        "state": {names[each]: value for each, value in state["state"].items()},
+        "param_groups": [
+            group | {"params": [names[each] for each in group["params"]]}
+            for group in state["param_groups"]
+        ],
+    }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -34,14 +33,6 @@ class RandomState:
             torch.cuda.set_rng_state(state, device)
 
 
-@dataclass(slots=True)
-class _Kept:
-    """A gradient that was there before; ``copy`` is None when it was all zeros."""
-
-    gradient: Tensor
-    copy: Tensor | None
-
-
 class Gradients:
     """The gradients as they were before a step.
 
@@ -56,29 +47,23 @@ class Gradients:
     """
 
     def __init__(self, parameters: Iterable[Tensor], are_zeros: bool = False) -> None:
-        self._kept: list[tuple[Tensor, _Kept | None]] = []
+        #: Parameter, its gradient, and a copy of that; None where there was none, or only zeros.
+        self._kept: list[tuple[Tensor, Tensor | None, Tensor | None]] = []
         parameters = list(parameters)
         are_zeros = are_zeros or _are_zeros([p.grad for p in parameters if p.grad is not None])
         for parameter in parameters:
-            gradient = parameter.grad
-            if gradient is None:
-                self._kept.append((parameter, None))
-                continue
-            copy = None if are_zeros else gradient.detach().to("cpu", copy=True)
-            self._kept.append((parameter, _Kept(gradient, copy)))
+            gradient, copy = parameter.grad, None
+            if gradient is not None and not are_zeros:
+                copy = gradient.detach().to("cpu", copy=True)
+            self._kept.append((parameter, gradient, copy))
 
     @torch.no_grad()
     def restore(self) -> None:
         """Put them back: the same tensors with the same values, or None."""
-        for parameter, kept in self._kept:
-            if kept is None:
-                parameter.grad = None
-                continue
-            if kept.copy is None:
-                kept.gradient.zero_()
-            else:
-                kept.gradient.copy_(kept.copy)
-            parameter.grad = kept.gradient
+        for parameter, gradient, copy in self._kept:
+            if gradient is not None:
+                gradient.zero_() if copy is None else gradient.copy_(copy)
+            parameter.grad = gradient
 
 
 @torch.no_grad()

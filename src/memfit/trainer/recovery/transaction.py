@@ -82,14 +82,9 @@ def fit_micro_batch(
         (64, [])
     """
     return Fitting(
-        model,
-        optimizer,
-        Sizes(sizes, on_event),
-        scale=scale,
-        grow_after=grow_after,
-        agree=agree,
-        release_cache=release_cache,
-    )
+        model, optimizer, Sizes(sizes, on_event),
+        scale=scale, grow_after=grow_after, agree=agree, release_cache=release_cache,
+    )  # fmt: skip
 
 
 class Fitting:
@@ -250,33 +245,20 @@ class Fitting:
     # -- one attempt ---------------------------------------------------------------------------
 
     def _attempt(
-        self,
-        count: int,
-        compute_loss: Callable[[slice], Tensor],
-        largest: int,
-        with_empty: bool,
+        self, count: int, compute_loss: Callable[[slice], Tensor], largest: int, with_empty: bool
     ) -> Tensor | _Failure:
         """Do all samples; the error and all that it holds is gone on return."""
-        with OutOfMemoryKept() as kept:
-            return self._all_micro_batches(count, compute_loss, largest, with_empty)
-        return _Failure(self._where, kept.message or "")
-
-    def _all_micro_batches(
-        self,
-        count: int,
-        compute_loss: Callable[[slice], Tensor],
-        largest: int,
-        with_empty: bool,
-    ) -> Tensor:
         total: Tensor | None = None
         parts = even_slices(count, self.size, -(-largest // self.size))
         if not with_empty:
             parts = [part for part in parts if part.stop > part.start]
         if len(parts) > 1 and self.note is None:
             self._note_batch_dependence()
-        for part in parts:
-            total = _added(total, self._micro_batch(part, count, compute_loss))
-        return torch.zeros(()) if total is None else total
+        with OutOfMemoryKept() as kept:
+            for part in parts:
+                total = _added(total, self._micro_batch(part, count, compute_loss))
+            return torch.zeros(()) if total is None else total
+        return _Failure(self._where, kept.message or "")
 
     def _micro_batch(
         self, part: slice, count: int, compute_loss: Callable[[slice], Tensor]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from memfit.planner.plan import Plan
 from memfit.progress import Progress
@@ -67,49 +68,24 @@ class Listener(Progress):
         """A checkpoint is on the disk."""
 
 
+def _to_all(name: str) -> Any:
+    def tell(listeners: Listeners, *facts: Any) -> None:
+        for each in listeners.each:
+            getattr(each, name)(*facts)
+
+    return tell
+
+
 class Listeners(Listener):
     """Several that hear the same.
 
     Args:
-        listeners: in the order in which they are told.
+        each: in the order in which they are told.
     """
 
-    def __init__(self, listeners: Sequence[Listener]) -> None:
-        self._listeners = listeners
+    def __init__(self, each: Sequence[Listener]) -> None:
+        self.each = each
 
-    def began(self, beginning: Beginning) -> None:
-        """Told to all."""
-        for each in self._listeners:
-            each.began(beginning)
-
-    def note(self, text: str) -> None:
-        """Told to all."""
-        for each in self._listeners:
-            each.note(text)
-
-    def took_step(self, result: StepResult, used_bytes: int | None) -> None:
-        """Told to all."""
-        for each in self._listeners:
-            each.took_step(result, used_bytes)
-
-    def changed_micro_batch(self, event: MicroBatchEvent) -> None:
-        """Told to all."""
-        for each in self._listeners:
-            each.changed_micro_batch(event)
-
-    def finished_epoch(
-        self, step: int, epoch: int, evaluation: Evaluation | None, is_best: bool
-    ) -> None:
-        """Told to all."""
-        for each in self._listeners:
-            each.finished_epoch(step, epoch, evaluation, is_best)
-
-    def saved(self, path: Path) -> None:
-        """Told to all."""
-        for each in self._listeners:
-            each.saved(path)
-
-    def ended(self) -> None:
-        """Told to all."""
-        for each in self._listeners:
-            each.ended()
+    began, note, ended = _to_all("began"), _to_all("note"), _to_all("ended")
+    took_step, changed_micro_batch = _to_all("took_step"), _to_all("changed_micro_batch")
+    finished_epoch, saved = _to_all("finished_epoch"), _to_all("saved")

@@ -42,6 +42,10 @@ class PaceLog:
             total_steps: of the whole run.
         """
         self._began, self._samples = time.monotonic(), 0
+        place = self._place
+        limit = place.memory_bytes
+        if limit is None and place.card is not None:
+            limit = place.card.capacity_bytes
         with suppress(RunError):
             self._file.repair()  # a kill may have torn the last line
             self._file.append(
@@ -49,8 +53,8 @@ class PaceLog:
                     "step": step,
                     "event": "start",
                     "total_steps": total_steps,
-                    "device": self._place.name,
-                    "limit_bytes": self._limit_bytes,
+                    "device": place.name,
+                    "limit_bytes": limit,  # what PyTorch may reserve; None where nothing limits it
                 }
             )
 
@@ -76,11 +80,3 @@ class PaceLog:
                     "planned_bytes": self._plan.at(result.micro_batch).peak_reserved_bytes,
                 }
             )
-
-    @property
-    def _limit_bytes(self) -> int | None:
-        """What PyTorch may reserve; None where nothing limits it."""
-        card = self._place.card
-        if self._place.memory_bytes is not None or card is None:
-            return self._place.memory_bytes
-        return card.capacity_bytes

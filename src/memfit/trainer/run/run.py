@@ -171,10 +171,7 @@ class _Run:
         status: Literal["finished", "stopped"] = "finished" if self._is_done else "stopped"
         if self.at.last is None and self.test is not None and self._is_done:  # resumed at its end
             self.at.last = evaluate(self.ingredients, self.test, self.evaluating, self.ranks)
-        summary = summarise(
-            self.plan, self.training, self.at.last, self.at.best, self.place, self.loader,
-            len(self.skipped),
-        )  # fmt: skip
+        summary = summarise(self.plan, self.training, self.at, self.place, len(self.skipped))
         if self.ranks.is_first:
             self.folder.write_json("summary.json", summary.to_dict() | {"status": status})
         self._set_status(status)
@@ -239,7 +236,7 @@ class _Run:
             if not self.is_resumed:
                 self.folder.write_recipe(self.recipe.to_dict())
                 self.folder.write_json("plan.json", self.plan.to_dict())
-            self.folder.rewind(self.training.step, evaluated=self.at.position == 0)
+            self.folder.metrics.rewind(self.training.step, evaluated=self.at.position == 0)
         self.listener.began(
             Beginning(
                 run=self.folder.path,
@@ -311,7 +308,7 @@ class _Run:
         path, state = self.folder.checkpoints.newest()
         self._load(state)
         if self.ranks.is_first:
-            self.folder.rewind(self.training.step, evaluated=self.at.position == 0)
+            self.folder.metrics.rewind(self.training.step, evaluated=self.at.position == 0)
         if self._went_back_at == failed_at:
             raise DoesNotFit(
                 f"The optimizer's step does not fit: {message}",

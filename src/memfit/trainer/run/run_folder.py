@@ -26,7 +26,6 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 from memfit.errors import OtherVersion, RunError, UsageError
@@ -180,18 +179,6 @@ class RunFolder:
         self.metrics.sync()
         return self.checkpoints.save(step, content, is_best)
 
-    def rewind(self, step: int, *, evaluated: bool = True) -> None:
-        """Drop the metrics of the steps after ``step``: they will be made again.
-
-        Args:
-            step: that the run goes on from.
-            evaluated: whether an evaluation after that step itself is done, too.
-
-        Raises:
-            RunError: they cannot be read or written.
-        """
-        self.metrics.rewind(step, evaluated=evaluated)
-
     def discard(self) -> None:
         """Remove a new run that could not begin, so that its name is free again."""
         self.close()
@@ -244,12 +231,7 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     def _take_over(self, command: Sequence[str]) -> None:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from memfit.data.loading.loader import Loader
 from memfit.planner.plan import Plan
 from memfit.trainer.recovery.sizes import MicroBatchEvent
+from memfit.trainer.run.standing import Standing
 from memfit.trainer.step.devices import MemoryPeaks, RunDevice
 from memfit.trainer.step.evaluation import Evaluation
 from memfit.trainer.step.training import Training
@@ -104,10 +104,8 @@ class RunResult:
 def summarise(
     plan: Plan,
     training: Training,
-    evaluation: Evaluation | None,
-    best: float | None,
+    at: Standing,
     place: RunDevice,
-    loader: Loader,
     skipped: int,
 ) -> RunSummary:
     """What came of a run that has ended.
@@ -115,27 +113,27 @@ def summarise(
     Args:
         plan: what was predicted.
         training: that has ended.
-        evaluation: the last one.
-        best: the best accuracy.
+        at: where it stands.
         place: where it ran.
-        loader: of the training data.
         skipped: images that were left out.
     """
     fitting = training.fitting
     largest = max([fitting.size, *(event.from_size for event in fitting.events)])
-    at = plan.at(largest)
+    peaks = plan.at(largest)
     return RunSummary(
         step=training.step,
-        global_batch=loader.batch_size,
+        global_batch=training.loader.batch_size,
         micro_batch=fitting.size,
         largest_micro_batch=largest,
         device=place.name,
         world_size=training.ranks.world_size,
         memory_bytes=place.memory_bytes,
-        best_accuracy=best,
-        evaluation=evaluation,
+        best_accuracy=at.best,
+        evaluation=at.last,
         skipped_images=skipped,
-        predicted=MemoryPeaks(at.peak_allocated_bytes, at.peak_reserved_bytes, parts=at.parts),
+        predicted=MemoryPeaks(
+            peaks.peak_allocated_bytes, peaks.peak_reserved_bytes, parts=peaks.parts
+        ),
         measured=place.peaks(),
         micro_batch_events=tuple(fitting.events),
     )
