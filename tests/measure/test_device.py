@@ -13,13 +13,14 @@ import torch
 
 from memfit.cards.readings import GPUReading, ProcessReading
 from memfit.errors import StepError
-from memfit.measure.device import CpuDevice, CudaDevice, MeasuredScaler, Peaks
+from memfit.measure.device import CpuDevice, CudaDevice, MeasuredScaler
 from memfit.measure.readings import Use, use_of
 from memfit.measure.steps import PLAIN_STEPS, Subject, measure_plain, measure_recorded
 from memfit.measure.target import choose_target
 from memfit.memory.tape.tape import Part
 from memfit.recipe.recipe import Recipe
 from memfit.step.job import resolve
+from memfit.trainer.step.devices import MemoryPeaks
 from memfit.units import MIB
 
 SMALL = Recipe(model="mlp", input_shape=(1, 8, 8), optimizer={"name": "sgd", "momentum": 0.9})
@@ -255,7 +256,7 @@ def test_limits_hold_only_inside() -> None:
     with device.running():
         assert "cpu" in optimizer_hooks._get_foreach_kernels_supported_devices()
     assert "cpu" not in optimizer_hooks._get_foreach_kernels_supported_devices()
-    assert device.peaks == Peaks(0, 0)
+    assert device.peaks == MemoryPeaks(0, 0)
     assert isinstance(CudaDevice().running(), nullcontext)
 
 

@@ -14,9 +14,8 @@ import pytest
 
 from memfit.cards.catalogue import gpu
 from memfit.cli import main
-from memfit.measure.points import measured_of_plan
 from memfit.measure.process import recipe_facts
-from memfit.measure.records import Measurement, Record, save_record
+from memfit.measure.records import Measurement, Record, measured_of_plan, save_record
 from memfit.measure.target import Target
 from memfit.planner.planning import plan
 from memfit.recipe.recipe import Recipe

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memfit.measure.search import largest_batch
+from memfit.measure.limit import largest_batch
 
 bounds = st.integers(0, 1 << 24)
 

@@ -113,7 +113,7 @@ def _card(gpu: str | None, free: str | None) -> GPU | None:
 
 
 def _write_page(plan: Plan, options: list[Option] | None, path: Path) -> None:
-    from memfit.measure.points import measured_of_plan
+    from memfit.measure.records import measured_of_plan
     from memfit.page.single_file import plan_page
 
     write_output(path, plan_page(plan, options, measured_of_plan(plan)).encode())

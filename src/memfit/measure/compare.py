@@ -124,13 +124,11 @@ def compare(plan: Plan, measurement: Measurement, tape: Tape | None = None) -> C
         return Comparison(measurement.batch_size, figures, parts)
     settings = AllocatorSettings.parse(plan.recipe.allocator)
     real = replay(tape, settings=settings)
-    predicted = _all(at.timeline)
+    both = at.timeline, real
+    at_peak = (_named(each, each.live_at(each.peak.position)) for each in both)
+    in_steps = (_named(each, range(len(each.tape.allocations))) for each in both)
     return Comparison(
-        measurement.batch_size,
-        figures,
-        parts,
-        differences(_at_peak(at.timeline), _at_peak(real)),
-        differences(predicted, _all(real)),
+        measurement.batch_size, figures, parts, differences(*at_peak), differences(*in_steps)
     )
 
 
@@ -177,14 +175,6 @@ def _parts(at: BatchPlan, measurement: Measurement) -> Iterator[Figure]:
         return
     for part in ALLOCATED_PARTS:
         yield Figure(str(part), at.parts[part], measurement.parts.get(part, 0))
-
-
-def _at_peak(timeline: Timeline) -> Iterator[tuple[_Key, int]]:
-    return _named(timeline, timeline.live_at(timeline.peak.position))
-
-
-def _all(timeline: Timeline) -> Iterator[tuple[_Key, int]]:
-    return _named(timeline, range(len(timeline.tape.allocations)))
 
 
 def _named(timeline: Timeline, numbers: Iterable[int]) -> Iterator[tuple[_Key, int]]:

@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -25,27 +25,10 @@ from memfit.memory.recording.cpu_budget import CpuBudget
 from memfit.memory.recording.recorder import Recorder
 from memfit.memory.tape.tape import Part, Phase, Tape
 from memfit.step.loop import Watcher
-from memfit.torch_inside import (
-    allocator_trace,
-    lists_on,
-    nvml_index,
-    start_allocator_trace,
-)
+from memfit.torch_inside import allocator_trace, lists_on, nvml_index, start_allocator_trace
+from memfit.trainer.step.devices import MemoryPeaks
 
-__all__ = ["CpuDevice", "CudaDevice", "Device", "MeasuredScaler", "Peaks", "open_device"]
-
-
-@dataclass(frozen=True, slots=True)
-class Peaks:
-    """The most since the last reset.
-
-    Args:
-        allocated_bytes: in live blocks.
-        reserved_bytes: in segments.
-    """
-
-    allocated_bytes: int
-    reserved_bytes: int
+__all__ = ["CpuDevice", "CudaDevice", "Device", "MeasuredScaler", "open_device"]
 
 
 class Device(ABC):
@@ -75,7 +58,7 @@ class Device(ABC):
 
     @property
     @abstractmethod
-    def peaks(self) -> Peaks:
+    def peaks(self) -> MemoryPeaks:
         """The most since the last :meth:`reset_peaks`."""
 
     @abstractmethod
@@ -83,13 +66,13 @@ class Device(ABC):
         """Start the maxima anew."""
 
     @property
-    @abstractmethod
     def retries(self) -> int | None:
         """How often cached segments had to be released; None where nobody counts."""
+        return None
 
-    @abstractmethod
     def use(self) -> Use | None:
         """What of the whole GPU this process takes; None where there is none."""
+        return None
 
     @abstractmethod
     def tick(self) -> None:
@@ -107,9 +90,9 @@ class Device(ABC):
     def tape(self, recorder: Recorder) -> Tape:
         """What was allocated, in order, since the recorder was made."""
 
-    @abstractmethod
     def versions(self) -> dict[str, str | None]:
-        """Of CUDA, its libraries and the driver."""
+        """Of CUDA and its libraries."""
+        return {"cuda": None, "cudnn": None}
 
 
 def open_device(target: Target, allocator: str = "") -> Device:
@@ -184,9 +167,9 @@ class CudaDevice(Device):
         return _Nobody()
 
     @property
-    def peaks(self) -> Peaks:
+    def peaks(self) -> MemoryPeaks:
         """As PyTorch reports them."""
-        return Peaks(self._cuda.max_memory_allocated(0), self._cuda.max_memory_reserved(0))
+        return MemoryPeaks(self._cuda.max_memory_allocated(0), self._cuda.max_memory_reserved(0))
 
     def reset_peaks(self) -> None:
         """Start the maxima anew from what is live."""
@@ -221,8 +204,7 @@ class CudaDevice(Device):
     def seconds(self) -> list[float]:
         """Time on the GPU between the events."""
         self._cuda.synchronize(0)
-        pairs = zip(self._ticks, self._ticks[1:], strict=False)
-        return [first.elapsed_time(second) / 1000 for first, second in pairs]
+        return [first.elapsed_time(second) / 1000 for first, second in pairwise(self._ticks)]
 
     def recorder(self) -> HistoryRecorder:
         """Start the allocator's history, without stacks: the recorder knows the modules."""
@@ -283,22 +265,13 @@ class CpuDevice(Device):
         return _BudgetWatcher(self._budget)
 
     @property
-    def peaks(self) -> Peaks:
+    def peaks(self) -> MemoryPeaks:
         """As the virtual allocator counts them."""
-        return Peaks(self._budget.max_allocated_bytes, self._budget.max_reserved_bytes)
+        return MemoryPeaks(self._budget.max_allocated_bytes, self._budget.max_reserved_bytes)
 
     def reset_peaks(self) -> None:
         """Start the maxima anew from what is live."""
         self._budget.reset_peak()
-
-    @property
-    def retries(self) -> int | None:
-        """Not counted."""
-        return None
-
-    def use(self) -> Use | None:
-        """There is no GPU."""
-        return None
 
     def tick(self) -> None:
         """The clock's time."""
@@ -306,7 +279,7 @@ class CpuDevice(Device):
 
     def seconds(self) -> list[float]:
         """Time between the ticks."""
-        return [b - a for a, b in zip(self._ticks, self._ticks[1:], strict=False)]
+        return [b - a for a, b in pairwise(self._ticks)]
 
     def recorder(self) -> Recorder:
         """Tensors are all that the CPU's account knows."""
@@ -315,10 +288,6 @@ class CpuDevice(Device):
     def tape(self, recorder: Recorder) -> Tape:
         """What the recorder wrote."""
         return recorder.tape()
-
-    def versions(self) -> dict[str, str | None]:
-        """No CUDA."""
-        return {"cuda": None, "cudnn": None}
 
 
 class _BudgetWatcher(_Nobody):

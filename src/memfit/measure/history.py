@@ -156,13 +156,8 @@ class Workspace:
     is_held: bool
 
 
-def workspaces_of(tape: Tape, most: int = 20) -> list[Workspace]:
-    """The workspaces on a tape by operator and size, largest first.
-
-    Args:
-        tape: as :func:`joined_tape` makes it.
-        most: how many to list.
-    """
+def workspaces_of(tape: Tape) -> list[Workspace]:
+    """The 20 largest workspaces on a tape of :func:`joined_tape`, by operator and size."""
     freed = {~event for event in tape.events if event < 0}
     found = Counter(
         (a.operator, a.size_bytes, number not in freed)
@@ -170,4 +165,4 @@ def workspaces_of(tape: Tape, most: int = 20) -> list[Workspace]:
         if a.part is Part.WORKSPACES
     )
     rows = [Workspace(name, size, count, held) for (name, size, held), count in found.items()]
-    return sorted(rows, key=lambda w: (-w.size_bytes, w.operator, w.is_held))[:most]
+    return sorted(rows, key=lambda w: (-w.size_bytes, w.operator, w.is_held))[:20]

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from memfit.cards.catalogue import GPU, gpus
 from memfit.errors import MemfitError, OtherVersion, RunError, UsageError
@@ -21,6 +21,9 @@ from memfit.recipe.fields import FIELDS
 from memfit.recipe.recipe import Recipe
 from memfit.version import __version__
 
+if TYPE_CHECKING:
+    from memfit.planner.plan import Plan
+
 __all__ = [
     "SCHEMA_VERSION",
     "Limit",
@@ -29,6 +32,7 @@ __all__ = [
     "default_folder",
     "load_record",
     "load_records",
+    "measured_of_plan",
     "measured_points",
     "recipe_of",
     "record_path",
@@ -306,6 +310,17 @@ def measured_points(
         if record.is_of_gpu and _deciding(record.recipe) == wanted:
             points += [_point(record, m) for m in record.measurements if m.counts]
     return sorted(points, key=lambda point: point["batch_size"])
+
+
+def measured_of_plan(plan: Plan) -> list[dict[str, Any]]:
+    """What the records have of a plan's recipe on its card, as :func:`measured_points` says.
+
+    Args:
+        plan: without a card, or of a user's own objects, nothing was measured of it.
+    """
+    if plan.gpu is None or plan.step.job.own.given():
+        return []
+    return measured_points(plan.recipe, Target("cuda", plan.gpu).key)
 
 
 def _deciding(facts: Mapping[str, Any]) -> str:

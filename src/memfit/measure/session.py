@@ -78,7 +78,6 @@ class Session:
         target: where.
         folder: of the records.
         is_forced: measure again what a record holds already.
-        limit_seconds: for one process.
         run: measures in a process of its own.
         clock: seconds.
     """
@@ -86,7 +85,6 @@ class Session:
     target: Target
     folder: Path
     is_forced: bool = False
-    limit_seconds: float = 300.0
     run: Callable[[Process], dict[str, Any]] = run_process
     clock: Callable[[], float] = time.monotonic
     _plans: dict[str, Plan | str] = field(default_factory=dict)
@@ -113,7 +111,8 @@ class Session:
         end = None if minutes is None else self.clock() + 60 * minutes
         tally = Tally()
         longest = {True: 0.0, False: 0.0}  # seconds, of searches for the largest and of others
-        for work in self._all_work(entries, with_limits=with_limits):
+        searches = [Work(entry, 0) for entry in entries] if with_limits else []
+        for work in in_order(entries) + searches:
             entry, path = work.entry, record_path(self.folder, self.target, work.entry.name)
             record = self._record_of(entry, path)
             if isinstance(record, str):
@@ -124,7 +123,7 @@ class Session:
                 tally.left += 1
             else:
                 begin = self.clock()
-                outcome = self._measure(entry, record, work, path, is_composed=work.is_composed)
+                outcome = self._measure(record, work, path, is_composed=work.is_composed)
                 seconds = self.clock() - begin
                 longest[work.is_search] = max(longest[work.is_search], seconds)
                 tally.outcomes.append(outcome)
@@ -151,15 +150,11 @@ class Session:
             if kept is not None:
                 outcomes.append(self._kept(entry, record, kept))
                 continue
-            outcomes.append(self._measure(entry, record, work, path, is_composed=True))
+            outcomes.append(self._measure(record, work, path, is_composed=True))
             record = outcomes[-1].record
         return outcomes
 
     # -- what there is to do -------------------------------------------------------------------
-
-    def _all_work(self, entries: Sequence[Entry], *, with_limits: bool) -> list[Work]:
-        """The suite in its order, then the searches."""
-        return in_order(entries) + ([Work(entry, 0) for entry in entries] if with_limits else [])
 
     def _record_of(self, entry: Entry, path: Path) -> Record | str:
         """The record to go on with, a new one, or why the old one is left alone.
@@ -187,19 +182,11 @@ class Session:
 
     # -- measuring -----------------------------------------------------------------------------
 
-    def _measure(
-        self,
-        entry: Entry,
-        record: Record,
-        work: Work,
-        path: Path,
-        *,
-        is_composed: bool,
-    ) -> Outcome:
+    def _measure(self, record: Record, work: Work, path: Path, *, is_composed: bool) -> Outcome:
         if work.is_search:
-            outcome = self._limit(entry, record)
+            outcome = self._limit(work.entry, record)
         else:
-            outcome = self._batch(entry, record, work.batch_size, is_composed=is_composed)
+            outcome = self._batch(work.entry, record, work.batch_size, is_composed=is_composed)
         save_record(path, outcome.record)
         return outcome
 
@@ -254,7 +241,7 @@ class Session:
         return Outcome(record, shown, None, limit, known, note)
 
     def _process(self, entry: Entry, batch_size: int, *, is_recorded: bool = False) -> Process:
-        return Process(entry.recipe, self.target, batch_size, is_recorded, self.limit_seconds)
+        return Process(entry.recipe, self.target, batch_size, is_recorded)
 
     def _plan(self, entry: Entry) -> Plan | str:
         """The plan of a recipe for the target's card, or why there is none."""

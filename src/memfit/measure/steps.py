@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from memfit.measure.device import Device, MeasuredScaler, Peaks
+from memfit.measure.device import Device, MeasuredScaler
 from memfit.measure.history import workspaces_of
 from memfit.measure.sequence import pack_tape
 from memfit.memory.allocator.allocator import AllocatorSettings
@@ -25,6 +25,7 @@ from memfit.step.job import Job
 from memfit.step.loop import Watcher, no_collection, training_loop
 from memfit.step.prepare import prepare_model
 from memfit.trainer.step.backends import backends_of
+from memfit.trainer.step.devices import MemoryPeaks
 
 __all__ = ["PLAIN_STEPS", "RECORDED_STEPS", "Subject", "measure_plain", "measure_recorded"]
 
@@ -93,7 +94,7 @@ def measure_plain(subject: Subject, device: Device, micro_batch: int) -> dict[st
     device.start()
     bare = device.use()
     watcher, batches = device.watcher(), _HostBatches(subject, micro_batch)
-    peaks: list[Peaks] = []
+    peaks: list[MemoryPeaks] = []
     with device.running(), no_collection(), _backends(subject, device):
         device.move(subject.model)
         device.tick()
@@ -137,11 +138,7 @@ def measure_recorded(subject: Subject, device: Device, micro_batch: int) -> dict
     device.start()
     recorder = device.recorder()
     follower = Follower(recorder)
-    with ExitStack() as stack:
-        for entered in (
-            device.running(), no_collection(), _backends(subject, device)
-        ):  # fmt: skip
-            stack.enter_context(entered)
+    with device.running(), no_collection(), _backends(subject, device):
         device.move(subject.model)
         batches = _HostBatches(subject, micro_batch)
         follower.adopt(subject.model)

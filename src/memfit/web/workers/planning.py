@@ -21,7 +21,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from memfit.data.sets.named import NAMED_SETS, open_named
 from memfit.errors import DataError
 from memfit.files.metrics_file import to_json
-from memfit.measure.points import measured_of_plan
+from memfit.measure.records import measured_of_plan
 from memfit.memory.recording.recorder import Recorder
 from memfit.models import model_names
 from memfit.models.optional import is_installed
