@@ -52,12 +52,8 @@ def size_result(
 
 def _tried(record: TrialRecord, rung: int) -> RateTried:
     loss = early_loss(record, rung)
-    return RateTried(
-        record.trial.learning_rate,
-        record.outcome,
-        record.step,
-        loss if math.isfinite(loss) else None,
-    )
+    early = loss if math.isfinite(loss) else None
+    return RateTried(record.trial.learning_rate, record.outcome, record.step, early)
 
 
 def _goal_reached(

@@ -21,7 +21,7 @@ from typing import Any
 
 from memfit.errors import RunError, UsageError
 from memfit.files.durable import why_not_written, write_whole
-from memfit.files.metrics_file import to_json
+from memfit.files.metrics_file import read_json, to_json
 from memfit.files.run_lock import RunLock
 from memfit.step.job import Job
 from memfit.study.results import StudySettings, plain
@@ -98,17 +98,7 @@ class StudyFolder:
             RunError: it is damaged.
         """
         path = self.path / name
-        try:
-            content = json.loads(path.read_bytes())
-        except OSError:
-            return None
-        except ValueError as error:
-            raise RunError(
-                f"{path} is damaged: {error}.", hint="Remove it to measure it again."
-            ) from None
-        if not isinstance(content, dict):
-            raise RunError(f"{path} is damaged: it holds no JSON object.")
-        return content
+        return read_json(path, "Remove it to measure it again.") if path.is_file() else None
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file whole or not at all."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memfit.progress import TimeLeft
 from memfit.step.job import Job
@@ -45,7 +45,10 @@ def measured_speed(
     if known is not None:
         points = {p["batch_size"]: p for p in known["points"]}
         if all(batch in points for batch in batch_sizes):
-            return tuple(_throughput(Throughput, points[batch]) for batch in batch_sizes)
+            return tuple(
+                Throughput(**points[b] | {"seconds": tuple(points[b]["seconds"])})
+                for b in batch_sizes
+            )
     expected = seconds_each * _REPEATS * len(batch_sizes)
     pace.expect("speed", expected)
     told = 0
@@ -67,10 +70,6 @@ def measured_speed(
         "throughput.json", {"schema_version": 1, "points": [asdict(point) for point in found]}
     )
     return tuple(found)
-
-
-def _throughput(kind: Any, values: dict[str, Any]) -> Any:
-    return kind(**values | {"seconds": tuple(values["seconds"])})
 
 
 def measured_noise(
@@ -120,7 +119,7 @@ def measured_noise(
         device=device,
         by_layer=by_layer,
     )
-    notes = tuple(getattr(found, "notes", ()))
+    notes = found.notes
     content = {"schema_version": 1, "made": made, "points": [asdict(p) for p in found]}
     folder.write("noise.json", content | {"notes": notes})
     pace.expect("gradient noise", 0.0)

@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +20,11 @@ from memfit.errors import MemfitError, UsageError
 from memfit.recipe.own import Own
 from memfit.recipe.recipe import Recipe
 from memfit.step.job import Job, resolve
-from memfit.study.trials.trial import TrialRecord, read_trial, run_trial
+from memfit.study.trials.trial import read_trial, run_trial
 from memfit.trainer.step.devices import choose_device
 
 if TYPE_CHECKING:
-    from memfit.study.search import Task
+    from memfit.study.search import Ended, Stepped, Task
 
 __all__ = ["RayRunner"]
 
@@ -44,43 +44,31 @@ class RayRunner:
         runs: folder of all trials.
         device: as for :func:`memfit.train`; each task on ``cuda`` takes a GPU.
         address: of the cluster; a local Ray is started when omitted.
-        cpus: that each task takes.
 
     Raises:
         UsageError: Ray is not installed, or there is no cluster.
     """
 
-    def __init__(
-        self, job: Job, runs: Path, device: str, address: str | None, cpus: int = 1
-    ) -> None:
+    def __init__(self, job: Job, runs: Path, device: str, address: str | None) -> None:
         if importlib.util.find_spec("ray") is None:
             raise UsageError("--ray needs Ray.", hint="Install it: pip install 'memfit[ray]'")
         self.recipe, self.own, self.runs = job.absolute().asked, job.own, runs.resolve()
         self.needs_gpu = device.startswith("cuda") or choose_device(device).device.type == "cuda"
         self.device = "cuda" if self.needs_gpu else "cpu"
-        self.cpus = cpus
         _connect(address)
 
-    def run(
-        self,
-        tasks: Sequence[Task],
-        *,
-        stepped: Callable[[Task, int], None],
-        ended: Callable[[Task, TrialRecord], None],
-    ) -> None:
+    def run(self, tasks: Sequence[Task], *, stepped: Stepped, ended: Ended) -> None:
         """Run all; steps are told when a task has ended."""
         import ray
 
         remote_run = ray.remote(
-            num_cpus=self.cpus, num_gpus=int(self.needs_gpu), max_retries=_RETRIES
+            num_cpus=1, num_gpus=int(self.needs_gpu), max_retries=_RETRIES
         )(_run)  # fmt: skip
         waiting = {}
         for task in tasks:
             before = read_trial(task.trial, self.runs)
             start = 0 if before is None else min(before.step, task.until)
-            reference = remote_run.remote(
-                task, self.recipe, self.own, str(self.runs), self.device, self.cpus
-            )
+            reference = remote_run.remote(task, self.recipe, self.own, str(self.runs), self.device)
             waiting[reference] = (task, start)
         try:
             while waiting:
@@ -105,13 +93,11 @@ class RayRunner:
                 path.write_bytes(content)
 
 
-def _run(
-    task: Task, recipe: Recipe, own: Own, runs: str, device: str, cpus: int
-) -> dict[str, bytes]:
+def _run(task: Task, recipe: Recipe, own: Own, runs: str, device: str) -> dict[str, bytes]:
     """One trial, in a worker of Ray; returns the small files of its folder."""
     import torch
 
-    torch.set_num_threads(cpus)
+    torch.set_num_threads(1)
     folder = Path(runs)
     folder.mkdir(parents=True, exist_ok=True)
     run_trial(

@@ -23,15 +23,9 @@ from memfit.study.trials.trial import (
 from memfit.study.trials.tuning import first_rates, further_rates, most_promising, winner
 
 __all__ = [
-    "LocalRunner",
-    "Runner",
-    "Search",
-    "SizeRecords",
-    "Task",
-    "goal_of",
-    "study_seconds",
-    "trial_seconds",
-]
+    "Ended", "LocalRunner", "Runner", "Search", "SizeRecords", "Stepped", "Task", "goal_of",
+    "study_seconds", "trial_seconds",
+]  # fmt: skip
 
 #: About so many evaluations of a trial.
 _EVALUATIONS = 40
@@ -59,16 +53,15 @@ class Task:
     with_train_split: bool = False
 
 
+Stepped = Callable[[Task, int], None]
+"""Is told the samples of a step."""
+Ended = Callable[[Task, TrialRecord], None]
+
+
 class Runner(Protocol):
     """Runs tasks that do not depend on each other."""
 
-    def run(
-        self,
-        tasks: Sequence[Task],
-        *,
-        stepped: Callable[[Task, int], None],
-        ended: Callable[[Task, TrialRecord], None],
-    ) -> None:
+    def run(self, tasks: Sequence[Task], *, stepped: Stepped, ended: Ended) -> None:
         """Run all; ``stepped`` is told the samples of a step where somebody can see them."""
 
 
@@ -84,13 +77,7 @@ class LocalRunner:
     def __init__(self, job: Job, runs: Path, device: str) -> None:
         self.job, self.runs, self.device = job, runs, device
 
-    def run(
-        self,
-        tasks: Sequence[Task],
-        *,
-        stepped: Callable[[Task, int], None],
-        ended: Callable[[Task, TrialRecord], None],
-    ) -> None:
+    def run(self, tasks: Sequence[Task], *, stepped: Stepped, ended: Ended) -> None:
         """Run all."""
         for task in tasks:
             record = run_trial(
@@ -135,6 +122,7 @@ class Search:
         runs: their folder.
         speeds: samples/s by batch size, for estimates of time.
         is_late: whether the budget is used up.
+        note: is told what the user should know.
         listener: is told what happens.
         pace: of the whole study.
     """
@@ -151,15 +139,15 @@ class Search:
         runs: Path,
         speeds: Mapping[int, float],
         is_late: Callable[[], bool],
+        note: Callable[[str], None],
         listener: StudyListener,
         pace: TimeLeft,
     ) -> None:
         self.settings, self.batch_sizes = settings, tuple(batch_sizes)
         self.seeds, self.first_seed, self.goal = seeds, first_seed, goal
         self.runner, self.runs, self.speeds = runner, runs, speeds
-        self.is_late, self.listener, self.pace = is_late, listener, pace
+        self.is_late, self.note, self.listener, self.pace = is_late, note, listener, pace
         self.stage = ""
-        self.notes: list[str] = []
         self._records: dict[int, dict[float, TrialRecord]] = {b: {} for b in self.batch_sizes}
         for stage, seconds in zip(_STAGES, self._expected(), strict=True):
             pace.expect(stage, seconds)
@@ -167,24 +155,32 @@ class Search:
     def go(self) -> tuple[SizeRecords, ...]:
         """All trials; those that are there are not run again."""
         self._begin("learning rates")
-        wanted = {b: self._first_rates(b) for b in self.batch_sizes}
+        settings, rung = self.settings, self.settings.rung_steps
+        wanted = {
+            b: first_rates(settings.base_rate, settings.base_batch, b) for b in self.batch_sizes
+        }
         while any(wanted.values()):
-            self._run(self._rung(b, rate) for b, rates in wanted.items() for rate in rates)
-            wanted = {b: self._further(b) for b in self.batch_sizes}
+            self._run(
+                Task(self._trial(b, rate), rung(b)) for b, rates in wanted.items() for rate in rates
+            )
+            wanted = (
+                {} if self.is_late()
+                else {b: further_rates(self._records[b], rung(b)) for b in self.batch_sizes}
+            )  # fmt: skip
         self._begin("promising rates")
         self._run(
-            Task(self._trial(b, rate), self.settings.trial_steps(b))
+            Task(self._trial(b, rate), settings.trial_steps(b))
             for b in self.batch_sizes
-            for rate in most_promising(
-                self._records[b], self.settings.rung_steps(b), 1 if self.is_late() else 2
-            )
+            for rate in most_promising(self._records[b], rung(b), 1 if self.is_late() else 2)
         )
         goal = self.goal or goal_of([self._records[b].values() for b in self.batch_sizes])
         best = {b: winner(self._records[b], goal) for b in self.batch_sizes}
         self._begin("seeds")
         found = self._with_seeds(best)
         for size in found:
-            self._forget(size)
+            for rate, record in size.by_rate.items():
+                if rate != size.best:
+                    forget_checkpoints(record.trial, self.runs)
         return found
 
     def _with_seeds(self, best: Mapping[int, float | None]) -> tuple[SizeRecords, ...]:
@@ -196,7 +192,7 @@ class Search:
 
         for number in range(self.seeds):
             if number and self.is_late():
-                self._note(f"The budget is used up: {number} of {self.seeds} seeds were run.")
+                self.note(f"The budget is used up: {number} of {self.seeds} seeds were run.")
                 break
             self._run(
                 (
@@ -224,29 +220,19 @@ class Search:
         every = max(1, epochs // _EVALUATIONS)
         return Trial(batch, rate, self.first_seed + number, steps, every)
 
-    def _rung(self, batch: int, rate: float) -> Task:
-        return Task(self._trial(batch, rate), self.settings.rung_steps(batch))
-
-    def _first_rates(self, batch: int) -> list[float]:
-        return first_rates(self.settings.base_rate, self.settings.base_batch, batch)
-
-    def _further(self, batch: int) -> list[float]:
-        if self.is_late():
-            return []
-        return further_rates(self._records[batch], self.settings.rung_steps(batch))
-
-    def _run(
-        self,
-        tasks: Iterable[Task],
-        keep: Callable[[Task, TrialRecord], None] = lambda _task, _record: None,
-    ) -> None:
+    def _run(self, tasks: Iterable[Task], keep: Ended = lambda _task, _record: None) -> None:
         wanted = list(tasks)
-        for task in wanted:
-            self._known(task)
+        known: set[Task] = set()
+        for task in wanted:  # what is there already is not waited for
+            if (found := read_trial(task.trial, self.runs)) is None:
+                continue
+            samples = min(found.step, task.until) * task.trial.batch_size
+            self.pace.skip(self.stage, self._seconds(task, samples))
+            if is_enough(found, task.until, task.with_train_split):
+                known.add(task)
 
         def stepped(task: Task, samples: int) -> None:
-            seconds = _WITH_EVALUATION * samples / self.speeds[task.trial.batch_size]
-            self.pace.work(self.stage, seconds)
+            self.pace.work(self.stage, self._seconds(task, samples))
 
         def ended(task: Task, record: TrialRecord) -> None:
             if task.trial.seed == self.first_seed:
@@ -255,27 +241,12 @@ class Search:
             self.pace.work(self.stage, _SECONDS_EACH)
             self.listener.trial_ended(task.trial, record, is_known=task in known)
 
-        known = {task for task in wanted if self._is_known(task)}
         self.runner.run(wanted, stepped=stepped, ended=ended)
 
-    def _is_known(self, task: Task) -> bool:
-        found = read_trial(task.trial, self.runs)
-        return found is not None and is_enough(found, task.until, task.with_train_split)
-
-    def _known(self, task: Task) -> None:
-        """What is there already is not waited for."""
-        found = read_trial(task.trial, self.runs)
-        if found is not None:
-            samples = min(found.step, task.until) * task.trial.batch_size
-            seconds = _WITH_EVALUATION * samples / self.speeds[task.trial.batch_size]
-            self.pace.skip(self.stage, seconds)
-
-    def _forget(self, size: SizeRecords) -> None:
-        for rate, record in size.by_rate.items():
-            if rate != size.best:
-                forget_checkpoints(record.trial, self.runs)
-
     # -- time --------------------------------------------------------------------------------------
+
+    def _seconds(self, task: Task, samples: int) -> float:
+        return _WITH_EVALUATION * samples / self.speeds[task.trial.batch_size]
 
     def _expected(self) -> tuple[float, float, float]:
         """Seconds of each stage."""
@@ -292,10 +263,6 @@ class Search:
             self.pace.expect(self.stage, 0.0)
         self.stage = stage
         self.listener.stage(stage)
-
-    def _note(self, text: str) -> None:
-        self.notes.append(text)
-        self.listener.note(text)
 
 
 def trial_seconds(settings: StudySettings, batch: int, speed: float) -> tuple[float, float]:

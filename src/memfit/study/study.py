@@ -187,7 +187,7 @@ class _Work:
         self, settings: StudySettings, speeds: Mapping[int, float], runner: Runner
     ) -> tuple[SizeRecords, ...]:
         budget = self.budget
-        search = Search(
+        return Search(
             settings,
             self.sizes,
             seeds=self.seeds,
@@ -196,16 +196,13 @@ class _Work:
             runner=runner,
             runs=self.folder.runs,
             speeds=speeds,
-            is_late=lambda: budget is not None and self._elapsed() > _LATE * budget,
+            is_late=lambda: (
+                budget is not None and time.perf_counter() - self.start > _LATE * budget
+            ),
+            note=self._note,
             listener=self.listener,
             pace=self.pace,
-        )
-        found = search.go()
-        self.notes += search.notes
-        return found
-
-    def _elapsed(self) -> float:
-        return time.perf_counter() - self.start
+        ).go()
 
     def _runner(self, ray: str | bool) -> Runner:
         if not ray:
@@ -230,14 +227,9 @@ class _Work:
             global_batch=batch, batch_size=None, accumulation=1, lr=rate, base_lr=None,
             schedule="constant", steps=settings.epoch_steps(batch),
         )  # fmt: skip
+        steps = settings.epoch_steps(batch)
         points, notes = measured_noise(
-            self.folder,
-            job,
-            settings.epoch_steps(batch),
-            batch,
-            self.device,
-            by_layer,
-            self.pace,
+            self.folder, job, steps, batch, self.device, by_layer, self.pace
         )
         self.notes += notes
         return batch, points
@@ -257,7 +249,8 @@ class _Work:
         from memfit.study.measuring.throughput import knee
 
         best = knee(speed).batch_size if speed else None
-        memory = batch_memory(self.plan, self.sizes, _measured_bytes(found))
+        measured = {size.batch_size: _measured_bytes(size) for size in found}
+        memory = batch_memory(self.plan, self.sizes, measured)
         reached = [r for r in results if r.goal is not None and r.goal.mean_steps is not None]
         tradeoff = fit_tradeoff(
             [r.batch_size for r in reached], [r.goal.reached for r in reached if r.goal]
@@ -344,8 +337,7 @@ class _Work:
 def _told(recipe: Recipe) -> dict[str, Any]:
     """What the recipe says that is not said anyway."""
     plain = Recipe(model=recipe.model).to_dict()
-    values = recipe.to_dict()
-    return {k: v for k, v in values.items() if k == "model" or v != plain[k]}
+    return {k: v for k, v in recipe.to_dict().items() if k == "model" or v != plain[k]}
 
 
 def _records_of(size: SizeRecords) -> list[Any]:
@@ -354,12 +346,8 @@ def _records_of(size: SizeRecords) -> list[Any]:
     return [*size.by_rate.values(), *(r for r in seeds if r.trial.name not in first)]
 
 
-def _measured_bytes(found: Sequence[SizeRecords]) -> dict[int, int | None]:
-    measured: dict[int, int | None] = {}
-    for size in found:
-        peaks = [r.memory["reserved_bytes"] for r in size.seeds if r.memory is not None]
-        measured[size.batch_size] = max(peaks, default=None)
-    return measured
+def _measured_bytes(size: SizeRecords) -> int | None:
+    return max((r.memory["reserved_bytes"] for r in size.seeds if r.memory), default=None)
 
 
 def _checked_sizes(batch_sizes: Sequence[int]) -> tuple[int, ...]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -65,14 +64,9 @@ class MeasuredTraining(Training):
     """
 
     def __init__(
-        self,
-        ingredients: Ingredients,
-        loader: Loader,
-        total_steps: int,
-        micro_batch: int,
-        *,
-        ranks: Ranks,
-    ) -> None:
+        self, ingredients: Ingredients, loader: Loader, total_steps: int, micro_batch: int,
+        *, ranks: Ranks,
+    ) -> None:  # fmt: skip
         super().__init__(ingredients, loader, total_steps, [micro_batch], ranks=ranks)
         self._micro_batches = loader.batch_size // micro_batch
         self._is_measuring = False
@@ -213,10 +207,6 @@ class AccumulationDifference:
     global_batch: int
     micro_batch: int
     batch_dependent: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
 
 
 def accumulation_difference(

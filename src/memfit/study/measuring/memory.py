@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from memfit.planner.plan import Plan
@@ -68,8 +68,5 @@ def _micro_batch(plan: Plan, batch: int) -> int | None:
     limit = None if plan.gpu is None else plan.recommended_batch_size or 0
     if asked and batch % asked == 0 and (limit is None or asked <= (plan.max_batch_size or 0)):
         return asked
-    return max((d for d in _divisors(batch) if limit is None or d <= limit), default=None)
-
-
-def _divisors(number: int) -> Iterable[int]:
-    return (d for d in range(1, number + 1) if number % d == 0)
+    most = batch if limit is None else min(batch, limit)
+    return next((d for d in range(most, 0, -1) if batch % d == 0), None)

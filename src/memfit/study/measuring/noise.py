@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from typing import Any, overload
 
 import numpy as np
@@ -53,10 +54,6 @@ class NoisePoint:
     epoch: float
     noise: NoiseScale
     layers: dict[str, NoiseScale] | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -115,10 +112,10 @@ def micro_batches_of(
         micro_batch = recipe.batch_size
     if micro_batch is None:
         whole = whole or DEFAULT_BATCH
-        count = _USUAL_MICRO_BATCHES if micro_batches is None else micro_batches
-        while micro_batches is None and count > 2 and whole % count:
-            count -= 1
-        return _part(whole, count), count
+        number = _USUAL_MICRO_BATCHES if micro_batches is None else micro_batches
+        while micro_batches is None and number > 2 and whole % number:
+            number -= 1
+        return _part(whole, number), number
     if micro_batches is None:
         micro_batches = _USUAL_MICRO_BATCHES if whole is None else _part(whole, micro_batch)
     return micro_batch, micro_batches
@@ -232,14 +229,10 @@ class _Record:
 
 
 def _train(
-    training: MeasuredTraining,
-    data: Loader,
-    steps: int,
-    every: int,
-    progress: Tell,
+    training: MeasuredTraining, data: Loader, steps: int, every: int, progress: Tell
 ) -> _Record:
     record = _Record([], [], [])
-    batches = (batch for epoch in _count() for batch in data.batches(epoch))
+    batches = (batch for epoch in count() for batch in data.batches(epoch))
     while training.step < steps:
         batch = next(batches)
         if training.step % every:
@@ -255,13 +248,6 @@ def _train(
             record.norms.append(norms)
         progress(training.step, steps)
     return record
-
-
-def _count() -> Iterator[int]:
-    epoch = 0
-    while True:
-        yield epoch
-        epoch += 1
 
 
 def _notes(training: MeasuredTraining, record: _Record, micro_batch: int) -> list[str]:

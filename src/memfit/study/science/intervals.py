@@ -30,16 +30,15 @@ def student_t(share: float, degrees_of_freedom: int) -> float:
     )
 
 
-def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
-    """The mean, and the ends of its interval by Student's t.
+def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """The mean, and the ends of its 95 % interval by Student's t.
 
     Args:
         values: at least two, independent.
-        confidence: that the true mean lies inside.
 
     >>> mean_interval([2.0, 2.0, 2.0])
     (2.0, 2.0, 2.0)
     """
     mean = fmean(values)
-    half = student_t((1 + confidence) / 2, len(values) - 1) * stdev(values) / math.sqrt(len(values))
+    half = student_t(0.975, len(values) - 1) * stdev(values) / math.sqrt(len(values))
     return mean, mean - half, mean + half

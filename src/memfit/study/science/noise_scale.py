@@ -61,7 +61,6 @@ def noise_scale(
     small_batch: int,
     large_batch: int,
     *,
-    confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
 ) -> NoiseScale:
@@ -69,8 +68,8 @@ def noise_scale(
 
     ``|G|² = (B·|g_B|² − b·|g_b|²) / (B − b)`` and ``tr Σ = (|g_b|² − |g_B|²) / (1/b − 1/B)``, both
     unbiased, are averaged over the steps and then divided (McCandlish et al. 2018, appendix A.1).
-    The interval is a bootstrap over steps: percentiles of the ratio of means, at levels widened for
-    few steps (Hesterberg 2015, arXiv 1411.5279).
+    The 95 % interval is a bootstrap over steps: percentiles of the ratio of means, at levels
+    widened for few steps (Hesterberg 2015, arXiv 1411.5279).
 
     Args:
         small_squares: for each step the squared norm of a small batch's gradient, or its mean over
@@ -78,7 +77,6 @@ def noise_scale(
         large_squares: for each step the squared norm of the large batch's gradient.
         small_batch: b, samples.
         large_batch: B, samples.
-        confidence: that the true value lies inside the interval.
         resamples: of the bootstrap.
         seed: of the bootstrap.
 
@@ -107,7 +105,7 @@ def noise_scale(
     traces = (small - large) / (1 / small_batch - 1 / large_batch)
     drawn = _means_of_resamples(np.stack((squares, traces), axis=1), resamples, seed)
     terms = float(squares.mean()), float(traces.mean())
-    value, low, high = _ratio(terms, drawn, _tail(confidence, len(small)))
+    value, low, high = _ratio(terms, drawn, _tail(len(small)))
     reason = _NO_GRADIENT if value is None else None
     return NoiseScale(
         value, low, high, *terms, small_batch, large_batch, len(small), reason
@@ -120,9 +118,9 @@ _NO_GRADIENT = (
 )
 
 
-def _tail(confidence: float, count: int) -> float:
+def _tail(count: int) -> float:
     """The lower quantile to read from a bootstrap of ``count`` values."""
-    wide = student_t((1 + confidence) / 2, count - 1) * math.sqrt(count / (count - 1))
+    wide = student_t(0.975, count - 1) * math.sqrt(count / (count - 1))
     return 0.5 * math.erfc(wide / math.sqrt(2))
 
 

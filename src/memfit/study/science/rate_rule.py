@@ -13,6 +13,7 @@ __all__ = ["RULES", "RateRule", "TunedRate", "fit_rate_rule"]
 #: Exponent of the batch: linear for SGD (Goyal et al. 2017, arXiv 1706.02677), square root for
 #: Adam (Malladi et al. 2022, arXiv 2205.10287), none: the rate does not depend on the batch.
 RULES = {"linear": 1.0, "square root": 0.5, "none": 0.0}
+_DRAWS = 4000  # for the interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +72,7 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def fit_rate_rule(
-    rates: Sequence[TunedRate], *, draws: int = 4000, seed: int = 0
-) -> RateRule | None:
+def fit_rate_rule(rates: Sequence[TunedRate]) -> RateRule | None:
     """Fit a power of the batch; its interval from what each rate cannot be told from.
 
     Each draw takes for every batch size a rate evenly (in logarithm) from its range, and the
@@ -81,8 +80,6 @@ def fit_rate_rule(
 
     Args:
         rates: of at least three batch sizes.
-        draws: for the interval.
-        seed: of the draws.
 
     Returns:
         None with fewer than three batch sizes.
@@ -94,12 +91,12 @@ def fit_rate_rule(
     low, high = (np.log([getattr(rate, end) for rate in rates]) for end in ("low", "high"))
     weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
     exponent = float(weights @ y)
-    random = np.random.default_rng(seed)
-    drawn = random.uniform(low, high, size=(draws, len(rates))) @ weights
+    random = np.random.default_rng(0)
+    drawn = random.uniform(low, high, size=(_DRAWS, len(rates))) @ weights
     residuals = y - y.mean() - exponent * (x - x.mean())
     freedom = len(rates) - 2
     scatter = math.sqrt(float((residuals**2).sum()) / freedom * float((weights**2).sum()))
-    drawn = drawn + scatter * random.standard_t(freedom, size=draws)
+    drawn = drawn + scatter * random.standard_t(freedom, size=_DRAWS)
     ends = np.quantile(drawn, [0.025, 0.975])
     least, most = min(float(ends[0]), exponent), max(float(ends[1]), exponent)
     supported = tuple(name for name, power in RULES.items() if least <= power <= most)

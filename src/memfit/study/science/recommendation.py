@@ -12,28 +12,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "Candidate",
-    "Recommendation",
-    "Sureness",
-    "recommend",
-    "sample_efficiency",
-    "sample_efficiency_of",
-]
+__all__ = ["Candidate", "Recommendation", "Sureness", "recommend", "sample_efficiency"]
 
 Sureness = Literal["clear", "likely", "cannot tell"]
+_Sizes = TypeVar("_Sizes", float, NDArray[np.float64])
 
 #: Goodputs within this share of the best are as good as the best.
 CLOSE = 0.05
 _CLEAR, _LIKELY = 0.9, 0.6
+#: From the intervals.
+_DRAWS = 4000
 
 
-def sample_efficiency(batch_size: float, critical: float) -> float:
+def sample_efficiency(batch_size: _Sizes, critical: float) -> _Sizes:
     """The share of every sample that is progress, with batches of this size.
 
     >>> sample_efficiency(100, 100)
@@ -111,8 +107,6 @@ def recommend(
     *,
     is_direct: bool = True,
     knee: int | None,
-    draws: int = 4000,
-    seed: int = 0,
 ) -> Recommendation | None:
     """The smallest batch whose goodput is within 5 % of the best under the memory ceiling.
 
@@ -123,8 +117,6 @@ def recommend(
         is_direct: whether it was measured over batch sizes; what theory says of gradients alone
             is never called clear.
         knee: the smallest batch within 5 % of the best speed.
-        draws: from the intervals.
-        seed: of the draws.
 
     Returns:
         None when no batch size both trains and fits.
@@ -138,10 +130,10 @@ def recommend(
         return _by_time(possible, knee, reasons, basis)
     sizes = np.array([c.batch_size for c in possible], dtype=float)
     speeds = np.array([c.samples_per_second for c in possible])
-    goodput = speeds * sample_efficiency_of(sizes, critical[0])
+    goodput = speeds * sample_efficiency(sizes, critical[0])
     close = goodput >= (1 - CLOSE) * goodput.max()
     chosen = int(np.flatnonzero(close)[np.argmin(sizes[close])])
-    drawn = _drawn(possible, sizes, critical, draws, seed)
+    drawn = _drawn(possible, sizes, critical)
     share = float((drawn[:, chosen] >= (1 - CLOSE) * drawn.max(1)).mean())
     as_good = tuple(c.batch_size for c, is_close in zip(possible, close, strict=True) if is_close)
     reasons.append(
@@ -152,7 +144,9 @@ def recommend(
     if len(as_good) > 1:
         others = ", ".join(str(b) for b in as_good if b != possible[chosen].batch_size)
         reasons.append(f"Within 5 % of it: {others}; the smallest needs the least memory.")
-    sureness = _sureness(share)
+    sureness: Sureness = (
+        "clear" if share >= _CLEAR else "likely" if share >= _LIKELY else "cannot tell"
+    )
     fastest, note = _measured(possible, chosen)
     if note:
         reasons.append(note)
@@ -179,11 +173,6 @@ def _why_not(candidate: Candidate) -> str:
     return f"Batch {candidate.batch_size} did not reach the goal."
 
 
-def sample_efficiency_of(sizes: NDArray[np.float64], critical: float) -> NDArray[np.float64]:
-    """:func:`sample_efficiency` of many batch sizes."""
-    return 1 / (1 + sizes / critical)
-
-
 def _settings(chosen: Candidate) -> tuple[int, int, int, float]:
     assert chosen.micro_batch is not None
     assert chosen.learning_rate is not None
@@ -195,26 +184,20 @@ def _drawn(
     possible: Sequence[Candidate],
     sizes: NDArray[np.float64],
     critical: tuple[float, float, float],
-    draws: int,
-    seed: int,
 ) -> NDArray[np.float64]:
     """Goodputs ``(draws, batch sizes)``: the critical batch anywhere in its interval.
 
     Rounds of speed are drawn again, the same for all batch sizes: what slowed all changes nothing.
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     value, low, high = (math.log(max(c, 1e-9)) for c in critical)
     spread = max(high - low, 1e-9) / (2 * 1.96)
-    criticals = np.exp(random.normal(value, spread, size=(draws, 1)))
+    criticals = np.exp(random.normal(value, spread, size=(_DRAWS, 1)))
     rounds = np.array([c.rounds for c in possible])  # (batch sizes, rounds)
     number = rounds.shape[1]
-    speeds = rounds[:, random.integers(number, size=(draws, number))].mean(2).T
+    speeds = rounds[:, random.integers(number, size=(_DRAWS, number))].mean(2).T
     drawn: NDArray[np.float64] = speeds / (1 + sizes / criticals)
     return drawn
-
-
-def _sureness(share: float) -> Sureness:
-    return "clear" if share >= _CLEAR else "likely" if share >= _LIKELY else "cannot tell"
 
 
 def _measured(possible: Sequence[Candidate], chosen: int) -> tuple[bool | None, str]:
@@ -246,7 +229,7 @@ def _changes(
     """What would lead to another batch, from the same measurements."""
     changes = []
     for end, word in ((critical[1], "smaller"), (critical[2], "larger")):
-        goodput = speeds * sample_efficiency_of(sizes, end)
+        goodput = speeds * sample_efficiency(sizes, end)
         close = np.flatnonzero(goodput >= (1 - CLOSE) * goodput.max())
         other = int(close[np.argmin(sizes[close])])
         if other != chosen:

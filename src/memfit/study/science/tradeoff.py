@@ -70,12 +70,7 @@ class TradeOff:
 
 
 def fit_tradeoff(
-    batch_sizes: Sequence[int],
-    steps: Sequence[Sequence[float]],
-    *,
-    confidence: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
+    batch_sizes: Sequence[int], steps: Sequence[Sequence[float]], *, resamples: int = 1000
 ) -> TradeOff | None:
     """Fit the curve by least squares of logarithms; its interval by a bootstrap.
 
@@ -85,9 +80,7 @@ def fit_tradeoff(
     Args:
         batch_sizes: samples for one optimizer step.
         steps: to the goal, for each seed of each batch size; without those that never reached it.
-        confidence: of the interval.
         resamples: of the bootstrap.
-        seed: of the resampling.
 
     Returns:
         None with fewer than three batch sizes that reached the goal: two points fit any curve.
@@ -102,11 +95,11 @@ def fit_tradeoff(
     critical, least = (float(values[0]) for values in _fits(means[None], sizes, grid))
     curve = np.log(least) + np.log1p(critical / sizes)
     noise, freedom = _noise(logs, means - curve)
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     scale = np.sqrt(freedom / random.chisquare(freedom, size=(resamples, 1)))
     drawn = curve + random.standard_normal((resamples, len(sizes))) * noise * scale
     found = _fits(drawn, sizes, grid)[0]
-    low, high = np.quantile(found, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(found, [0.025, 0.975])
     return TradeOff(
         least,
         critical * least,

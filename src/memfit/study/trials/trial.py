@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import time
@@ -16,7 +15,7 @@ import torch
 
 from memfit.errors import DoesNotFit, NonFiniteLoss, RunError
 from memfit.files.durable import write_whole
-from memfit.files.metrics_file import MetricsFile, to_json
+from memfit.files.metrics_file import MetricsFile, read_json, to_json
 from memfit.step.job import Job
 from memfit.study.science.goal import Evaluated
 from memfit.trainer.run.listener import Beginning, Listener
@@ -307,7 +306,6 @@ def forget_checkpoints(trial: Trial, runs: Path) -> None:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        return read_json(path)
+    except RunError:
         return None
-    return content if isinstance(content, dict) else None

@@ -31,11 +31,12 @@ def first_rates(base_rate: float, base_batch: int, batch_size: int) -> list[floa
     [0.05, 0.1, 0.2, 0.4, 0.8]
     """
     middle = round(math.log(batch_size / base_batch, FACTOR) / 2)
-    return [_rate(base_rate, middle + k) for k in range(-_AROUND, _AROUND + 1)]
+    return [_away(base_rate, middle + k) for k in range(-_AROUND, _AROUND + 1)]
 
 
-def _rate(base_rate: float, power: int) -> float:
-    return float(f"{base_rate * FACTOR**power:.4g}")
+def _away(rate: float, power: int) -> float:
+    """So many places of the grid further."""
+    return float(f"{rate * FACTOR**power:.4g}")
 
 
 def further_rates(records: Mapping[float, TrialRecord], until: int) -> list[float]:
@@ -50,11 +51,11 @@ def further_rates(records: Mapping[float, TrialRecord], until: int) -> list[floa
         return []
     usable = [rate for rate in rates if records[rate].is_usable]
     if not usable:
-        return [float(f"{rates[0] / FACTOR**k:.4g}") for k in (1, 2)]
+        return [_away(rates[0], power) for power in (-1, -2)]
     best = min(usable, key=lambda rate: early_loss(records[rate], until))
     if best == rates[0]:
-        return [float(f"{best / FACTOR:.4g}")]
-    return [float(f"{best * FACTOR:.4g}")] if best == rates[-1] else []
+        return [_away(best, -1)]
+    return [_away(best, 1)] if best == rates[-1] else []
 
 
 def early_loss(record: TrialRecord, until: int | None = None) -> float:
