@@ -69,12 +69,7 @@ class Scan:
 
 
 def scan_split(
-    split: Split,
-    scan: Scan,
-    *,
-    max_pixels: int,
-    threads: int,
-    progress: Callable[[int], None],
+    split: Split, scan: Scan, *, max_pixels: int, threads: int, progress: Callable[[int], None]
 ) -> None:
     """Decode every sample of a split and count what is found.
 

@@ -60,14 +60,14 @@ class _Notes:
         found = list(self.problems)
         for ending, count in sorted(self.endings.items()):
             with_ending = f"with {ending}" if ending else "without an ending"
-            found.append(Problem(f"*{ending}", f"{_files(count)} {with_ending}: no image"))
+            found.append(Problem(f"*{ending}", f"{_number(count, 'file')} {with_ending}: no image"))
         if self.litter:
-            found.append(Problem(".*", f"{_files(self.litter)} hidden: not read"))
+            found.append(Problem(".*", f"{_number(self.litter, 'file')} hidden: not read"))
         return found
 
 
-def _files(count: int) -> str:
-    return f"{count:,} file{'s' if count != 1 else ''}"
+def _number(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' if count != 1 else ''}"
 
 
 @dataclass(slots=True)
@@ -133,11 +133,7 @@ def open_folder(root: Path, name: str) -> Dataset:
 
 
 def _dataset(
-    root: Path,
-    name: str,
-    found: dict[str, _Found],
-    split_folders: dict[str, bytes],
-    notes: _Notes,
+    root: Path, name: str, found: dict[str, _Found], split_folders: dict[str, bytes], notes: _Notes
 ) -> Dataset:
     classes = sorted({raw for files in found.values() for raw in files.classes})
     numbers = {raw: number for number, raw in enumerate(classes)}
@@ -180,11 +176,7 @@ def _note_outside(top: _Listing, split_folders: dict[str, bytes], notes: _Notes)
         if raw not in split_folders.values():
             notes.add(raw, "beside the split folders: not read")
     if top.images:
-        notes.add(b"", f"{_images(len(top.images))} beside the split folders: not read")
-
-
-def _images(count: int) -> str:
-    return f"{count:,} image{'s' if count != 1 else ''}"
+        notes.add(b"", f"{_number(len(top.images), 'image')} beside the split folders: not read")
 
 
 def _read(root: Path, folder: bytes, notes: _Notes, listing: _Listing | None = None) -> _Found:
@@ -203,7 +195,8 @@ def _read(root: Path, folder: bytes, notes: _Notes, listing: _Listing | None = N
     if not listing.images:
         return found
     if len(found.paths):
-        notes.add(folder, f"{_images(len(listing.images))} outside of the class folders: not read")
+        images = _number(len(listing.images), "image")
+        notes.add(folder, f"{images} outside of the class folders: not read")
         return found
     return _Found(PathTable(_join(folder, raw) for raw in listing.images))
 

@@ -79,17 +79,23 @@ def find_idx(folder: Path, places: tuple[str, ...] | None = None) -> dict[str, I
     return next(iter(found.values()), {})
 
 
+def _files(folder: Path) -> dict[tuple[str, str, str], Path]:
+    """By set, split, and whether it holds images or labels; a plain file before a ``.gz``."""
+    try:
+        paths = sorted(folder.iterdir(), reverse=True)
+    except OSError as error:
+        raise DataError(f"{printable(str(folder))}: {error.strerror}.") from None
+    return {_key(match): path for path in paths if (match := _NAME.fullmatch(path.name))}
+
+
+def _key(match: re.Match[str]) -> tuple[str, str, str]:
+    return match["set"], split_named(match["split"]) or match["split"], match["what"].lower()
+
+
 def _pairs(folder: Path) -> dict[str, IdxPair]:
     if not folder.is_dir():
         return {}
-    files: dict[tuple[str, str, str], Path] = {}
-    try:
-        for path in sorted(folder.iterdir(), reverse=True):  # without .gz comes last and wins
-            if match := _NAME.fullmatch(path.name):
-                split = split_named(match["split"]) or match["split"]
-                files[match["set"], split, match["what"].lower()] = path
-    except OSError as error:
-        raise DataError(f"{printable(str(folder))}: {error.strerror}.") from None
+    files = _files(folder)
     sets = sorted({key[0] for key in files})
     if len(sets) > 1:
         raise DataError(
@@ -142,19 +148,12 @@ def open_idx(
 def _pair_of(path: Path) -> dict[str, IdxPair]:
     match = _NAME.fullmatch(path.name)
     assert match is not None, path
-    if match["what"].lower() == "labels":
+    name, split, what = _key(match)
+    if what == "labels":
         raise DataError(
             f"{printable(str(path))} holds labels.", hint="Name the file with the images."
         )
-    split = split_named(match["split"]) or match["split"]
-    labels = (
-        candidate
-        for candidate in sorted(path.parent.iterdir())
-        if (other := _NAME.fullmatch(candidate.name))
-        and other["what"].lower() == "labels"
-        and other.group("set", "split") == match.group("set", "split")
-    )
-    return {split: IdxPair(path, next(labels, None))}
+    return {split: IdxPair(path, _files(path.parent).get((name, split, "labels")))}
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:

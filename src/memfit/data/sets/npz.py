@@ -22,9 +22,9 @@ __all__ = ["open_npz"]
 
 #: Names of (images, labels) by split, in lower case: Keras', MedMNIST's, scikit-learn's.
 _KEYS: dict[str, tuple[tuple[str, str], ...]] = {
-    split: ((f"x_{word}", f"y_{word}"), (f"{word}_images", f"{word}_labels"),
-            (f"{word}_x", f"{word}_y"), (f"{word}_data", f"{word}_labels"))
-    for split, word in (("train", "train"), ("val", "val"), ("test", "test"))
+    split: ((f"x_{split}", f"y_{split}"), (f"{split}_images", f"{split}_labels"),
+            (f"{split}_x", f"{split}_y"), (f"{split}_data", f"{split}_labels"))
+    for split in ("train", "val", "test")
 }  # fmt: skip
 _KEYS["all"] = (
     ("images", "labels"), ("x", "y"), ("data", "labels"), ("data", "target"), ("image", "label"),

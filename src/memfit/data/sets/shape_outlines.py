@@ -17,6 +17,9 @@ __all__ = ["OUTLINES", "Field", "outline"]
 
 Field = NDArray[Any]  # (N, S, S) float32: a value for each pixel
 
+_larger: Callable[[Field, Field], Field] = np.maximum
+_smaller: Callable[[Field, Field], Field] = np.minimum
+
 
 def outline(labels: NDArray[np.int64], x: Field, y: Field) -> Field:
     """Distances to the outline that each label stands for.
@@ -40,16 +43,6 @@ def outline(labels: NDArray[np.int64], x: Field, y: Field) -> Field:
 def _length(x: Field, y: Field) -> Field:
     length: Field = np.sqrt(x * x + y * y)
     return length
-
-
-def _larger(first: Field, second: Field) -> Field:
-    larger: Field = np.maximum(first, second)
-    return larger
-
-
-def _smaller(first: Field, second: Field) -> Field:
-    smaller: Field = np.minimum(first, second)
-    return smaller
 
 
 def _edges(x: Field, y: Field, corners: int, apothem: float) -> list[Field]:

@@ -181,9 +181,7 @@ def _settings(chosen: Candidate) -> tuple[int, int, int, float]:
 
 
 def _drawn(
-    possible: Sequence[Candidate],
-    sizes: NDArray[np.float64],
-    critical: tuple[float, float, float],
+    possible: Sequence[Candidate], sizes: NDArray[np.float64], critical: tuple[float, float, float]
 ) -> NDArray[np.float64]:
     """Goodputs ``(draws, batch sizes)``: the critical batch anywhere in its interval.
 

@@ -216,12 +216,7 @@ def is_enough(found: TrialRecord, until: int, with_train_split: bool) -> bool:
 
 
 def _train(
-    trial: Trial,
-    job: Job,
-    runs: Path,
-    until: int,
-    device: str,
-    stepped: Callable[[int], None],
+    trial: Trial, job: Job, runs: Path, until: int, device: str, stepped: Callable[[int], None]
 ) -> Outcome:
     path = runs / trial.name
     watch = _Watch(until, stepped)

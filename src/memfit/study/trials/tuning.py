@@ -92,10 +92,7 @@ def winner(records: Mapping[float, TrialRecord], goal: Goal | None) -> float | N
 
 
 def tuned_rate(
-    records: Mapping[float, TrialRecord],
-    best: float,
-    seeds: Sequence[TrialRecord],
-    until: int,
+    records: Mapping[float, TrialRecord], best: float, seeds: Sequence[TrialRecord], until: int
 ) -> TunedRate:
     """The best rate, with the range of rates that cannot be told from it.
 

@@ -50,9 +50,7 @@ class Sizes:
     """
 
     def __init__(
-        self,
-        sizes: int | Sequence[int],
-        on_event: Callable[[MicroBatchEvent], None] | None = None,
+        self, sizes: int | Sequence[int], on_event: Callable[[MicroBatchEvent], None] | None = None
     ) -> None:
         self.all = _halves(sizes) if isinstance(sizes, int) else tuple(sizes)
         is_descending = all(a > b for a, b in pairwise(self.all))

@@ -129,9 +129,7 @@ def _check_target(target: Path, force: bool, run: Path) -> None:
 
 
 def _chosen(
-    run: RunFolder,
-    which: Literal["best", "last"],
-    on_damaged: Callable[[Path, str], None] | None,
+    run: RunFolder, which: Literal["best", "last"], on_damaged: Callable[[Path, str], None] | None
 ) -> tuple[Path, dict[str, Any]]:
     best = run.checkpoints.best_path
     if which == "best" and best.exists():

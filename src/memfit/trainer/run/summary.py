@@ -102,11 +102,7 @@ class RunResult:
 
 
 def summarise(
-    plan: Plan,
-    training: Training,
-    at: Standing,
-    place: RunDevice,
-    skipped: int,
+    plan: Plan, training: Training, at: Standing, place: RunDevice, skipped: int
 ) -> RunSummary:
     """What came of a run that has ended.
 

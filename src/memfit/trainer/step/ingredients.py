@@ -37,10 +37,7 @@ def prepare_ingredients(job: Job, device: torch.device, ranks: Ranks | None = No
     """
     recipe = job.recipe
     built = build_for_training(
-        job.model,
-        input_shape=recipe.input_shape,
-        num_classes=recipe.num_classes,
-        seed=recipe.seed,
+        job.model, input_shape=recipe.input_shape, num_classes=recipe.num_classes, seed=recipe.seed
     )
     if built.kind == "token":
         raise UsageError(f"{built.name} reads tokens; memfit trains models of images.")

@@ -26,10 +26,7 @@ from memfit.trainer.ranks.shard import (
     load_optimizer_state,
 )
 from memfit.trainer.recovery.before_step import Buffers
-from memfit.trainer.recovery.out_of_memory import (
-    OutOfMemoryKept,
-    release_accelerator_cache,
-)
+from memfit.trainer.recovery.out_of_memory import OutOfMemoryKept, release_accelerator_cache
 from memfit.trainer.recovery.transaction import (
     Fitting,
     MicroBatchEvent,

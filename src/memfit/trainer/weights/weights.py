@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -210,21 +210,16 @@ def _mismatch(
         *(f"{n}: not in the file, {_shape(own[n])} here" for n in missing),
         *(f"{n}: {_shape(weights[n])} in the file, not here" for n in unexpected),
     ]
+    left_out = [f"and {len(lines) - _LISTED} more"] if len(lines) > _LISTED else []
     shared = sum(name in own and own[name].shape == weights[name].shape for name in weights)
     hint = "Build the model that the weights are from: the same name, classes and channels."
     if head_allowed:
         hint = "Only the classifier's head may differ. " + hint
     return WeightsMismatch(
         f"The weights are of another model: {len(lines)} tensors differ, {shared} agree.\n"
-        + "\n".join(_first(lines)),
+        + "\n".join(f"  {line}" for line in lines[:_LISTED] + left_out),
         hint=hint,
     )
-
-
-def _first(lines: list[str]) -> Iterable[str]:
-    yield from (f"  {line}" for line in lines[:_LISTED])
-    if len(lines) > _LISTED:
-        yield f"  and {len(lines) - _LISTED} more"
 
 
 def _shape(tensor: Tensor) -> str:
