@@ -1,0 +1,42 @@
+"""The environment of a child process that sees a virtual GPU; only a child ever does.
+
+Whoever has a real GPU must never get the stubs by accident, so they are loaded before NVIDIA's
+libraries (``LD_PRELOAD``) in processes that were started for this and nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from memfit.cards.catalogue import GPU
+from memfit.virtual_cuda.stubs import Stubs
+
+__all__ = ["child_environment"]
+
+
+def child_environment(
+    stubs: Stubs, card: GPU, *, count: int = 1, capacity_bytes: int | None = None
+) -> Mapping[str, str]:
+    """The environment for a process in which PyTorch finds this card.
+
+    Args:
+        stubs: the libraries that stand in front of NVIDIA's.
+        card: the GPU to play.
+        count: how many of them.
+        capacity_bytes: what the allocator may take of each; what the card has when omitted.
+    """
+    total = card.usable_bytes if capacity_bytes is None else capacity_bytes + card.context_bytes
+    major, minor = card.compute_capability
+    described = {
+        "MEMFIT_CARD_NAME": card.name,
+        "MEMFIT_CARD_MAJOR": major,
+        "MEMFIT_CARD_MINOR": minor,
+        "MEMFIT_CARD_MULTIPROCESSORS": card.multiprocessors,
+        "MEMFIT_CARD_BYTES": total,
+        "MEMFIT_CARD_CONTEXT_BYTES": card.context_bytes,
+        "MEMFIT_CARD_COUNT": count,
+        "MEMFIT_CUDNN": stubs.cudnn,
+        "LD_PRELOAD": " ".join(str(path) for path in stubs.libraries),
+    }
+    return {**os.environ, **{name: str(value) for name, value in described.items()}}
