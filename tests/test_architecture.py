@@ -24,7 +24,7 @@ FLOORS = {
     "memory": 5,
     "memory.tape": 1, "memory.allocator": 2, "memory.kernels": 2, "memory.cuda": 3,
     "memory.snapshot": 3, "memory.recording": 4,
-    "step": 6, "explain": 6,
+    "step": 6, "explain": 6, "virtual_cuda": 6,
     "planner": 7,
     "trainer": 8,
     "trainer.recovery": 1, "trainer.ranks": 1, "trainer.weights": 1, "trainer.step": 2,

@@ -12,6 +12,8 @@ from typing import Any
 from memfit.measure.target import Target
 from memfit.recipe.fields import FIELDS
 from memfit.recipe.recipe import Recipe
+from memfit.virtual_cuda.child import child_environment
+from memfit.virtual_cuda.stubs import build_stubs
 
 __all__ = ["Process", "recipe_facts", "run_process"]
 
@@ -106,4 +108,6 @@ def _environment(process: Process) -> dict[str, str]:
     environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     if process.recipe.allocator:
         environment[_ALLOCATOR_OPTIONS] = process.recipe.allocator
+    if process.target.kind == "virtual":
+        environment |= child_environment(build_stubs(), process.target.card)
     return environment

@@ -23,13 +23,14 @@ class Target:
     """Where steps are measured.
 
     Args:
-        kind: ``cuda``, or ``cpu`` for a virtual budget.
+        kind: ``cuda``; ``virtual`` for PyTorch itself on a card that is not there; ``cpu`` for a
+            virtual budget.
         card: what the plan is made for; on a GPU with the memory that is free for this process.
         fraction: share of the GPU that the allocator may reserve; 1 for all.
         budget_bytes: what the allocator may reserve on the CPU; None on a GPU.
     """
 
-    kind: Literal["cuda", "cpu"]
+    kind: Literal["cuda", "virtual", "cpu"]
     card: GPU
     fraction: float = 1.0
     budget_bytes: int | None = None
@@ -41,6 +42,7 @@ class Target:
             return f"cpu-{_size_word(self.budget_bytes)}"
         name = self.card.name if self.card.key == "local" else self.card.key
         key = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+        key = f"virtual-{key}" if self.kind == "virtual" else key
         return key if self.fraction == 1.0 else f"{key}-at-{self.fraction:g}"
 
     @property
@@ -48,6 +50,8 @@ class Target:
         """In words."""
         if self.budget_bytes is not None:
             return f"CPU under a virtual budget of {_size_word(self.budget_bytes)} (no GPU)"
+        if self.kind == "virtual":
+            return f"PyTorch itself on a {self.card.name} that is not there (no GPU)"
         share = "" if self.fraction == 1.0 else f", {self.fraction:.0%} of it".replace("%", " %")
         return f"{self.card.name}{share}"
 
@@ -75,7 +79,8 @@ def choose_target(on: str | None = None, fraction: float = 1.0) -> Target:
     """The GPU that CUDA would use, or what ``on`` says.
 
     Args:
-        on: ``cpu:2GiB`` for a virtual budget on the CPU; the GPU when omitted.
+        on: ``virtual:rtx-3060`` for PyTorch itself on a card that is not there, ``cpu:2GiB`` for
+            a virtual budget on the CPU; the GPU when omitted.
         fraction: share of the GPU's memory that the allocator may reserve, above 0 and at most 1.
 
     Raises:
@@ -87,10 +92,13 @@ def choose_target(on: str | None = None, fraction: float = 1.0) -> Target:
     if on is None or on == "cuda":
         return _cuda(float(fraction))
     kind, _, size = on.partition(":")
-    if kind != "cpu" or not size:
+    if kind not in ("cpu", "virtual") or not size:
         raise UsageError(
-            f"--on {on!r} is none.", hint="Leave it out for the GPU, or write --on cpu:2GiB."
+            f"--on {on!r} is none.",
+            hint="Leave it out for the GPU, or write --on virtual:rtx-3060 or --on cpu:2GiB.",
         )
+    if kind == "virtual":
+        return Target("virtual", find_gpu(size), fraction)
     if fraction != 1.0:
         raise UsageError("--fraction is a share of a GPU; say the CPU's budget by its size.")
     budget_bytes = parse_bytes(size)

@@ -6,7 +6,6 @@ libraries (``LD_PRELOAD``) in processes that were started for this and nowhere e
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 
 from memfit.cards.catalogue import GPU
@@ -18,7 +17,7 @@ __all__ = ["child_environment"]
 def child_environment(
     stubs: Stubs, card: GPU, *, count: int = 1, capacity_bytes: int | None = None
 ) -> Mapping[str, str]:
-    """The environment for a process in which PyTorch finds this card.
+    """What the environment of a process says in which PyTorch finds this card.
 
     Args:
         stubs: the libraries that stand in front of NVIDIA's.
@@ -39,4 +38,4 @@ def child_environment(
         "MEMFIT_CUDNN": stubs.cudnn,
         "LD_PRELOAD": " ".join(str(path) for path in stubs.libraries),
     }
-    return {**os.environ, **{name: str(value) for name, value in described.items()}}
+    return {name: str(value) for name, value in described.items()}
