@@ -42,15 +42,15 @@ class NoStubs(MemfitError):
 
 @dataclass(frozen=True, slots=True)
 class _Library:
-    """One library that is stood in for: its source, its file, and how its functions are named."""
+    """One library that is stood in for: its sources, its file, and how its functions are named."""
 
-    source: str
+    sources: tuple[str, ...]
     file: str
     prefixes: tuple[str, ...]
 
 
 #: Comes with the GPU's driver, not with torch: its functions are those of the header.
-_DRIVER = _Library("driver", "libcuda.so.1", ("cu",))
+_DRIVER = _Library(("driver",), "libcuda.so.1", ("cu",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +97,10 @@ def build_stubs(cache: Path | None = None) -> Stubs:
 
 def _libraries(major: int) -> tuple[_Library, ...]:
     return (
-        _Library("runtime", f"libcudart.so.{major}", ("cuda", "__cuda")),
-        _Library("blas", f"libcublas.so.{major}", ("cublas",)),
-        _Library("blaslt", f"libcublasLt.so.{major}", ("cublasLt",)),
-        _Library("dnn", "libcudnn.so.9", ("cudnn",)),
+        _Library(("runtime",), f"libcudart.so.{major}", ("cuda", "__cuda")),
+        _Library(("blas",), f"libcublas.so.{major}", ("cublas",)),
+        _Library(("blaslt",), f"libcublasLt.so.{major}", ("cublasLt",)),
+        _Library(("dnn", "recurrent"), "libcudnn.so.9", ("cudnn",)),
         _DRIVER,
     )
 
@@ -190,17 +190,18 @@ def _build(
     include: tuple[Path, ...],
     version: int,
 ) -> None:
-    source = _SOURCE / f"{library.source}.c"
-    written = set(_FUNCTION.findall(source.read_text(encoding="utf-8")))
-    generated = folder / f"{library.source}-generated.c"
+    sources = [_SOURCE / f"{name}.c" for name in library.sources]
+    texts = (source.read_text(encoding="utf-8") for source in sources)
+    written = {name for text in texts for name in _FUNCTION.findall(text)}
+    generated = folder / f"{library.sources[0]}-generated.c"
     named = _declared(real) if library is _DRIVER else _exported(real, library.prefixes)
     functions = [name for name in named if name not in written]
     generated.write_text("\n".join(_generated(library, functions)), encoding="utf-8")
-    version_node = folder / f"{library.source}.map"
+    version_node = folder / f"{library.sources[0]}.map"
     version_node.write_text(f"{library.file} {{ global: *; }};\n", encoding="utf-8")
     command = [
         compiler, "-O1", "-w", "-shared", "-fPIC", f"-DCUDA_VERSION={version}",
-        *(f"-I{path}" for path in (_SOURCE, *include)), str(source), str(generated),
+        *(f"-I{path}" for path in (_SOURCE, *include)), *map(str, sources), str(generated),
         f"-Wl,-soname,{library.file}", f"-Wl,--version-script,{version_node}",
         *(str(path) for path in folder.glob("libcudart.so.*") if library is _DRIVER),
         "-ldl", "-lpthread", "-o", str(folder / library.file),

@@ -409,7 +409,10 @@ const char *cudaGetErrorName(int error) {
 static int driver_nothing(void) { return OK; }
 static int driver_device(int *device, int ordinal) { *device = ordinal; return OK; }
 static int driver_attribute(int *value, int attribute, int device) {
-    return cudaDeviceGetAttribute(value, attribute, device);
+    const int virtual_memory_management = 102; /* CU_DEVICE_ATTRIBUTE_..._SUPPORTED */
+    int status = cudaDeviceGetAttribute(value, attribute, device);
+    if (attribute == virtual_memory_management) *value = 1;
+    return status;
 }
 static int driver_context(void **context) { *context = (void *)1; return OK; }
 static int driver_context_state(int device, unsigned *flags, int *is_active) {
