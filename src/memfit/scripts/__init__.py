@@ -1,0 +1,1 @@
+"""Any training script, unmodified, in a child process that keeps nothing of it."""

@@ -1,0 +1,89 @@
+"""Data loaders: in this process, at another batch, and at an end when enough was seen."""
+
+from __future__ import annotations
+
+import inspect
+from functools import wraps
+from typing import Any, Protocol
+
+from torch.utils.data import DataLoader, dataloader
+
+__all__ = ["LoaderWatch", "watch_loaders"]
+
+#: Arguments that go with workers, and what they are without.
+_WITHOUT_WORKERS = {
+    "num_workers": 0, "prefetch_factor": None, "persistent_workers": False, "timeout": 0,
+    "multiprocessing_context": None,
+}  # fmt: skip
+
+
+class LoaderWatch(Protocol):
+    """Who is told what loaders do."""
+
+    def batch_of(self, number: int) -> int | None:
+        """The batch for a loader; None leaves it as it is."""
+
+    def made(self, number: int, batch: int | None, samples: int | None) -> None:
+        """A loader was made."""
+
+    def is_over(self, iterator: Any) -> bool:
+        """Whether an iterator ends here."""
+
+    def gave(self, iterator: Any, number: int) -> None:
+        """A batch was handed out."""
+
+
+def watch_loaders(watch: LoaderWatch) -> None:
+    """From here on, every loader of this process works without workers and is watched."""
+    make = DataLoader.__init__
+    begin = dataloader._BaseDataLoaderIter.__init__
+    take = dataloader._BaseDataLoaderIter.__next__
+    signature = inspect.signature(make)
+    count = 0
+
+    @wraps(make)
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        nonlocal count
+        number, count = count, count + 1
+        given = signature.bind(self, *args, **kwargs).arguments
+        given |= {name: value for name, value in _WITHOUT_WORKERS.items() if name in given}
+        batch = watch.batch_of(number)
+        if batch is not None:
+            _set_batch(given, batch)
+        self._memfit_number = number
+        del given["self"]
+        make(self, **given)
+        batches = self.batch_sampler if self.batch_size is None else self
+        watch.made(number, getattr(batches, "batch_size", None), _length(self))
+
+    @wraps(begin)
+    def init_iterator(self: Any, loader: Any) -> None:
+        begin(self, loader)
+        self._memfit_number = getattr(loader, "_memfit_number", -1)
+
+    @wraps(take)
+    def next_batch(self: Any) -> Any:
+        if watch.is_over(self):
+            raise StopIteration
+        batch = take(self)
+        watch.gave(self, self._memfit_number)
+        return batch
+
+    DataLoader.__init__ = init  # type: ignore[method-assign]
+    dataloader._BaseDataLoaderIter.__init__ = init_iterator  # type: ignore[method-assign]
+    dataloader._BaseDataLoaderIter.__next__ = next_batch  # type: ignore[method-assign]
+
+
+def _set_batch(given: dict[str, Any], batch: int) -> None:
+    sampler = given.get("batch_sampler")
+    if sampler is None:
+        given["batch_size"] = batch
+    elif hasattr(sampler, "batch_size"):
+        sampler.batch_size = batch
+
+
+def _length(loader: Any) -> int | None:
+    try:
+        return len(loader.dataset)
+    except (TypeError, NotImplementedError):
+        return None

@@ -1,0 +1,120 @@
+"""The tape of a script: the allocator's history, joined with modules, parts and places."""
+
+from __future__ import annotations
+
+import sys
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from memfit.measure.history import HistoryRecorder, joined_tape
+from memfit.memory.recording.follower import Follower
+from memfit.memory.recording.recorder import in_backward
+from memfit.scripts.child.places import place_of
+from memfit.scripts.told.answer import Recording
+
+__all__ = ["PlacedRecorder", "ScriptFollower", "recorded", "recording_of"]
+
+
+def _allocations_so_far() -> int:
+    if not torch.cuda.is_initialized():
+        return 0
+    count: int = torch._C._cuda_memoryStats(0)["allocation"]["all"]["allocated"]
+    return count
+
+
+class PlacedRecorder(HistoryRecorder):
+    """A recorder that notes the user's line of every operator that allocates.
+
+    Attributes:
+        backward_place: the line that began the last backward pass; its operators run in a thread
+            that knows no line.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(_allocations_so_far)
+        self.backward_place = ""
+        self._untils: list[int] = []
+        self._places: list[str] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run the operator; one that allocates nothing leaves no span."""
+        result = super().__torch_dispatch__(func, types, args, kwargs)
+        until = self.spans[-1].until
+        if until == (self._untils[-1] if self._untils else self.base):
+            self.spans.pop()
+        else:
+            self._untils.append(until)
+            place = self.backward_place if in_backward() else place_of(sys._getframe(1))
+            self._places.append(place)
+        return result
+
+    def place_at(self, index: int) -> str:
+        """The user's line that made an allocation.
+
+        Args:
+            index: its place in the allocator's history.
+        """
+        at = bisect_right(self._untils, self.base + index)
+        return self._places[at] if at < len(self._places) else ""
+
+
+class ScriptFollower(Follower):
+    """Follows what runs on the GPU; modules that prepare images on the CPU are no forward pass."""
+
+    def __init__(self, recorder: PlacedRecorder) -> None:
+        super().__init__(recorder)
+        self._aside = 0  # how deep in modules that are left out
+
+    def _before_module(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        is_root = not self.recorder.modules and not in_backward()
+        if self._aside or (is_root and not _is_on_gpu(module, inputs)):
+            self._aside += 1
+            return
+        super()._before_module(module, inputs)
+
+    def _after_module(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if self._aside:
+            self._aside -= 1
+            return
+        super()._after_module(module, inputs, output)
+
+
+def _is_on_gpu(module: nn.Module, inputs: tuple[Any, ...]) -> bool:
+    parameter = next(module.parameters(), None)
+    if parameter is not None:
+        return parameter.is_cuda
+    return any(isinstance(value, Tensor) and value.is_cuda for value in inputs)
+
+
+@contextmanager
+def recorded(recorder: PlacedRecorder) -> Iterator[None]:
+    """Inside, everything on the GPU is on the tape, from the first allocation on."""
+    follower = ScriptFollower(recorder)
+    # The script may still set the allocator's options: its history begins when CUDA does.
+    torch.cuda._lazy_call(_begin_history)
+    with follower.hooks(), recorder:
+        yield
+    follower.tag_gradients()
+
+
+def _begin_history() -> None:
+    torch.cuda.memory._record_memory_history("all", context=None, stacks="python")
+
+
+def recording_of(recorder: PlacedRecorder) -> Recording | None:
+    """What was recorded; None where CUDA was never used."""
+    if not torch.cuda.is_initialized():
+        return None
+    snapshot = torch.cuda.memory._snapshot()
+    torch.cuda.memory._record_memory_history(None)
+    traces = snapshot["device_traces"]
+    tape = joined_tape(recorder, traces[0] if traces else ())
+    places = tuple(recorder.place_at(index) for index in range(len(tape.allocations)))
+    return Recording(tape, places)

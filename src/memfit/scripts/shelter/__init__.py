@@ -1,0 +1,1 @@
+"""Where a script can do no harm: what it writes goes to a temporary place and reads back."""

@@ -1,0 +1,207 @@
+"""What came of a script: how it ended, its steps, its tape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from typing import Any
+
+from memfit.memory.tape.tape import Allocation, Part, Phase, Tape
+from memfit.scripts.told.knob import Knob, KnobKind
+
+__all__ = ["Answer", "Evaluation", "Kept", "Protection", "Recording", "Status", "Step"]
+
+
+class Status(StrEnum):
+    """How a script ended."""
+
+    STOPPED = "stopped"  # by memfit: its steps looked alike, or were as many as asked
+    ENDED = "ended"  # by itself, after training
+    NO_TRAINING = "no_training"  # by itself, without a backward pass
+    OUT_OF_MEMORY = "out_of_memory"
+    FAILED = "failed"  # an exception of its own
+    EXITED = "exited"  # with an exit code that is not 0
+    TIMED_OUT = "timed_out"
+    CRASHED = "crashed"  # the process was killed by a signal
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the steps are those of a training that went well."""
+        return self in (Status.STOPPED, Status.ENDED)
+
+
+class Protection(StrEnum):
+    """What kept a script's hands off the disk and the network."""
+
+    NAMESPACES = "namespaces"  # the kernel: an overlay over every file system, no network
+    PYTHON = "python"  # functions of Python that write or connect; compiled code is not held
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One optimizer step, from the end of the one before; bytes as the allocator counts them.
+
+    Args:
+        allocated_bytes: the most in live blocks.
+        reserved_bytes: the most in segments.
+        allocations: how many there were.
+        optimizer: number of the optimizer, in the order of stepping; -1 where there is none.
+    """
+
+    allocated_bytes: int
+    reserved_bytes: int
+    allocations: int
+    optimizer: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Forward passes without gradients, one after the other.
+
+    Args:
+        when: ``"before"`` the first step, ``"between"`` steps or ``"after"`` the last.
+        allocated_bytes: the most in live blocks.
+        reserved_bytes: the most in segments.
+        forwards: how many there were.
+        place: file and line of the user's code.
+    """
+
+    when: str
+    allocated_bytes: int
+    reserved_bytes: int
+    forwards: int
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A file that a script wrote or deleted, had it been let.
+
+    Args:
+        path: relative to the working folder where it lies inside.
+        size_bytes: of what was written.
+        is_deleted: the file is still there.
+    """
+
+    path: str
+    size_bytes: int
+    is_deleted: bool = False
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The tape of the whole run.
+
+    Args:
+        tape: the allocator's sequence, joined with parts, modules and phases.
+        places: the user's file and line for each allocation; empty where no code of theirs ran.
+    """
+
+    tape: Tape
+    places: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Tables of words, then rows of numbers."""
+        words: dict[str, int] = {}
+
+        def number(word: str) -> int:
+            return words.setdefault(word, len(words))
+
+        rows = [
+            [
+                a.size_bytes, *map(number, (a.part, a.phase, a.operator, a.module, a.dtype, place)),
+                a.step, list(a.shape),
+            ]
+            for a, place in zip(self.tape.allocations, self.places, strict=True)
+        ]  # fmt: skip
+        return {"words": list(words), "rows": rows, "events": list(self.tape.events)}
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Recording:
+        """What :meth:`to_dict` wrote."""
+        words: Sequence[str] = values["words"]
+        allocations, places = [], []
+        for size_bytes, part, phase, operator, module, dtype, place, step, shape in values["rows"]:
+            places.append(words[place])
+            allocations.append(
+                Allocation(
+                    size_bytes, Part(words[part]), Phase(words[phase]), words[operator],
+                    words[module], tuple(shape), words[dtype], step,
+                )
+            )  # fmt: skip
+        return cls(Tape(tuple(allocations), tuple(values["events"])), tuple(places))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a script.
+
+    Args:
+        status: how it ended.
+        message: in one sentence.
+        steps: in their order.
+        evaluations: in their order.
+        knob: what sets the batch.
+        place: the user's file and line where it ended or ran out of memory.
+        traceback: of the script's own error.
+        notes: what was done otherwise than the script says.
+        kept: files that were kept from the disk.
+        protection: what held.
+        recording: the tape; None where none was asked for or the process did not live to tell.
+        exit_code: of the script.
+        seconds: that the process took.
+        memory_bytes: the most that it held resident.
+        output: the end of what it printed.
+    """
+
+    status: Status
+    message: str = ""
+    steps: tuple[Step, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    knob: Knob = field(default_factory=Knob)
+    place: str = ""
+    traceback: str = ""
+    notes: tuple[str, ...] = ()
+    kept: tuple[Kept, ...] = ()
+    protection: Protection = Protection.PYTHON
+    recording: Recording | None = None
+    exit_code: int = 0
+    seconds: float = 0.0
+    memory_bytes: int = 0
+    output: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        own = {one.name: getattr(self, one.name) for one in fields(self)}
+        own["recording"] = None if self.recording is None else self.recording.to_dict()
+        for name in ("steps", "evaluations", "kept"):
+            own[name] = [asdict(row) for row in own[name]]
+        return own | {"knob": asdict(self.knob)}
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Answer:
+        """What :meth:`to_dict` wrote, through JSON; what is missing is as usual."""
+        return cls(**{name: _READ.get(name, _same)(value) for name, value in values.items()})
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _rows(kind: Callable[..., Any]) -> Callable[[Any], Any]:
+    return lambda rows: tuple(kind(**row) for row in rows)
+
+
+_READ: dict[str, Callable[[Any], Any]] = {
+    "status": Status,
+    "steps": _rows(Step),
+    "evaluations": _rows(Evaluation),
+    "kept": _rows(Kept),
+    "knob": lambda row: Knob(
+        KnobKind(row["kind"]), row["name"], row["batch"], tuple(row["loaders"])
+    ),
+    "notes": tuple,
+    "protection": Protection,
+    "recording": lambda row: None if row is None else Recording.of(row),
+}

@@ -1,0 +1,110 @@
+"""Scripts in the styles that people write reach steps that look alike, and end by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from memfit.memory.allocator.timeline import replay
+from memfit.memory.tape.tape import Part
+from memfit.scripts.told.answer import Answer, Kept, Status
+from memfit.scripts.told.job import FakeData
+from memfit.scripts.told.knob import Knob, KnobKind
+
+RunSample = Callable[..., Answer]
+
+
+def check_tape(answer: Answer) -> None:
+    """The tape replayed is what PyTorch's own allocator counted, by step and evaluation."""
+    assert answer.recording is not None
+    timeline = replay(answer.recording.tape)
+    seen = [*answer.steps, *answer.evaluations]
+    assert timeline.peak_allocated_bytes == max(row.allocated_bytes for row in seen)
+    live = timeline.live_at(timeline.peak.position)
+    assert all(answer.recording.places[number] for number in live)
+
+
+def test_digits_with_fake_data(run_sample: RunSample) -> None:
+    answer = run_sample(
+        "mnist_like.py", "--batch-size", "32", "--save-model", fake_data=FakeData(length=5000)
+    )
+    assert answer.status is Status.STOPPED, answer
+    assert len(answer.steps) == 3
+    assert answer.steps[-1] == answer.steps[-2]
+    assert answer.knob == Knob(KnobKind.FLAG, "--batch-size", 32)
+    (evaluation,) = answer.evaluations
+    assert (evaluation.when, evaluation.forwards) == ("after", 3)
+    assert evaluation.place == "mnist_like.py:39"
+    assert [kept.path for kept in answer.kept] == ["mnist_cnn.pt"]
+    assert any("MNIST was made up" in note for note in answer.notes)
+    check_tape(answer)
+
+
+def test_two_optimizers(run_sample: RunSample) -> None:
+    answer = run_sample("gan.py")
+    assert answer.status is Status.STOPPED, answer
+    assert [step.optimizer for step in answer.steps] == [0, 1] * 3
+    assert answer.knob == Knob(KnobKind.LOADER, "DataLoader", 32, (0,))
+    assert [kept.path for kept in answer.kept] == ["fake_0.pt"]
+    check_tape(answer)
+
+
+def test_another_batch_of_the_same_loader(run_sample: RunSample) -> None:
+    first = run_sample("gan.py")
+    again = run_sample("gan.py", batch=64, loaders=first.knob.loaders)
+    assert again.knob.batch == 64
+    assert first.recording is not None
+    assert again.recording is not None
+    small, large = (
+        sum(a.size_bytes for a in r.tape.allocations if a.part is Part.BATCH and a.step == 2)
+        for r in (first.recording, again.recording)
+    )
+    assert large == 2 * small > 0
+
+
+def test_no_optimizer(run_sample: RunSample) -> None:
+    answer = run_sample("by_hand.py")
+    assert answer.status is Status.STOPPED, answer
+    assert len(answer.steps) >= 3
+    assert answer.knob == Knob()
+    check_tape(answer)
+
+
+def test_small_language_model(run_sample: RunSample) -> None:
+    answer = run_sample("gpt_like.py", "--batch_size={batch}", "--eval_iters=3", batch=8)
+    assert answer.status is Status.STOPPED, answer
+    assert answer.knob == Knob(KnobKind.TEMPLATE, "{batch}", 8)
+    assert [(e.when, e.forwards) for e in answer.evaluations] == [("before", 3)]
+    assert any("torch.compile" in note for note in answer.notes)
+    check_tape(answer)
+
+
+def test_folders_of_photographs(run_sample: RunSample) -> None:
+    answer = run_sample(
+        "folders.py", "/data/imagenet", fake_data=FakeData((3, 80, 100), 20, 200),
+        is_benchmark_off=True,
+    )  # fmt: skip
+    assert answer.status is Status.STOPPED, answer
+    assert answer.knob == Knob(KnobKind.LOADER, "DataLoader", 8, (0,))
+    assert [kept.path for kept in answer.kept] == ["checkpoints/best.pth"]
+    assert any("benchmark was kept off" in note for note in answer.notes)
+    check_tape(answer)
+
+
+@pytest.mark.parametrize("protection", ["auto", "python"])
+def test_both_protections_keep_a_checkpoint(run_sample: RunSample, protection: str) -> None:
+    code = (
+        "import torch; from pathlib import Path\n"
+        "Path('out').mkdir(); torch.save(torch.ones(3), 'out/a.pt')\n"
+        "assert torch.load('out/a.pt').sum() == 3; Path('train.py').unlink()\n"
+        "assert not Path('train.py').exists()\n"
+    )
+    answer = run_sample("train.py", code=code, protection=protection)
+    assert answer.status is Status.NO_TRAINING, answer
+    if protection == "python":
+        assert answer.protection == "python"
+    kept = {kept.path: kept.is_deleted for kept in answer.kept}
+    assert kept["out/a.pt"] is False
+    assert kept["train.py"] is True
+    assert isinstance(answer.kept[0], Kept)
