@@ -55,6 +55,13 @@ def test_no_knob_no_other_batch() -> None:
         ScriptJob("train.py").at(8, Knob())
 
 
+def test_a_hair_is_no_difference() -> None:
+    peaks = (5_682_229_248, 5_836_940_800, 5_836_547_584, 6_000_000_000)
+    seen = [Step(peak, 6_618_611_712, 846) for peak in peaks]
+    assert is_alike(seen[:3], 1)
+    assert not is_alike(seen, 1)
+
+
 def steps(text: str) -> list[Step]:
     """A letter is an optimizer, a digit the size of the step after it."""
     return [

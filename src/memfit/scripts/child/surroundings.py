@@ -33,7 +33,7 @@ class Started:
             self.count += 1
             start(process)
 
-        BaseProcess.start = counted  # type: ignore[method-assign]
+        BaseProcess.start = counted  # type: ignore[method-assign,assignment]
         sys.addaudithook(self._audit)
 
     def _audit(self, event: str, values: tuple[Any, ...]) -> None:
@@ -87,4 +87,4 @@ def redirect_torch(shadow: Shadow) -> None:
 
     torch.save = save_aside
     for module in (safetensors, safetensors.torch):
-        module.serialize_file = serialize_aside
+        module.serialize_file = serialize_aside  # type: ignore[attr-defined]

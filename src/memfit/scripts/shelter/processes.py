@@ -53,7 +53,7 @@ def enter(rooms: tuple[Path, ...], folder: Path, *, is_python_only: bool = False
     """
     if sys.platform == "linux":
         linux.die_with_parent()
-    if is_python_only or sys.platform != "linux" or not _is_allowed(rooms):
+    if is_python_only or sys.platform != "linux" or not _is_allowed(rooms, folder):
         return Shelter(Protection.PYTHON, rooms)
     linux.unshare_all()
     read_only = cover_all(rooms)
@@ -63,12 +63,14 @@ def enter(rooms: tuple[Path, ...], folder: Path, *, is_python_only: bool = False
     return Shelter(Protection.NAMESPACES, rooms, notes)
 
 
-def _is_allowed(rooms: tuple[Path, ...]) -> bool:
+def _is_allowed(rooms: tuple[Path, ...], folder: Path) -> bool:
     """Whether the system lets a process do all of it, tried in one."""
 
     def attempt() -> None:
         linux.unshare_all()
-        cover_all(tuple(room / "trial" for room in rooms))
+        read_only = cover_all(tuple(room / "trial" for room in rooms))
+        if any(place.is_relative_to(path) for place in (folder, *rooms) for path in read_only):
+            raise OSError("the file system below takes no overlay")
         linux.bring_loopback_up()
         if _wait(_fork(linux.mount_proc)):
             raise OSError("no /proc of its own")
@@ -88,8 +90,6 @@ def run_inside(shelter: Shelter, run: Callable[[], None]) -> int:
     """
 
     def first() -> None:
-        if sys.platform == "linux":
-            linux.die_with_parent()
         if shelter.protection is Protection.NAMESPACES:
             linux.mount_proc()
         main = _fork(run)
@@ -109,6 +109,8 @@ def _fork(run: Callable[[], None]) -> int:
     if child:
         return child
     code = 1
+    if sys.platform == "linux":
+        linux.die_with_parent()
     with contextlib.suppress(BaseException):
         run()
         code = 0

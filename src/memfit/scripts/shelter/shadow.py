@@ -57,6 +57,8 @@ class Shadow:
         os.remove = os.unlink = self._remove
         os.rmdir = self._rmdir
         os.rename = os.replace = self._rename  # type: ignore[assignment]
+        os.symlink = self._linking(self._os["symlink"])
+        os.link = self._linking(self._os["link"])
         os.listdir = self._listdir
         os.scandir = self._scandir
         os.open = self._open_number
@@ -206,6 +208,19 @@ class Shadow:
         self._os["rename"](self.to_write(full), self.to_write(target, keeps=False))
         self._note_deleted(full)
 
+    def _linking(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A link leads to the copy: through it nobody writes to what is below."""
+
+        @wraps(function)
+        def link(source: Any, target: Any, *args: Any, **_: Any) -> None:
+            beside = os.path.join(os.path.dirname(os.fsdecode(target)), os.fsdecode(source))
+            full = self._absolute(beside)
+            if full is not None and os.path.isdir(full):
+                self._make_parents(f"{full}/.")
+            function(self.to_write(beside), self.to_write(target, keeps=False), *args)
+
+        return link
+
     def _listdir(self, path: Any = ".") -> list[Any]:
         if isinstance(path, int):
             listed: list[Any] = self._os["listdir"](path)
@@ -293,5 +308,6 @@ class _Entry:
 _READS = ("stat", "lstat", "access", "readlink", "chdir", "statvfs")
 _CHANGES_ONE = ("chmod", "utime", "truncate")
 _ALL = (
-    *_READS, *_CHANGES_ONE, "mkdir", "remove", "rmdir", "rename", "listdir", "scandir", "open",
+    *_READS, *_CHANGES_ONE, "mkdir", "remove", "rmdir", "rename", "link", "symlink", "listdir",
+    "scandir", "open",
 )  # fmt: skip
