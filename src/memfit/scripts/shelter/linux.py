@@ -10,13 +10,19 @@ import socket
 import struct
 from pathlib import Path
 
-__all__ = ["bring_loopback_up", "die_with_parent", "mount", "mount_proc", "unshare_all"]
+__all__ = [
+    "BIND", "RECURSIVE", "bring_loopback_up", "die_with_parent", "make_read_only", "mount",
+    "mount_proc", "unshare_all",
+]  # fmt: skip
 
 # Constants of linux/sched.h, sys/mount.h, linux/prctl.h, net/if.h, linux/sockios.h.
 _NEWNS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = (
     0x00020000, 0x08000000, 0x10000000, 0x20000000, 0x40000000,
 )  # fmt: skip
-READ_ONLY, REMOUNT, BIND, RECURSIVE, PRIVATE = 1, 32, 4096, 16384, 1 << 18
+_READ_ONLY, _REMOUNT, BIND, RECURSIVE, _PRIVATE = 1, 32, 4096, 16384, 1 << 18
+#: As ``statvfs`` states them and as ``mount`` takes them: nosuid, nodev, noexec, noatime,
+#: nodiratime, relatime.
+_RESTRICTIONS = ((2, 2), (4, 4), (8, 8), (1024, 1024), (2048, 2048), (4096, 1 << 21))
 _PDEATHSIG = 1
 _IFF_UP, _SIOCGIFFLAGS, _SIOCSIFFLAGS = 1, 0x8913, 0x8914
 
@@ -44,10 +50,10 @@ def unshare_all() -> None:
     is_allowed = user == 0 and _libc().unshare(own) == 0
     if not is_allowed:
         _check(_libc().unshare(own | _NEWUSER), "unshare")
-        Path("/proc/self/setgroups").write_text("deny", encoding="ascii")
-        Path("/proc/self/uid_map").write_text(f"{user} {user} 1", encoding="ascii")
-        Path("/proc/self/gid_map").write_text(f"{group} {group} 1", encoding="ascii")
-    mount("none", "/", "", RECURSIVE | PRIVATE)
+        Path("/proc/self/setgroups").write_text("deny", encoding="utf-8")
+        Path("/proc/self/uid_map").write_text(f"{user} {user} 1", encoding="utf-8")
+        Path("/proc/self/gid_map").write_text(f"{group} {group} 1", encoding="utf-8")
+    mount("none", "/", "", RECURSIVE | _PRIVATE)
 
 
 def mount(source: str, target: str, kind: str, flags: int = 0, options: str = "") -> None:
@@ -58,6 +64,17 @@ def mount(source: str, target: str, kind: str, flags: int = 0, options: str = ""
     """
     words = [word.encode() for word in (source, target, kind)]
     _check(_libc().mount(*words, ctypes.c_ulong(flags), options.encode()), f"mount {target}")
+
+
+def make_read_only(path: str) -> None:
+    """What is mounted there keeps its other restrictions, which a namespace may not lift.
+
+    Raises:
+        OSError: as the kernel says.
+    """
+    flags = os.statvfs(path).f_flag
+    kept = sum(mounted for stated, mounted in _RESTRICTIONS if flags & stated)
+    mount("none", path, "", BIND | _REMOUNT | _READ_ONLY | kept)
 
 
 def mount_proc() -> None:

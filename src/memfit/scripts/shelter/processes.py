@@ -51,25 +51,29 @@ def enter(rooms: tuple[Path, ...], folder: Path, *, is_python_only: bool = False
         folder: the working folder.
         is_python_only: try no namespaces.
     """
+    own = (folder, Path.home(), *(room.parent for room in rooms))
     if sys.platform == "linux":
         linux.die_with_parent()
-    if is_python_only or sys.platform != "linux" or not _is_allowed(rooms, folder):
+    if is_python_only or sys.platform != "linux" or not _is_allowed(rooms, own):
         return Shelter(Protection.PYTHON, rooms)
     linux.unshare_all()
-    read_only = cover_all(rooms)
+    read_only = cover_all(rooms, own)
     linux.bring_loopback_up()
     os.chdir(folder)
     notes = tuple(f"{path} can be read and not written." for path in read_only)
     return Shelter(Protection.NAMESPACES, rooms, notes)
 
 
-def _is_allowed(rooms: tuple[Path, ...], folder: Path) -> bool:
+def _is_allowed(rooms: tuple[Path, ...], own: tuple[Path, ...]) -> bool:
     """Whether the system lets a process do all of it, tried in one."""
 
     def attempt() -> None:
         linux.unshare_all()
-        read_only = cover_all(tuple(room / "trial" for room in rooms))
-        if any(place.is_relative_to(path) for place in (folder, *rooms) for path in read_only):
+        trials = tuple(room / "trial" for room in rooms)
+        for trial in trials:
+            trial.mkdir()
+        read_only = cover_all(trials, own)
+        if any(place.is_relative_to(path) for place in own for path in read_only):
             raise OSError("the file system below takes no overlay")
         linux.bring_loopback_up()
         if _wait(_fork(linux.mount_proc)):
