@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from memfit.scripts.told.answer import Answer, Kept, Status
 from memfit.scripts.told.job import FakeData
 from memfit.scripts.told.knob import Knob, KnobKind
 
+SAMPLES = Path(__file__).parent / "samples"
 RunSample = Callable[..., Answer]
 
 
@@ -116,3 +118,62 @@ def test_both_protections_keep_a_checkpoint(run_sample: RunSample, protection: s
     assert kept["out/a.pt"] is False
     assert kept["train.py"] is True
     assert isinstance(answer.kept[0], Kept)
+
+
+def test_one_rank_of_eight(run_sample: RunSample) -> None:
+    answer = run_sample("ddp.py", ranks=8)
+    assert answer.status is Status.STOPPED, answer
+    assert any("Rank 0 of 8" in note for note in answer.notes)
+    assert answer.knob == Knob(KnobKind.LOADER, "DataLoader", 16, (0,))
+    assert [kept.path for kept in answer.kept] == ["last.pt"]
+    check_tape(answer)
+
+
+def test_a_process_for_each_gpu(run_sample: RunSample) -> None:
+    code = (
+        "import sys, os, torch.multiprocessing as mp\n"
+        "def work(rank, code): os.environ['LOCAL_RANK'] = str(rank); exec(code)\n"
+        f"mp.spawn(work, args=({(SAMPLES / 'ddp.py').read_text()!r},), nprocs=8)\n"
+    )
+    answer = run_sample("train.py", code=code, ranks=8)
+    assert answer.status is Status.STOPPED, answer
+    assert len(answer.steps) >= 3
+
+
+def test_a_check_before_and_a_batch_ahead(run_sample: RunSample) -> None:
+    """As trainers of libraries do: some evaluation first, and loaders read one batch ahead."""
+    code = """
+import torch
+from torch.utils.data import DataLoader
+model = torch.nn.Linear(512, 512).cuda()
+optimizer = torch.optim.SGD(model.parameters(), 0.1)
+train = DataLoader(torch.rand(4096, 512), batch_size=32)
+val = DataLoader(torch.rand(4096, 512), batch_size=128)
+def ahead(loader):
+    batches = iter(loader)
+    current = next(batches)
+    for following in batches:
+        yield current
+        current = following
+    yield current
+@torch.no_grad()
+def check(most):
+    model.eval()
+    for number, x in enumerate(val):
+        model(x.cuda())
+        if number == most:
+            break
+    model.train()
+check(1)
+for epoch in range(3):
+    for x in ahead(train):
+        model(x.cuda()).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    check(100)
+"""
+    answer = run_sample("train.py", code=code)
+    assert answer.status is Status.STOPPED, answer
+    assert len(answer.steps) == 3
+    assert answer.knob == Knob(KnobKind.LOADER, "DataLoader", 32, (0,))
+    assert [(e.when, e.forwards) for e in answer.evaluations] == [("before", 2), ("after", 3)]

@@ -21,7 +21,9 @@ _LIBRARIES = tuple(
 @cache
 def is_users(file: str) -> bool:
     """Whether a file is neither memfit's, nor Python's, nor that of an installed package."""
-    return not file.startswith(("<frozen", _OURS, *_LIBRARIES))
+    if file.startswith(("<frozen", _OURS, *_LIBRARIES)):
+        return False
+    return not {"site-packages", "dist-packages"} & set(Path(file).parts)
 
 
 @cache

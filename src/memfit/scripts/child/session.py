@@ -12,6 +12,7 @@ from typing import Any
 
 from memfit.scripts.child.ending import Ending, replace_exit, run_to_its_end
 from memfit.scripts.child.places import place_of
+from memfit.scripts.child.ranks import play_ranks
 from memfit.scripts.child.recording import PlacedRecorder, recorded, recording_of
 from memfit.scripts.child.stand_ins import stand_in_for_data
 from memfit.scripts.child.surroundings import Started, arrange, redirect_torch
@@ -48,6 +49,7 @@ class _Session:
         replace_exit(partial(self.tell, is_recorded=False))
         os.register_at_fork(after_in_child=self._forget)
         arrange(self.job, self._note)
+        play_ranks(self.job.ranks, self._note)
         if self.job.fake_data is not None:
             stand_in_for_data(self.job.fake_data, self._note)
         with ExitStack() as stack:

@@ -27,6 +27,10 @@ __all__ = ["Enough", "Watch"]
 _optimizers: Any = importlib.import_module("torch.optim.optimizer")  # hidden by torch.optim
 
 
+#: Batches that libraries take from a loader before they train on the one in hand.
+_MOST_PREFETCHED = 2
+
+
 class Enough(BaseException):
     """Ends a script that has shown what it does; ``except Exception`` lets it pass."""
 
@@ -36,7 +40,7 @@ class Watch:
 
     A step ends with ``optimizer.step()``, or where there is no optimizer with the backward pass
     after it. When enough was seen, the loader that feeds the loop ends, so that the script goes on
-    to its evaluation; the next backward pass ends it all.
+    to its evaluation; the backward pass of the next epoch ends it all.
 
     Args:
         job: how far to run.
@@ -68,6 +72,9 @@ class Watch:
         self._fed: dict[int, weakref.ref[Any]] = {}  # by loader, since the last evaluation
         self._feeders: dict[int, weakref.ref[Any]] = {}  # of the first backward pass
         self._ending: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._ended: set[int] = set()  # their numbers
+        self._is_next_epoch = False
+        self._left = _MOST_PREFETCHED
         self._given: weakref.WeakKeyDictionary[Any, list[int]] = weakref.WeakKeyDictionary()
 
     # -- what it hangs on ----------------------------------------------------------------------
@@ -106,7 +113,10 @@ class Watch:
 
     def _before_backward(self, place: str) -> None:
         if self.is_enough:
-            raise Enough
+            self._left -= 1
+            if self._is_next_epoch or self._left < 0:
+                raise Enough
+            return
         if self._recorder is not None:
             self._recorder.backward_place = place
         if self.backwards == 0:
@@ -121,7 +131,8 @@ class Watch:
     def _after_optimizer(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
         number = self._numbers.setdefault(optimizer, len(self._numbers))
         self._optimizers.discard(optimizer)
-        self._end_step(number)
+        if not self.is_enough:
+            self._end_step(number)
 
     def _end_step(self, optimizer: int) -> None:
         self._end_evaluation()
@@ -180,6 +191,8 @@ class Watch:
             self._evaluated_from = self._count()
         last = self.evaluations[-1]
         self.evaluations[-1] = replace(last, forwards=last.forwards + 1)
+        if self.backwards == 0:
+            self._fed.clear()
         for given in self._given.values():
             given[1] += 1
 
@@ -196,8 +209,6 @@ class Watch:
         self._allocations += self._count() - self._evaluated_from
         last = self.evaluations[-1]
         self.evaluations[-1] = replace(last, allocated_bytes=allocated, reserved_bytes=reserved)
-        if self.backwards == 0:
-            self._fed.clear()
 
     def end(self) -> None:
         """The script is over: what runs still is closed."""
@@ -215,8 +226,9 @@ class Watch:
 
     def is_over(self, iterator: Any) -> bool:
         """Whether an iterator ends here: its loop or its evaluation has shown enough."""
-        if iterator in self._ending:  # once: a loop that begins another epoch goes on
+        if iterator in self._ending:  # once: the next epoch begins, and is seen to
             self._ending.discard(iterator)
+            self._ended.add(iterator._memfit_number)
             return True
         batches, forwards, backwards = self._given.get(iterator, (0, 0, self.backwards))
         most = self.job.evaluation_batches
@@ -229,6 +241,7 @@ class Watch:
         """A batch was handed out."""
         given = self._given.setdefault(iterator, [0, 0, self.backwards])
         given[0] += 1
+        self._is_next_epoch |= number in self._ended
         self._fed[number] = weakref.ref(iterator)
 
     @property

@@ -44,6 +44,7 @@ class ScriptJob:
         after_seconds: what evaluation and saving may take after the last step.
         is_recorded: the tape is part of the answer.
         is_benchmark_off: ``torch.backends.cudnn.benchmark`` stays off, whatever the script says.
+        ranks: how many the script is one of, as ``torchrun`` would start it; alone when None.
         fake_data: stands in for data sets that are not there; none does when None.
         protection: ``"python"`` tries no namespaces.
     """
@@ -61,6 +62,7 @@ class ScriptJob:
     after_seconds: float = 20.0
     is_recorded: bool = True
     is_benchmark_off: bool = False
+    ranks: int | None = None
     fake_data: FakeData | None = None
     protection: Literal["auto", "python"] = "auto"
 
