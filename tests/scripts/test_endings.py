@@ -159,3 +159,28 @@ def test_a_module(run_sample: RunSample) -> None:
     answer = run_sample("train.py", code=code)
     assert answer.exit_code == 3
     assert answer.protection in Protection
+
+
+def test_a_crash_tells_the_steps_before_it(run_sample: RunSample) -> None:
+    code = f"{STEPS}import os\nstep()\nstep()\nos.kill(os.getpid(), 11)\n"
+    answer = run_sample("train.py", code=code)
+    assert answer.status is Status.CRASHED
+    assert "SIGSEGV" in answer.message
+    assert len(answer.steps) == 2
+
+
+def test_memory_that_was_denied_and_done_without(run_sample: RunSample) -> None:
+    code = (
+        f"{STEPS}for rows in (2**24, 64, 64, 64):\n    try:\n        step(rows)\n"
+        "    except torch.OutOfMemoryError:\n        print('smaller')\n"
+    )
+    answer = run_sample("train.py", code=code)
+    assert answer.status is Status.STOPPED, answer
+    assert "An allocation at train.py:6 failed for want of memory; the run went on." in answer.notes
+
+
+def test_a_missing_data_set_has_advice(run_sample: RunSample) -> None:
+    code = "from torchvision import datasets\ndatasets.CIFAR10('gone')\n"
+    answer = run_sample("train.py", code=code)
+    assert answer.status is Status.FAILED
+    assert any("--fake-data" in note for note in answer.notes)

@@ -24,7 +24,7 @@ from typing import Any
 
 from memfit.cards.catalogue import GPU
 from memfit.scripts.shelter.layers import kept_of
-from memfit.scripts.told.answer import Answer, Protection, Status
+from memfit.scripts.told.answer import Answer, Protection, Status, Step
 from memfit.scripts.told.job import ScriptJob
 from memfit.virtual_cuda.child import child_environment
 from memfit.virtual_cuda.stubs import build_stubs
@@ -189,10 +189,13 @@ class _Child:
         if self._is_late:
             return Answer(Status.TIMED_OUT, "It did not end in time, nor when it was asked to.")
         code = int(told.get("ended", self._process.wait()))
+        steps = tuple(Step(**step) for step in told.get("steps", ()))
         if code < 0:
-            return Answer(Status.CRASHED, f"Its process was killed by {_signal(-code)}.")
+            message = f"Its process was killed by {_signal(-code)}."
+            return Answer(Status.CRASHED, message, steps)
         last = (output.strip().splitlines() or ["no message"])[-1]
-        return Answer(Status.CRASHED, f"Its process ended with {code}: {last}", exit_code=code)
+        message = f"Its process ended with {code}: {last}"
+        return Answer(Status.CRASHED, message, steps, exit_code=code)
 
 
 @contextmanager

@@ -10,12 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from memfit.scripts.child.places import own_traceback, place_of_error
 from memfit.scripts.child.watch import Enough
 from memfit.scripts.told.answer import Status
 from memfit.scripts.told.job import ScriptJob
+from memfit.trainer.recovery.out_of_memory import is_out_of_memory
 
 __all__ = ["Ending", "exited", "replace_exit", "run_to_its_end"]
 
@@ -51,10 +50,10 @@ def run_to_its_end(job: ScriptJob) -> Ending:
         return Ending(
             Status.EXITED, "It was interrupted.", place_of_error(error), "", 128 + signal.SIGINT
         )
-    except torch.OutOfMemoryError as error:
-        message = str(error).strip()
-        return Ending(Status.OUT_OF_MEMORY, message, place_of_error(error), own_traceback(error), 1)
     except BaseException as error:
+        if is_out_of_memory(error):
+            message, place = str(error).strip(), place_of_error(error)
+            return Ending(Status.OUT_OF_MEMORY, message, place, own_traceback(error), 1)
         first = (str(error).strip().splitlines() or [""])[0]
         message = f"{type(error).__name__}: {first}".removesuffix(": ")
         return Ending(Status.FAILED, message, place_of_error(error), own_traceback(error), 1)

@@ -19,10 +19,14 @@ from memfit.scripts.child.surroundings import Started, arrange, redirect_torch
 from memfit.scripts.child.telling import Watchdog, tell
 from memfit.scripts.child.watch import Enough, Watch
 from memfit.scripts.shelter.shadow import Shadow
-from memfit.scripts.told.answer import Answer, Status
+from memfit.scripts.told.answer import Answer, Status, Step
 from memfit.scripts.told.job import ScriptJob
 
 __all__ = ["run_session"]
+
+
+#: How Python and libraries say that there is no network.
+_NO_NETWORK = ("Network is unreachable", "name resolution", "HF_HUB_OFFLINE", "offline mode")
 
 
 class _Session:
@@ -39,7 +43,7 @@ class _Session:
         self._is_told = False
         self._leave = os._exit
         self._recorder = PlacedRecorder() if job.is_recorded else None
-        self._watch = Watch(job, self._recorder)
+        self._watch = Watch(job, self._recorder, self._tell_steps)
         self._started = Started()
         self._over_since: float | None = None
         self._watchdog = Watchdog(self._is_over, Enough, self._give_up)
@@ -66,6 +70,22 @@ class _Session:
 
     def _note(self, text: str) -> None:
         self._watch.notes[text] = None
+
+    def _tell_steps(self, steps: list[Step]) -> None:
+        """A process that dies without a word has said at least this."""
+        if not self._is_told:
+            tell(self._pipe, steps=[asdict(step) for step in steps])
+
+    def _advise(self, ending: Ending) -> None:
+        """What would have helped a script that failed, or is not seen from its end."""
+        if ending.status is not Status.OUT_OF_MEMORY:
+            for place in self._watch.denied:
+                self._note(f"An allocation at {place} failed for want of memory; the run went on.")
+        if ending.status is Status.FAILED:
+            if "torchvision/datasets" in ending.traceback and self.job.fake_data is None:
+                self._note("--fake-data stands in for data sets of torchvision.")
+            if any(text in ending.traceback for text in _NO_NETWORK):
+                self._note("A script has no network here; run it once without memfit to download.")
 
     def _forget(self) -> None:
         """A process that the script forked tells nothing and watches nothing."""
@@ -115,6 +135,7 @@ class _Session:
         self._is_told = True
         watch = self._watch
         watch.end()
+        self._advise(ending)
         knob = self.job.knob_in_arguments or watch.knob
         recording = None
         if is_recorded and self._recorder is not None:

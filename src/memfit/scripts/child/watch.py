@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
 from typing import Any
@@ -45,6 +46,7 @@ class Watch:
     Args:
         job: how far to run.
         recorder: is told where steps begin; None where nothing is recorded.
+        told: is given the steps so far, each time there is one more.
 
     Attributes:
         steps: so far.
@@ -52,16 +54,25 @@ class Watch:
         is_enough: the steps are over.
         backwards: how many backward passes began.
         notes: what was done otherwise than the script says.
+        denied: lines at which an allocation failed for want of memory.
     """
 
-    def __init__(self, job: ScriptJob, recorder: PlacedRecorder | None = None) -> None:
+    def __init__(
+        self,
+        job: ScriptJob,
+        recorder: PlacedRecorder | None = None,
+        told: Callable[[list[Step]], None] = lambda _: None,
+    ) -> None:
         self.job = job
         self.steps: list[Step] = []
         self.evaluations: list[Evaluation] = []
         self.is_enough = False
         self.backwards = 0
+        self._backward_place = ""
         self.notes: dict[str, None] = {}  # each once, in order
+        self.denied: dict[str, None] = {}
         self._recorder = recorder
+        self._told = told
         self._peak = (0, 0)  # of the step so far
         self._allocations = 0  # at the end of the last step
         self._is_evaluating = False
@@ -92,6 +103,8 @@ class Watch:
             optimizers.add(self)
 
         _optimizers.Optimizer.__init__ = init
+        inside: Any = torch._C
+        torch.cuda._lazy_call(lambda: inside._cuda_attach_out_of_memory_observer(self._was_denied))
         return hooked(
             self._before_module, self._after_module, lambda *_: None, self._after_optimizer
         )
@@ -119,6 +132,7 @@ class Watch:
             return
         if self._recorder is not None:
             self._recorder.backward_place = place
+        self._backward_place = place
         if self.backwards == 0:
             self._feeders = dict(self._fed)
         elif not self._optimizers and not self._numbers:
@@ -140,6 +154,7 @@ class Watch:
         count = self._count()
         self.steps.append(Step(*self._peak, count - self._allocations, optimizer))
         self._peak, self._allocations = (0, 0), count
+        self._told(self.steps)
         job, number = self.job, len(self.steps)
         if job.steps is None:
             known = len(self._numbers) + len(self._optimizers)
@@ -168,6 +183,9 @@ class Watch:
         if not self._is_evaluating:
             self._peak = max(self._peak[0], peaks[0]), max(self._peak[1], peaks[1])
         return peaks
+
+    def _was_denied(self, *_: Any) -> None:
+        self.denied[place_of(sys._getframe(1)) or self._backward_place] = None
 
     # -- evaluation ----------------------------------------------------------------------------
 
