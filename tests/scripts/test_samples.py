@@ -31,6 +31,7 @@ def check_tape(answer: Answer) -> None:
     timeline = replay(answer.recording.tape)
     seen = [*answer.steps, *answer.evaluations]
     assert timeline.peak_allocated_bytes == max(row.allocated_bytes for row in seen)
+    assert timeline.peak_reserved_bytes == max(row.reserved_bytes for row in seen)
     live = timeline.live_at(timeline.peak.position)
     assert all(answer.recording.places[number] for number in live)
 
