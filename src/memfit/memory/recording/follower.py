@@ -21,6 +21,34 @@ __all__ = ["Follower", "state_tensors"]
 _optimizer_hooks: Any = import_module("torch.optim.optimizer")  # hidden by torch.optim
 
 
+@contextmanager
+def hooked(
+    before_module: Callable[..., Any],
+    after_module: Callable[..., Any],
+    before_optimizer: Callable[..., Any],
+    after_optimizer: Callable[..., Any],
+) -> Iterator[None]:
+    """Inside, these are called around every module's forward and every optimizer's step.
+
+    Args:
+        before_module: ``(module, inputs)``.
+        after_module: ``(module, inputs, output)``; also when forward raised, output None then.
+        before_optimizer: ``(optimizer, args, kwargs)``.
+        after_optimizer: ``(optimizer, args, kwargs)``.
+    """
+    handles = [
+        module_hooks.register_module_forward_pre_hook(before_module),
+        module_hooks.register_module_forward_hook(after_module, always_call=True),
+        _optimizer_hooks.register_optimizer_step_pre_hook(before_optimizer),
+        _optimizer_hooks.register_optimizer_step_post_hook(after_optimizer),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 class Follower:
     """Tells a recorder where a training step is, on any device.
 
@@ -64,20 +92,11 @@ class Follower:
 
     # -- hooks: which module, which phase ------------------------------------------------------
 
-    @contextmanager
-    def hooks(self) -> Iterator[None]:
+    def hooks(self) -> AbstractContextManager[None]:
         """Inside, every module and optimizer of the process is followed."""
-        handles = [
-            module_hooks.register_module_forward_pre_hook(self._before_module),
-            module_hooks.register_module_forward_hook(self._after_module, always_call=True),
-            _optimizer_hooks.register_optimizer_step_pre_hook(self._before_optimizer),
-            _optimizer_hooks.register_optimizer_step_post_hook(self._after_optimizer),
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        return hooked(
+            self._before_module, self._after_module, self._before_optimizer, self._after_optimizer
+        )
 
     def _before_module(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         if self._are_planned(inputs):
