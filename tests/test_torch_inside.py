@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ FILES = sorted(set(SOURCE.rglob("*.py")) - {Path(torch_inside.__file__)})
 NOT_TORCH = {
     ("models/transformers_models.py", "_model_mapping"),
     ("memory/recording/recorder.py", "_getframe"),
+    ("scripts/child/session.py", "_exit"),
 }
 
 
@@ -77,5 +79,9 @@ def test_every_name_exists_in_the_installed_torch() -> None:
     assert callable(torch.cuda.memory._record_memory_history)
     assert callable(torch.cuda.memory._snapshot)
     assert callable(torch.cuda._get_nvml_device_index)
+    assert callable(torch.cuda._lazy_call)
+    inside: Any = torch._C
+    if torch.version.cuda is not None:
+        assert callable(inside._cuda_attach_out_of_memory_observer)
     assert torch_inside.backward_task() == -1
     assert torch_inside.running_node() is None

@@ -22,6 +22,7 @@
     │       └── DamagedCheckpoint  1   truncated, altered, or no checkpoint at all
     ├── NonFiniteLoss              1   the loss became infinite or no number
     ├── NoGPU                      1   there is no NVIDIA driver or no GPU to ask
+    ├── NoStubs                    1   PyTorch itself cannot run here without a GPU
     ├── DoesNotFit                 3   not even the smallest batch fits
     └── RankStopped                1   another rank failed, and says why
 """
@@ -44,6 +45,7 @@ __all__ = [
     "MemfitError",
     "ModelError",
     "NoGPU",
+    "NoStubs",
     "NonFiniteLoss",
     "NotTraceable",
     "OtherVersion",
@@ -251,6 +253,10 @@ class NonFiniteLoss(MemfitError):
 
 class NoGPU(MemfitError):
     """There is no NVIDIA driver or no GPU to ask."""
+
+
+class NoStubs(MemfitError):
+    """PyTorch's CUDA build cannot run here without a GPU; the message says what is missing."""
 
 
 class DoesNotFit(MemfitError):

@@ -19,20 +19,23 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map, tree_map_only
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 __all__ = [
-    "AnyBatchNorm", "AnyDropout", "DispatchMode", "allocator_trace", "autograd_position",
-    "backward_task", "compiled_from", "copy_all", "excluding", "has_kernel", "in_backward",
-    "is_view", "key_set", "lists_on", "meta_plays_cuda", "node_position", "nvml_index",
-    "overload_name", "own_buffers", "own_parameters", "packet_of", "reference_counts",
-    "running_node", "scaler_tensors", "schema_of", "set_allocator_settings",
-    "start_allocator_trace", "state_maker", "storage_key", "switch_key", "tree_iter",
-    "tree_map", "tree_map_only",
+    "AnyBatchNorm", "AnyDropout", "AnyLoaderIterator", "DispatchMode", "allocator_trace",
+    "autograd_position", "backward_task", "compiled_from", "copy_all", "excluding", "has_kernel",
+    "in_backward", "is_view", "key_set", "lists_on", "meta_plays_cuda", "node_position",
+    "nvml_index", "observe_out_of_memory", "overload_name", "own_buffers", "own_parameters",
+    "packet_of", "reference_counts", "running_node", "scaler_tensors", "schema_of",
+    "set_allocator_settings", "start_allocator_trace", "state_maker", "storage_key", "switch_key",
+    "tree_iter", "tree_map", "tree_map_only", "when_cuda_starts",
 ]  # fmt: skip
 
 #: Base classes of every batch norm and every dropout (``torch/nn/modules``).
 AnyBatchNorm = _BatchNorm
 AnyDropout = _DropoutNd
+#: Base class of what iterates over a ``DataLoader`` (``torch/utils/data/dataloader.py``).
+AnyLoaderIterator: Any = _BaseDataLoaderIter
 
 _optimizer: Any = import_module("torch.optim.optimizer")  # hidden by torch.optim
 
@@ -233,7 +236,23 @@ def _replaced(stand_ins: Sequence[tuple[Any, str, Any]]) -> Iterator[None]:
             setattr(owner, name, original)
 
 
-# -- CUDA's allocator (torch/cuda/memory.py) -------------------------------------------------------
+# -- CUDA and its allocator (torch/cuda/__init__.py, torch/cuda/memory.py) -------------------------
+
+
+def when_cuda_starts(call: Callable[[], object]) -> None:
+    """Have this called once PyTorch has initialized CUDA; at once where it has already."""
+    torch.cuda._lazy_call(call)
+
+
+def observe_out_of_memory(observer: Callable[[int, int, int, int], object]) -> None:
+    """Have this called whenever the allocator has nothing to give, before it raises.
+
+    Args:
+        observer: is given the number of the GPU, the bytes asked for, the GPU's bytes and its free
+            bytes (``torch/csrc/cuda/Module.cpp``). CUDA must be initialized.
+    """
+    attach: Any = torch._C
+    attach._cuda_attach_out_of_memory_observer(observer)
 
 
 def set_allocator_settings(options: str) -> None:

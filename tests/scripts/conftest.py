@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from memfit.cards.catalogue import gpu
+from memfit.errors import NoStubs
 from memfit.scripts.process import on_card, run_script
 from memfit.scripts.told.answer import Answer
 from memfit.scripts.told.job import ScriptJob
-from memfit.virtual_cuda.stubs import NoStubs
 
 SAMPLES = Path(__file__).parent / "samples"
 CARD = gpu("rtx-3090")

@@ -50,7 +50,8 @@ def measure(
     records:
         Folder of the records; bench/truth/records in a checkout, else records.
     on:
-        cpu:2GiB tries the harness on the CPU under a virtual budget; kept apart from GPUs.
+        virtual:rtx-3060 asks PyTorch itself, its allocator and cuDNN, on a card that is not there;
+        cpu:2GiB tries the harness on the CPU under a virtual budget. Both are kept apart from GPUs.
     force:
         Measure again what a record holds already.
     as_json:

@@ -28,7 +28,7 @@ from memfit.step.loop import Watcher
 from memfit.torch_inside import allocator_trace, lists_on, nvml_index, start_allocator_trace
 from memfit.trainer.step.devices import MemoryPeaks
 
-__all__ = ["CpuDevice", "CudaDevice", "Device", "MeasuredScaler", "open_device"]
+__all__ = ["CpuDevice", "CudaDevice", "Device", "MeasuredScaler", "VirtualDevice", "open_device"]
 
 
 class Device(ABC):
@@ -104,7 +104,7 @@ def open_device(target: Target, allocator: str = "") -> Device:
     """
     if target.budget_bytes is not None:
         return CpuDevice(target.budget_bytes, AllocatorSettings.parse(allocator))
-    return CudaDevice(target.fraction)
+    return (VirtualDevice if target.kind == "virtual" else CudaDevice)(target.fraction)
 
 
 class _Nobody:
@@ -225,6 +225,18 @@ class CudaDevice(Device):
         """CUDA and cuDNN as PyTorch was built with them."""
         cudnn = torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None
         return {"cuda": torch.version.cuda, "cudnn": None if cudnn is None else str(cudnn)}
+
+
+class VirtualDevice(CudaDevice):
+    """A GPU that is not there, behind stub libraries: memory is counted, nothing runs."""
+
+    def use(self) -> Use | None:
+        """None: the driver, if there is one, knows of other GPUs."""
+        return None
+
+    def seconds(self) -> list[float]:
+        """No time at all: no kernel ran."""
+        return []
 
 
 class CpuDevice(Device):

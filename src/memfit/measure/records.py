@@ -67,7 +67,7 @@ class Measurement:
             changed something.
         replayed_reserved_bytes: the measured sequence through memfit's model of the allocator.
         workspaces: what operators took beside their tensors.
-        step_seconds: median time of a step.
+        step_seconds: median time of a step; None where no kernel ran.
         retries: how often cached segments had to be released.
         others: other processes on the GPU; see :attr:`counts`.
     """
@@ -157,7 +157,7 @@ class Record:
 
     @property
     def is_of_gpu(self) -> bool:
-        """Whether a GPU was measured; else the CPU under a virtual budget."""
+        """Whether a real GPU was measured."""
         return self.target.get("kind") == "cuda"
 
     @property
@@ -297,7 +297,7 @@ def measured_points(
     Returns:
         For each micro-batch that ran alone on the GPU: ``batch_size``, ``peak_allocated_bytes``,
         ``peak_reserved_bytes``, ``total_bytes`` and ``source`` in words; nothing when there is no
-        record. Records of the CPU's virtual budget are none.
+        record. Records of anything but a real GPU are none.
     """
     folder = folder or default_folder()
     wanted = _deciding(recipe_facts(recipe))

@@ -118,7 +118,7 @@ def measure_plain(subject: Subject, device: Device, micro_batch: int) -> dict[st
         "gpu_used_bytes": None if context is None else context + most_reserved,
         "gpu_idle_bytes": None if use is None or use.before is None else use.before.used_bytes,
         "others": [] if use is None else list(use.others),
-        "step_seconds": statistics.median(seconds),
+        "step_seconds": statistics.median(seconds) if seconds else None,
         "retries": device.retries,
         "versions": device.versions(),
     }

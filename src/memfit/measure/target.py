@@ -1,4 +1,4 @@
-"""What is measured: the first CUDA GPU, or the CPU under a virtual budget to try the harness."""
+"""What is measured: the first CUDA GPU, a virtual one, or the CPU to try the harness."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from memfit.cards.catalogue import GPU, context_bytes, gpus, local_gpu
 from memfit.cards.catalogue import gpu as find_gpu
 from memfit.errors import NoGPU, UsageError
 from memfit.units import parse_bytes
+from memfit.virtual_cuda.stubs import build_stubs
 
 __all__ = ["Target", "card_from_facts", "choose_target"]
 
@@ -86,6 +87,7 @@ def choose_target(on: str | None = None, fraction: float = 1.0) -> Target:
     Raises:
         UsageError: ``on`` or ``fraction`` is none.
         NoGPU: there is no CUDA GPU here.
+        NoStubs: ``virtual:`` where PyTorch itself cannot run without a GPU.
     """
     if not 0 < fraction <= 1:
         raise UsageError(f"--fraction is {fraction:g}; it is a share: above 0, at most 1.")
@@ -98,7 +100,9 @@ def choose_target(on: str | None = None, fraction: float = 1.0) -> Target:
             hint="Leave it out for the GPU, or write --on virtual:rtx-3060 or --on cpu:2GiB.",
         )
     if kind == "virtual":
-        return Target("virtual", find_gpu(size), fraction)
+        card = find_gpu(size)
+        build_stubs()  # here, so that whoever cannot learns it before a plan is made
+        return Target("virtual", card, float(fraction))
     if fraction != 1.0:
         raise UsageError("--fraction is a share of a GPU; say the CPU's budget by its size.")
     budget_bytes = parse_bytes(size)

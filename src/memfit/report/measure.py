@@ -26,6 +26,12 @@ _WORDS = {
     "ok": "ran", "out_of_memory": "out of memory", "crashed": "crashed", "timed_out": "timed out",
 }  # fmt: skip
 
+_WARNINGS = {
+    "virtual": "PyTorch's own allocator and cuDNN's own choices were asked. No kernel ran: there "
+    "are no times.",
+    "cpu": "This tries the harness. The CPU's kernels are not a GPU's: no figure here is one's.",
+}
+
 
 def render_outcomes(
     target: Target, outcomes: Sequence[Outcome], path: Path, console: Console
@@ -84,10 +90,11 @@ def outcome_line(outcome: Outcome) -> str:
 
 def _header(name: str, target: Target, marks: Marks) -> RenderableType:
     title = Text.assemble((clean(name), "bold"), " on ", clean(target.name))
-    words = f"predicted beside measured {marks.dot} real training steps, each in its own process"
+    steps = "training steps" if target.kind == "virtual" else "real training steps"
+    words = f"predicted beside measured {marks.dot} {steps}, each in its own process"
     if target.kind == "cuda":
         return Group(title, Text(words, style="dim"))
-    warning = "This tries the harness. The CPU's kernels are not a GPU's: no figure here is one's."
+    warning = _WARNINGS[target.kind]
     return Group(title, Text(words, style="dim"), Text(warning, style="yellow"))
 
 

@@ -20,12 +20,14 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from memfit.errors import MemfitError
+from memfit.errors import NoStubs
 
-__all__ = ["NoStubs", "Stubs", "build_stubs"]
+__all__ = ["Stubs", "build_stubs"]
 
 _SOURCE = Path(__file__).parent / "source"
-_FUNCTION = re.compile(r"^(?:int|unsigned|void \*\*|void|size_t|const char \*) ?\*{0,2}(\w+)\(", re.M)
+_FUNCTION = re.compile(
+    r"^(?:int|unsigned|void \*\*|void|size_t|const char \*) ?\*{0,2}(\w+)\(", re.MULTILINE
+)
 
 #: Descriptor functions of cuDNN: the real library makes and fills them.
 _REAL = re.compile(
@@ -34,10 +36,6 @@ _REAL = re.compile(
     r"|BackendDestroyDescriptor|BackendFinalize|BackendGetAttribute)"
 )
 _NOT_REAL = {"cudnnSetDropoutDescriptor", "cudnnRestoreDropoutDescriptor"}
-
-
-class NoStubs(MemfitError):
-    """The stub libraries cannot be made here; the message says what is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,7 @@ def build_stubs(cache: Path | None = None) -> Stubs:
     libraries = _libraries(version // 1000)
     include = _headers(packages)
     real = {each.file: _find(packages, each.file) for each in libraries if each is not _DRIVER}
-    real[_DRIVER.file] = next(path / "cuda.h" for path in include if (path / "cuda.h").is_file())
+    real[_DRIVER.file] = _driver_header(include)
     folder = _folder(cache, version, real.values())
     if not folder.is_dir():
         _build_all(folder, libraries, real, include, version)
@@ -143,6 +141,13 @@ def _headers(packages: Path) -> tuple[Path, ...]:
     return (*found, *([extra] if extra.is_dir() else []))
 
 
+def _driver_header(include: Iterable[Path]) -> Path:
+    for path in include:
+        if (path / "cuda.h").is_file():
+            return path / "cuda.h"
+    raise NoStubs("CUDA's cuda.h is not there; triton and pip's NVIDIA packages bring it.")
+
+
 def _folder(cache: Path | None, version: int, real: Iterable[Path]) -> Path:
     """A place for these stubs alone: other sources or libraries have another."""
     if cache is None:
@@ -163,21 +168,21 @@ def _build_all(
     include: tuple[Path, ...],
     version: int,
 ) -> None:
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
-    if not compiler or not shutil.which("nm"):
+    compiler = shutil.which(os.environ.get("CC") or "cc") or shutil.which("gcc")
+    if compiler is None or shutil.which("nm") is None:
         raise NoStubs(
             "There is no C compiler here, which PyTorch's CUDA build needs to run without a GPU.",
             hint="Install gcc (Debian: apt install gcc libc6-dev binutils).",
         )
     work = folder.with_name(f"{folder.name}.{os.getpid()}")
-    work.mkdir(parents=True, exist_ok=True)
     try:
+        work.mkdir(parents=True, exist_ok=True)
         for library in libraries:
             _build(library, real[library.file], work, compiler, include, version)
         work.rename(folder)
-    except OSError:
+    except (OSError, subprocess.SubprocessError) as error:
         if not folder.is_dir():  # else another process was first
-            raise
+            raise NoStubs(f"Stub libraries cannot be made in {folder.parent}: {error}") from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

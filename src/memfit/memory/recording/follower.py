@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -16,7 +16,7 @@ from memfit.memory.recording.recorder import Recorder
 from memfit.memory.tape.tape import Part, Phase
 from memfit.torch_inside import in_backward
 
-__all__ = ["Follower", "state_tensors"]
+__all__ = ["Follower", "hooked", "state_tensors"]
 
 _optimizer_hooks: Any = import_module("torch.optim.optimizer")  # hidden by torch.optim
 

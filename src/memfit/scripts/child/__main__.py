@@ -21,6 +21,8 @@ from memfit.scripts.shelter.processes import Shelter, enter, run_inside
 from memfit.scripts.told.answer import Protection
 from memfit.scripts.told.job import ScriptJob
 
+__all__ = ["main"]
+
 
 def main() -> None:
     """Make the shelter, run the script inside, tell what it left."""

@@ -6,7 +6,9 @@ import inspect
 from functools import wraps
 from typing import Any, Protocol
 
-from torch.utils.data import DataLoader, dataloader
+from torch.utils.data import DataLoader
+
+from memfit.torch_inside import AnyLoaderIterator
 
 __all__ = ["LoaderWatch", "watch_loaders"]
 
@@ -26,7 +28,7 @@ class LoaderWatch(Protocol):
     def made(self, number: int, batch: int | None, samples: int | None) -> None:
         """A loader was made."""
 
-    def is_over(self, iterator: Any) -> bool:
+    def is_over(self, iterator: Any, number: int) -> bool:
         """Whether an iterator ends here."""
 
     def gave(self, iterator: Any, number: int) -> None:
@@ -36,8 +38,8 @@ class LoaderWatch(Protocol):
 def watch_loaders(watch: LoaderWatch) -> None:
     """From here on, every loader of this process works without workers and is watched."""
     make = DataLoader.__init__
-    begin = dataloader._BaseDataLoaderIter.__init__
-    take = dataloader._BaseDataLoaderIter.__next__
+    begin = AnyLoaderIterator.__init__
+    take = AnyLoaderIterator.__next__
     signature = inspect.signature(make)
     count = 0
 
@@ -63,15 +65,15 @@ def watch_loaders(watch: LoaderWatch) -> None:
 
     @wraps(take)
     def next_batch(self: Any) -> Any:
-        if watch.is_over(self):
+        if watch.is_over(self, self._memfit_number):
             raise StopIteration
         batch = take(self)
         watch.gave(self, self._memfit_number)
         return batch
 
     DataLoader.__init__ = init  # type: ignore[method-assign]
-    dataloader._BaseDataLoaderIter.__init__ = init_iterator  # type: ignore[method-assign]
-    dataloader._BaseDataLoaderIter.__next__ = next_batch  # type: ignore[method-assign]
+    AnyLoaderIterator.__init__ = init_iterator
+    AnyLoaderIterator.__next__ = next_batch
 
 
 def _set_batch(given: dict[str, Any], batch: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import inspect
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,18 +13,23 @@ from torch import Tensor, nn
 
 from memfit.measure.history import HistoryRecorder, joined_tape
 from memfit.memory.recording.follower import Follower
-from memfit.memory.recording.recorder import in_backward
 from memfit.scripts.child.places import place_of
 from memfit.scripts.told.answer import Recording
+from memfit.torch_inside import (
+    allocator_trace,
+    in_backward,
+    start_allocator_trace,
+    when_cuda_starts,
+)
 
-__all__ = ["PlacedRecorder", "ScriptFollower", "recorded", "recording_of"]
+__all__ = ["PlacedRecorder", "ScriptFollower", "allocations_so_far", "recorded", "recording_of"]
 
 
-def _allocations_so_far() -> int:
+def allocations_so_far() -> int:
+    """How many allocations the first GPU's allocator has made; 0 before CUDA is used."""
     if not torch.cuda.is_initialized():
         return 0
-    count: int = torch._C._cuda_memoryStats(0)["allocation"]["all"]["allocated"]
-    return count
+    return int(torch.cuda.memory_stats_as_nested_dict(0)["allocation"]["all"]["allocated"])
 
 
 class PlacedRecorder(HistoryRecorder):
@@ -36,7 +41,7 @@ class PlacedRecorder(HistoryRecorder):
     """
 
     def __init__(self) -> None:
-        super().__init__(_allocations_so_far)
+        super().__init__(allocations_so_far)
         self.backward_place = ""
         self._untils: list[int] = []
         self._places: list[str] = []
@@ -51,7 +56,7 @@ class PlacedRecorder(HistoryRecorder):
             self.spans.pop()
         else:
             self._untils.append(until)
-            place = self.backward_place if in_backward() else place_of(sys._getframe(1))
+            place = self.backward_place if in_backward() else place_of(inspect.currentframe())
             self._places.append(place)
         return result
 
@@ -73,7 +78,7 @@ class ScriptFollower(Follower):
         self._aside = 0  # how deep in modules that are left out
 
     def _before_module(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        is_root = not self.recorder.modules and not in_backward()
+        is_root = not self.recorder.trail.running and not in_backward()
         if self._aside or (is_root and not _is_on_gpu(module, inputs)):
             self._aside += 1
             return
@@ -98,23 +103,16 @@ def recorded(recorder: PlacedRecorder) -> Iterator[None]:
     """Inside, everything on the GPU is on the tape, from the first allocation on."""
     follower = ScriptFollower(recorder)
     # The script may still set the allocator's options: its history begins when CUDA does.
-    torch.cuda._lazy_call(_begin_history)
+    when_cuda_starts(start_allocator_trace)
     with follower.hooks(), recorder:
         yield
     follower.tag_gradients()
-
-
-def _begin_history() -> None:
-    torch.cuda.memory._record_memory_history("all", context=None, stacks="python")
 
 
 def recording_of(recorder: PlacedRecorder) -> Recording | None:
     """What was recorded; None where CUDA was never used."""
     if not torch.cuda.is_initialized():
         return None
-    snapshot = torch.cuda.memory._snapshot()
-    torch.cuda.memory._record_memory_history(None)
-    traces = snapshot["device_traces"]
-    tape = joined_tape(recorder, traces[0] if traces else ())
+    tape = joined_tape(recorder, allocator_trace())
     places = tuple(recorder.place_at(index) for index in range(len(tape.allocations)))
     return Recording(tape, places)

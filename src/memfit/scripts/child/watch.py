@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import importlib
-import sys
+import inspect
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import torch
 from torch import nn
 
 from memfit.memory.recording.follower import hooked
-from memfit.memory.recording.recorder import in_backward
 from memfit.scripts.child.alike import is_alike
 from memfit.scripts.child.loaders import watch_loaders
 from memfit.scripts.child.places import place_of
-from memfit.scripts.child.recording import PlacedRecorder
+from memfit.scripts.child.recording import PlacedRecorder, allocations_so_far
 from memfit.scripts.told.answer import Evaluation, Step
 from memfit.scripts.told.job import ScriptJob
 from memfit.scripts.told.knob import Knob, KnobKind
+from memfit.torch_inside import in_backward, observe_out_of_memory, when_cuda_starts
 
 __all__ = ["Enough", "Watch"]
 
@@ -103,8 +103,7 @@ class Watch:
             optimizers.add(self)
 
         _optimizers.Optimizer.__init__ = init
-        inside: Any = torch._C
-        torch.cuda._lazy_call(lambda: inside._cuda_attach_out_of_memory_observer(self._was_denied))
+        when_cuda_starts(partial(observe_out_of_memory, self._was_denied))
         return hooked(
             self._before_module, self._after_module, lambda *_: None, self._after_optimizer
         )
@@ -117,7 +116,7 @@ class Watch:
         @wraps(backward)
         def watched(*args: Any, **kwargs: Any) -> Any:
             if not in_backward():
-                self._before_backward(place_of(sys._getframe(1)))
+                self._before_backward(place_of(inspect.currentframe()))
             return backward(*args, **kwargs)
 
         return watched
@@ -151,7 +150,7 @@ class Watch:
     def _end_step(self, optimizer: int) -> None:
         self._end_evaluation()
         self._cut()
-        count = self._count()
+        count = allocations_so_far()
         self.steps.append(Step(*self._peak, count - self._allocations, optimizer))
         self._peak, self._allocations = (0, 0), count
         self._told(self.steps)
@@ -168,12 +167,6 @@ class Watch:
             if not self._ending:
                 raise Enough
 
-    def _count(self) -> int:
-        if not torch.cuda.is_initialized():
-            return 0
-        count: int = torch._C._cuda_memoryStats(0)["allocation"]["all"]["allocated"]
-        return count
-
     def _cut(self) -> tuple[int, int]:
         """The peaks since the last cut; they are part of the step's."""
         if not torch.cuda.is_initialized():
@@ -185,7 +178,7 @@ class Watch:
         return peaks
 
     def _was_denied(self, *_: Any) -> None:
-        self.denied[place_of(sys._getframe(1)) or self._backward_place] = None
+        self.denied[place_of(inspect.currentframe()) or self._backward_place] = None
 
     # -- evaluation ----------------------------------------------------------------------------
 
@@ -193,7 +186,7 @@ class Watch:
         if self._depth == 0 and not in_backward():
             is_evaluation = not torch.is_grad_enabled() and not module.training
             if is_evaluation:
-                self._evaluate(place_of(sys._getframe(1)))
+                self._evaluate(place_of(inspect.currentframe()))
             elif torch.is_grad_enabled():
                 self._end_evaluation()
         self._depth += 1
@@ -206,7 +199,7 @@ class Watch:
             self._cut()
             self._is_evaluating = True
             self.evaluations.append(Evaluation(self._when(), 0, 0, 0, place))
-            self._evaluated_from = self._count()
+            self._evaluated_from = allocations_so_far()
         last = self.evaluations[-1]
         self.evaluations[-1] = replace(last, forwards=last.forwards + 1)
         if self.backwards == 0:
@@ -224,7 +217,7 @@ class Watch:
             return
         allocated, reserved = self._cut()
         self._is_evaluating = False
-        self._allocations += self._count() - self._evaluated_from
+        self._allocations += allocations_so_far() - self._evaluated_from
         last = self.evaluations[-1]
         self.evaluations[-1] = replace(last, allocated_bytes=allocated, reserved_bytes=reserved)
 
@@ -242,11 +235,11 @@ class Watch:
         """A loader was made."""
         self._loaders[number] = batch, samples
 
-    def is_over(self, iterator: Any) -> bool:
+    def is_over(self, iterator: Any, number: int) -> bool:
         """Whether an iterator ends here: its loop or its evaluation has shown enough."""
         if iterator in self._ending:  # once: the next epoch begins, and is seen to
             self._ending.discard(iterator)
-            self._ended.add(iterator._memfit_number)
+            self._ended.add(number)
             return True
         batches, forwards, backwards = self._given.get(iterator, (0, 0, self.backwards))
         most = self.job.evaluation_batches
