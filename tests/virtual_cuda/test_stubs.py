@@ -18,6 +18,7 @@ from memfit.virtual_cuda.child import child_environment
 from memfit.virtual_cuda.stubs import Stubs, build_stubs
 
 CARD = gpu("rtx-3060")
+END = "import os, sys; sys.stdout.flush(); os._exit(0)"
 MIB = 1 << 20
 
 Child = Callable[..., Any]
@@ -44,7 +45,7 @@ def run_child(stubs: Stubs) -> Child:
         here = dict(os.environ)
         environment = here | child_environment(stubs, CARD, **options)
         done = subprocess.run(
-            [sys.executable, "-c", f"import json, torch\nfrom torch import nn\n{code}"],
+            [sys.executable, "-c", f"import json, torch\nfrom torch import nn\n{code}\n{END}"],
             env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert dict(os.environ) == here

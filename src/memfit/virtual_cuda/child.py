@@ -19,6 +19,9 @@ def child_environment(
 ) -> Mapping[str, str]:
     """What the environment of a process says in which PyTorch finds this card.
 
+    Such a process ends with ``os._exit``: at a usual exit, threads of autograd and cuDNN may
+    outlive what they run on, and the process is aborted after all its work is done.
+
     Args:
         stubs: the libraries that stand in front of NVIDIA's.
         card: the GPU to play.
