@@ -34,6 +34,7 @@ truth: $(READY)  ## predicted against measured on GPUs; writes docs/accuracy.md
 
 bench: $(READY)  ## accuracy, speed, peers, data, training, page; writes bench/results/
 	$(BIN)/python bench/accuracy.py
+	$(BIN)/python bench/limits.py
 	$(BIN)/python bench/speed.py
 	$(BIN)/python bench/oracle.py
 	$(BIN)/python bench/peers.py

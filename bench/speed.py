@@ -18,6 +18,15 @@ from datetime import date
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results" / "speed.json"
+#: Answered without torch: what is typed, and the exit code.
+LIGHT = {
+    ("--help",): 0,
+    ("gpus",): 0,
+    ("plan", "torchvision:resnet50", "--precision", "fp99"): 2,
+    ("plan", "missing.toml"): 2,
+}
+#: Options of a plan of which another batch is asked.
+BATCHES = {"": {}, " (AMP, AdamW)": {"precision": "amp-fp16", "optimizer": "adamw"}}
 DECODER = "transformers:meta-llama/Llama-2-7b-hf"
 
 
@@ -46,10 +55,14 @@ def traces() -> dict[str, float]:
     }
 
 
-def command(*arguments: str) -> float:
-    """Seconds of a whole command in a fresh process, best of three."""
+def command(*arguments: str, code: int = 0) -> float:
+    """Seconds of a whole command in a fresh process that ends with a code, best of three."""
     line = [sys.executable, "-m", "memfit", *arguments]
-    return best_of(3, lambda: subprocess.run(line, check=True, capture_output=True))
+
+    def run() -> None:
+        assert subprocess.run(line, check=False, capture_output=True).returncode == code, line
+
+    return best_of(3, run)
 
 
 def cpu_seconds(*line: str) -> float:
@@ -64,18 +77,32 @@ def cpu_seconds(*line: str) -> float:
 
 
 def ratios() -> dict[str, float]:
-    """CPU seconds of plans as multiples of ``import torch, torchvision`` in the same run."""
+    """CPU seconds of plans, and of one more batch, as multiples of the import in the same run."""
     bare = cpu_seconds("-c", "import torch, torchvision")
     model, card = "torchvision:resnet50", ("--gpu", "rtx-3060")
     mixed = ("--precision", "amp-fp16", "--optimizer", "adamw")
     plans = {"with a card": card, "AMP, AdamW, with a card": (*mixed, *card), "AMP, AdamW": mixed}
+    seconds = {name: cpu_seconds("-m", "memfit", "plan", model, *w) for name, w in plans.items()}
+    seconds |= {f"another batch{name}": another_batch(**given) for name, given in BATCHES.items()}
     return {
-        f"plan of ResNet-50, {name}: times the import": cpu_seconds(
-            "-m", "memfit", "plan", model, *words
-        )
-        / bare
-        for name, words in plans.items()
+        f"ResNet-50, {name}: times import torch, torchvision": value / bare
+        for name, value in seconds.items()
     }
+
+
+def another_batch(**options: str) -> float:
+    """CPU seconds of one more batch of a plan, in a fresh process: the mean of 20."""
+    given = {"gpu": "rtx-3060", **options}
+    script = (
+        f"import time, memfit; plan = memfit.plan('torchvision:resnet50', **{given!r}); "
+        "plan.max_batch_size; started = time.process_time(); "
+        "[plan.at(batch) for batch in range(21, 61, 2)]; "
+        "print((time.process_time() - started) / 20)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
+    return float(done.stdout)
 
 
 def decoder() -> dict[str, float]:
@@ -99,7 +126,7 @@ def main() -> int:
     """Measure, print, write."""
     figures = {
         **decoder(),
-        "memfit --help": command("--help"),
+        **{f"memfit {' '.join(w)}": command(*w, code=code) for w, code in LIGHT.items()},
         "memfit plan torchvision:resnet50 --gpu rtx-3060": command(
             "plan", "torchvision:resnet50", "--gpu", "rtx-3060"
         ),
