@@ -14,6 +14,8 @@ _POINTS, _POINTS_WHEN_TRACED = 12, 4
 
 def memory_curve(plan: Plan) -> tuple[CurvePoint, ...]:
     """The curve from 1 (2 where it is long) to somewhat beyond the largest that fits."""
+    if plan.is_fixed:
+        return ()
     batches = _batches(_last_batch(plan), _POINTS if plan.is_affine else _POINTS_WHEN_TRACED)
     return tuple(_point(plan, batch) for batch in batches)
 

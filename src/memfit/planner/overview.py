@@ -25,5 +25,5 @@ def overview(plan: Plan, options: Sequence[Option] | None) -> PlanResult:
         verdict=verdict(plan, options or ()),
         curve=memory_curve(plan),
         options=None if options is None else tuple(options),
-        cards=() if plan.gpu else tuple(across_cards(plan)),
+        cards=() if plan.gpu or plan.is_fixed else tuple(across_cards(plan)),
     )

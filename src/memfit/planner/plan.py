@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 from memfit.cards.catalogue import GPU
@@ -10,40 +11,53 @@ from memfit.errors import UsageError
 from memfit.memory.allocator.allocator import AllocatorSettings
 from memfit.memory.allocator.timeline import replay
 from memfit.memory.tape.tape import Tape
-from memfit.planner.assumptions import assumptions_of
+from memfit.planner.assumptions import Assumption
 from memfit.planner.largest import BatchLimits
 from memfit.planner.learning_rate import LearningRate, scale_learning_rate
 from memfit.planner.limits import Limits
 from memfit.planner.result import BatchPlan, PlanResult
+from memfit.planner.subject import Subject
 from memfit.planner.tapes import Tapes
 from memfit.planner.tracing import TrainingStep
 from memfit.recipe.fields import MAX_BATCH
 from memfit.step.optimizers import is_adaptive
+from memfit.units import format_bytes
 
 __all__ = ["Plan"]
 
 
 class Plan:
-    """What a recipe needs, for every batch size; made by :func:`memfit.plan`.
+    """What training needs, for every batch size; made by :func:`memfit.plan`.
 
     Args:
-        step: the training step of the resolved recipe.
+        subject: the training step of a resolved recipe, or a script.
         gpu: the card, or None.
 
     Attributes:
-        recipe: of the step.
+        recipe: of the subject.
         model_name: how the model is called.
         card: the card whose kernels are played: ``gpu``, or a usual one where there is none.
         tapes: what was traced.
         limits: what runs, on any card.
     """
 
-    def __init__(self, step: TrainingStep, gpu: GPU | None) -> None:
-        self.step, self.recipe, self.model_name = step, step.recipe, step.name
-        self.gpu, self.card = gpu, gpu or step.gpu
-        self.settings = AllocatorSettings.parse(step.recipe.allocator)
-        self.tapes = Tapes(step)
+    def __init__(self, subject: Subject, gpu: GPU | None) -> None:
+        self.subject, self.recipe, self.model_name = subject, subject.recipe, subject.name
+        self.gpu, self.card = gpu, gpu or subject.gpu
+        self.settings = AllocatorSettings.parse(subject.recipe.allocator)
+        self.tapes = Tapes(subject)
         self._forget()
+
+    @property
+    def step(self) -> TrainingStep:
+        """The training step of the recipe.
+
+        Raises:
+            UsageError: it is a script's plan.
+        """
+        if not isinstance(self.subject, TrainingStep):
+            raise UsageError("This is the plan of a script; it has no recipe to plan again.")
+        return self.subject
 
     def _forget(self) -> None:
         self.limits = Limits(self.tapes, self.settings, self.recipe.safety)
@@ -55,6 +69,11 @@ class Plan:
     def is_affine(self) -> bool:
         """Whether two traces answer every batch; else each batch is traced directly."""
         return self.tapes.affine is not None
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether nothing is known but the one batch that was traced."""
+        return len(self.subject.traced_batches) == 1
 
     def tape_at(self, batch_size: int) -> tuple[Tape, list[int]]:
         """The events, and the requested bytes of every allocation at a micro-batch."""
@@ -83,6 +102,8 @@ class Plan:
             raise UsageError(f"batch_size is {batch_size!r}; it must be a whole number.")
         if not 1 <= batch_size <= MAX_BATCH:
             raise UsageError(f"batch_size is {batch_size}; it must be 1 to {MAX_BATCH:,}.")
+        if self.is_fixed and batch_size != self.micro_batch:
+            raise UsageError("Nothing is known that sets the batch, so no other can be planned.")
         if batch_size not in self._plans:
             timeline = replay(*self.tapes.at(batch_size), settings=self.settings)
             self._plans[batch_size] = BatchPlan.of(
@@ -99,8 +120,8 @@ class Plan:
 
     @property
     def batch_limits(self) -> BatchLimits | None:
-        """The micro-batches that run on the card; None without a card."""
-        return None if self.gpu is None else self.limits.on(self.gpu)
+        """The micro-batches that run on the card; None without one, or where nothing sets them."""
+        return None if self.gpu is None or self.is_fixed else self.limits.on(self.gpu)
 
     @property
     def max_batch_size(self) -> int | None:
@@ -176,17 +197,16 @@ class Plan:
     @property
     def parameter_count(self) -> int:
         """Parameters of the model."""
-        return sum(parameter.numel() for parameter in self.step.model.parameters())
+        return self.subject.parameter_count
 
     def result(self) -> PlanResult:
         """What was found, for the plan's own batch and card."""
-        because = self.tapes.not_affine_because
         return PlanResult(
             recipe=self.recipe,
             model_name=self.model_name,
             parameter_count=self.parameter_count,
-            input_shape=self.step.batch.inputs.shape,
-            is_tokens=self.step.batch.is_tokens,
+            input_shape=self.subject.input_shape,
+            is_tokens=self.subject.is_tokens,
             gpu=self.gpu,
             fits=self.fits,
             limits=self.batch_limits,
@@ -196,14 +216,31 @@ class Plan:
             at=self.at(None),
             learning_rate=self.learning_rate,
             is_affine=self.is_affine,
-            stated_assumptions=tuple(assumptions_of(self.step, self.gpu, because)),
+            stated_assumptions=tuple(self._assumptions()),
             unsupported=self.unsupported,
         )
 
     @property
     def unsupported(self) -> dict[str, str]:
         """Operators that could not be accounted for, with the reason."""
-        return dict(self.step.unsupported)
+        return dict(self.subject.unsupported)
+
+    def _assumptions(self) -> Iterator[Assumption]:
+        """Everything the figures rest on."""
+        card, tapes = self.card, self.tapes
+        if self.gpu is None:
+            yield Assumption("no_card", {"card": card.name})
+        context = format_bytes(card.context_bytes)
+        yield Assumption("context", {"context": context, "source": card.context_source})
+        yield from self.subject.assumptions()
+        if tapes.not_affine_because:
+            yield Assumption("direct", {"because": tapes.not_affine_because})
+        elif tapes.affine is not None:
+            small, large = map(str, self.subject.traced_batches)
+            yield Assumption("arithmetic", {"small": small, "large": large})
+        if self.subject.unknown_temporaries:
+            names = ", ".join(sorted(self.subject.unknown_temporaries))
+            yield Assumption("no_temporaries", {"operators": names})
 
     @property
     def assumptions(self) -> list[str]:

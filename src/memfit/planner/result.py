@@ -49,11 +49,13 @@ class Peak:
         phase: of the training loop.
         module: path of the module at work; empty outside of modules.
         operator: the ATen operator that allocated last.
+        place: the user's file and line, where a script was run.
     """
 
     phase: Phase
     module: str
     operator: str
+    place: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ class BatchPlan:
             settings: of the allocator.
         """
         peak, reserved = timeline.peak, timeline.peak_reserved_bytes
+        at = peak.allocation
         context = {Part.CONTEXT: card.context_bytes}
         parts = peak.parts | {Part.CACHE: reserved - sum(peak.parts.values())} | context
         most = timeline.parts_most | context
@@ -113,7 +116,7 @@ class BatchPlan:
             total_bytes=reserved + card.context_bytes,
             parts={str(part): parts[part] for part in Part},
             parts_most={str(part): most[part] for part in Part},
-            peak=Peak(peak.allocation.phase, peak.allocation.module, peak.allocation.operator),
+            peak=Peak(at.phase, at.module, at.operator, at.place),
             timeline=timeline,
             gpu=gpu,
             settings=settings,
@@ -230,7 +233,8 @@ class PlanResult:
         is_tokens: whether the model reads tokens.
         gpu: the card, or None.
         fits: whether the asked batch (else a batch of one) runs on the card; None without one.
-        limits: the largest and the recommended micro-batch of the card; None without one.
+        limits: the largest and the recommended micro-batch of the card; None without one, and where
+            nothing is known that sets the batch.
         last_batch: the largest micro-batch that was tried.
         micro_batch: what a training step would take.
         accumulation: micro-batches for one optimizer step.

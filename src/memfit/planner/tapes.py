@@ -6,13 +6,10 @@ from functools import cached_property
 
 from memfit.errors import StepError
 from memfit.memory.tape.tape import AffineTape, NotAffine, Tape, max_live_bytes
-from memfit.planner.tracing import TrainingStep
+from memfit.planner.subject import Subject
 from memfit.recipe.fields import MAX_BATCH
 
-__all__ = ["TRACED_BATCHES", "Tapes"]
-
-#: The two micro-batches that are traced; every other one is arithmetic.
-TRACED_BATCHES = (4, 8)
+__all__ = ["Tapes"]
 
 #: Where each batch needs a trace of its own, no larger one is tried.
 _MAX_TRACED_BATCH = 4096
@@ -22,24 +19,26 @@ class Tapes:
     """What was traced of a step, and what follows from it.
 
     Args:
-        step: ready to be traced.
+        subject: ready to be traced.
 
     Attributes:
         affine: the tape for every batch but one; None where each batch is traced.
         not_affine_because: why it is None.
     """
 
-    def __init__(self, step: TrainingStep) -> None:
-        self._step = step
-        small, large = TRACED_BATCHES
-        self._direct = {small: step.trace(small), large: step.trace(large)}
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        small, *larger = subject.traced_batches
+        self._direct = {small: subject.trace(small)}
         self.affine: AffineTape | None = None
         self.not_affine_because = ""
         self._asked_last: tuple[int, list[int]] = (0, [])
-        try:
-            self.affine = AffineTape.fit(self._direct[small], small, self._direct[large], large)
-        except NotAffine as difference:
-            self.not_affine_because = str(difference)
+        for large in larger:
+            tape = self._direct[large] = subject.trace(large)
+            try:
+                self.affine = AffineTape.fit(self._direct[small], small, tape, large)
+            except NotAffine as difference:
+                self.not_affine_because = str(difference)
 
     @property
     def traced(self) -> dict[int, Tape]:
@@ -62,7 +61,7 @@ class Tapes:
                 self._asked_last = batch_size, self.affine.sizes_bytes(batch_size)
             return self.affine.tape, self._asked_last[1]
         if batch_size not in self._direct:
-            self._direct[batch_size] = self._step.trace(batch_size)
+            self._direct[batch_size] = self._subject.trace(batch_size)
         tape = self._direct[batch_size]
         return tape, tape.sizes_bytes
 
@@ -85,10 +84,10 @@ class Tapes:
         if self.affine is None:
             return False
         if batch_size == 1:  # a trace already, see at
-            if self._single is None and self._step.recipe.batch_size == 1:
-                self._step.trace(1)
+            if self._single is None and self._subject.recipe.batch_size == 1:
+                self._subject.trace(1)
             return True
-        tape = self._direct[batch_size] = self._step.trace(batch_size)
+        tape = self._direct[batch_size] = self._subject.trace(batch_size)
         if self.affine.matches(tape, batch_size):
             return True
         self.not_affine_because = f"the trace at batch {batch_size} differs from the arithmetic"
@@ -99,6 +98,6 @@ class Tapes:
     def _single(self) -> Tape | None:
         """A batch of one is traced: where a dimension is one, torch views what it else copies."""
         try:
-            return self._step.trace(1)
+            return self._subject.trace(1)
         except StepError:
             return None  # batch norm refuses one value for each channel

@@ -18,6 +18,7 @@ from memfit.memory.recording.recorder import Recorder
 from memfit.memory.recording.virtual_gpu import VirtualGPU
 from memfit.memory.tape.tape import Tape
 from memfit.models import BuiltModel, build
+from memfit.planner.assumptions import Assumption
 from memfit.recipe.precision import weights_dtype
 from memfit.step.batch import (
     BatchSpec,
@@ -34,10 +35,13 @@ from memfit.step.job import Job
 from memfit.step.loop import Loop, no_collection, training_loop
 from memfit.step.prepare import prepare_model
 
-__all__ = ["DEFAULT_CARD", "TrainingStep"]
+__all__ = ["DEFAULT_CARD", "TRACED_BATCHES", "TrainingStep"]
 
 #: The card whose rules hold when no card is named: the most common architecture.
 DEFAULT_CARD = "rtx-3060"
+
+#: The two micro-batches that are traced; every other one is arithmetic.
+TRACED_BATCHES = (4, 8)
 
 _META = torch.device("meta")
 
@@ -58,6 +62,7 @@ class TrainingStep:
         gpu: the card that is played.
         name: of the model.
         is_tokens: the model reads token numbers.
+        traced_batches: from which all others follow.
 
     Raises:
         ModelError: the model cannot be built.
@@ -80,6 +85,7 @@ class TrainingStep:
         self.unsupported: dict[str, str] = {}
         self.unknown_temporaries: set[str] = set()
         self.loop = loop
+        self.traced_batches = TRACED_BATCHES
         self._watch = watch
         self.is_tokens = recipe.input_ids is not None or built.kind == "token"
         self.checkpointed_blocks = prepare_model(self.model, recipe)
@@ -124,6 +130,29 @@ class TrainingStep:
             batch = inputs.make(2, _META)
             with autocast_of(self.recipe, "cuda"):
                 return see(call_model(self.model, batch, is_tokens=self.is_tokens))
+
+    @property
+    def parameter_count(self) -> int:
+        """Parameters of the model."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one sample; of tokens, their number."""
+        return self.batch.inputs.shape
+
+    def assumptions(self) -> Iterator[Assumption]:
+        """What a trace of it takes for granted."""
+        recipe = self.recipe
+        yield Assumption("second_step")
+        if not recipe.cudnn_benchmark:
+            yield Assumption("cudnn_heuristics")
+        if self.batch.is_tokens:
+            yield Assumption("full_sequences")
+        if recipe.loss is None and recipe.step is None:
+            yield Assumption("cross_entropy")
+        if self.checkpointed_blocks:
+            yield Assumption("checkpointed", {"blocks": str(self.checkpointed_blocks)})
 
     def accumulating(self) -> TrainingStep:
         """The same step of the same model with two micro-batches; a third is like the second."""

@@ -84,6 +84,7 @@ class Allocation:
         dtype: such as ``"float32"``; empty for raw workspaces.
         step: the training step that made it, counted from 0.
         rule: how to ask for the size at another batch, where it is no straight line.
+        place: the user's file and line that made it, where a script was run.
     """
 
     size_bytes: int
@@ -95,6 +96,7 @@ class Allocation:
     dtype: str = ""
     step: int = 0
     rule: SizeRule | None = None
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from memfit.page.documents.plan import plan_document, ruled_sizes_at
 from memfit.planner.options import ways_to_fit_more
 from memfit.planner.plan import Plan
 from memfit.planner.planning import plan, plan_job
-from memfit.planner.tapes import TRACED_BATCHES
+from memfit.planner.tracing import TRACED_BATCHES
 from memfit.step.job import resolve
 from memfit.step.optimizers import optimizer_names
 from memfit.web.asking.cards import card_of
