@@ -27,13 +27,13 @@ def has_namespaces() -> bool:
 
 def check_tape(answer: Answer) -> None:
     """The tape replayed is what PyTorch's own allocator counted, by step and evaluation."""
-    assert answer.recording is not None
-    timeline = replay(answer.recording.tape)
+    assert answer.tape is not None
+    timeline = replay(answer.tape)
     seen = [*answer.steps, *answer.evaluations]
     assert timeline.peak_allocated_bytes == max(row.allocated_bytes for row in seen)
     assert timeline.peak_reserved_bytes == max(row.reserved_bytes for row in seen)
     live = timeline.live_at(timeline.peak.position)
-    assert all(answer.recording.places[number] for number in live)
+    assert all(answer.tape.allocations[number].place for number in live)
 
 
 def test_digits_with_fake_data(run_sample: RunSample) -> None:
@@ -65,11 +65,11 @@ def test_another_batch_of_the_same_loader(run_sample: RunSample) -> None:
     first = run_sample("gan.py")
     again = run_sample("gan.py", batch=64, loaders=first.knob.loaders)
     assert again.knob.batch == 64
-    assert first.recording is not None
-    assert again.recording is not None
+    assert first.tape is not None
+    assert again.tape is not None
     small, large = (
-        sum(a.size_bytes for a in r.tape.allocations if a.part is Part.BATCH and a.step == 2)
-        for r in (first.recording, again.recording)
+        sum(a.size_bytes for a in tape.allocations if a.part is Part.BATCH and a.step == 2)
+        for tape in (first.tape, again.tape)
     )
     assert large == 2 * small > 0
 

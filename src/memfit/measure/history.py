@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from memfit.memory.recording.recorder import Recorder
-from memfit.memory.tape.tape import Allocation, Part, Phase, Tape
+from memfit.memory.tape.tape import Allocation, Mark, Part, Phase, Tape
 
 __all__ = ["HistoryRecorder", "Workspace", "joined_tape", "workspaces_of"]
 
@@ -96,7 +96,18 @@ def joined_tape(recorder: HistoryRecorder, trace: Iterable[Mapping[str, Any]]) -
             continue
         at = bisect_right(untils, recorder.base + index)
         allocations.append(_unowned(recorder.spans[at : at + 1], size_bytes))
-    return Tape(tuple(allocations), tuple(events))
+    return Tape(tuple(allocations), tuple(events), tuple(_marks(allocations, events)))
+
+
+def _marks(allocations: Sequence[Allocation], events: Sequence[int]) -> Iterator[Mark]:
+    """Where a phase of a step makes its first allocation."""
+    last: tuple[int, Phase] | None = None
+    for position, event in enumerate(events):
+        if event >= 0:
+            now = allocations[event].step, allocations[event].phase
+            if now != last:
+                last = now
+                yield Mark(position, *now)
 
 
 def _events_of(trace: Iterable[Mapping[str, Any]]) -> tuple[list[int], list[int], list[int]]:

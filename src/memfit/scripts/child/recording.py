@@ -6,6 +6,7 @@ import inspect
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 
 from memfit.measure.history import HistoryRecorder, joined_tape
 from memfit.memory.recording.follower import Follower
+from memfit.memory.tape.tape import Tape
 from memfit.scripts.child.places import place_of
-from memfit.scripts.told.answer import Recording
 from memfit.torch_inside import (
     allocator_trace,
     in_backward,
@@ -22,7 +23,7 @@ from memfit.torch_inside import (
     when_cuda_starts,
 )
 
-__all__ = ["PlacedRecorder", "ScriptFollower", "allocations_so_far", "recorded", "recording_of"]
+__all__ = ["PlacedRecorder", "ScriptFollower", "allocations_so_far", "recorded", "recorded_tape"]
 
 
 def allocations_so_far() -> int:
@@ -109,10 +110,13 @@ def recorded(recorder: PlacedRecorder) -> Iterator[None]:
     follower.tag_gradients()
 
 
-def recording_of(recorder: PlacedRecorder) -> Recording | None:
+def recorded_tape(recorder: PlacedRecorder) -> Tape | None:
     """What was recorded; None where CUDA was never used."""
     if not torch.cuda.is_initialized():
         return None
     tape = joined_tape(recorder, allocator_trace())
-    places = tuple(recorder.place_at(index) for index in range(len(tape.allocations)))
-    return Recording(tape, places)
+    placed = [
+        replace(allocation, place=recorder.place_at(index))
+        for index, allocation in enumerate(tape.allocations)
+    ]
+    return replace(tape, allocations=tuple(placed))

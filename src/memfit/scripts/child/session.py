@@ -13,7 +13,7 @@ from typing import Any
 from memfit.scripts.child.ending import Ending, replace_exit, run_to_its_end
 from memfit.scripts.child.places import place_of
 from memfit.scripts.child.ranks import play_ranks
-from memfit.scripts.child.recording import PlacedRecorder, recorded, recording_of
+from memfit.scripts.child.recording import PlacedRecorder, recorded, recorded_tape
 from memfit.scripts.child.stand_ins import stand_in_for_data
 from memfit.scripts.child.surroundings import Started, arrange, redirect_torch
 from memfit.scripts.child.telling import Watchdog, tell
@@ -137,16 +137,16 @@ class _Session:
         watch.end()
         self._advise(ending)
         knob = self.job.knob_in_arguments or watch.knob
-        recording = None
+        tape = None
         if is_recorded and self._recorder is not None:
-            recording = recording_of(self._recorder)
+            tape = recorded_tape(self._recorder)
         answer = Answer(
             **asdict(ending) | {"status": ending.status},
             steps=tuple(watch.steps),
             evaluations=tuple(watch.evaluations),
             knob=knob,
             notes=tuple(watch.notes),
-            recording=recording,
+            tape=tape,
             memory_bytes=_most_resident_bytes(),
         )
         tell(self._pipe, answer=answer.to_dict())

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
-from memfit.memory.tape.tape import Allocation, Part, Phase, Tape
+from memfit.memory.tape.tape import Tape
 from memfit.scripts.told.knob import Knob, KnobKind
+from memfit.scripts.told.rows import rows_of, tape_of
 
-__all__ = ["Answer", "Evaluation", "Kept", "Protection", "Recording", "Status", "Step"]
+__all__ = ["Answer", "Evaluation", "Kept", "Protection", "Status", "Step"]
 
 
 class Status(StrEnum):
@@ -90,50 +91,6 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Recording:
-    """The tape of the whole run.
-
-    Args:
-        tape: the allocator's sequence, joined with parts, modules and phases.
-        places: the user's file and line for each allocation; empty where no code of theirs ran.
-    """
-
-    tape: Tape
-    places: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Tables of words, then rows of numbers."""
-        words: dict[str, int] = {}
-
-        def number(word: str) -> int:
-            return words.setdefault(word, len(words))
-
-        rows = [
-            [
-                a.size_bytes, *map(number, (a.part, a.phase, a.operator, a.module, a.dtype, place)),
-                a.step, list(a.shape),
-            ]
-            for a, place in zip(self.tape.allocations, self.places, strict=True)
-        ]  # fmt: skip
-        return {"words": list(words), "rows": rows, "events": list(self.tape.events)}
-
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> Recording:
-        """What :meth:`to_dict` wrote."""
-        words: Sequence[str] = values["words"]
-        allocations, places = [], []
-        for size_bytes, part, phase, operator, module, dtype, place, step, shape in values["rows"]:
-            places.append(words[place])
-            allocations.append(
-                Allocation(
-                    size_bytes, Part(words[part]), Phase(words[phase]), words[operator],
-                    words[module], tuple(shape), words[dtype], step,
-                )
-            )  # fmt: skip
-        return cls(Tape(tuple(allocations), tuple(values["events"])), tuple(places))
-
-
-@dataclass(frozen=True)
 class Answer:
     """What came of a script.
 
@@ -148,7 +105,8 @@ class Answer:
         notes: what was done otherwise than the script says.
         kept: files that were kept from the disk.
         protection: what held.
-        recording: the tape; None where none was asked for or the process did not live to tell.
+        tape: of the whole run: the allocator's sequence, joined with parts, modules, phases and the
+            user's lines; None where none was asked for or the process did not live to tell.
         exit_code: of the script.
         seconds: that the process took.
         memory_bytes: the most that it held resident.
@@ -165,7 +123,7 @@ class Answer:
     notes: tuple[str, ...] = ()
     kept: tuple[Kept, ...] = ()
     protection: Protection = Protection.PYTHON
-    recording: Recording | None = None
+    tape: Tape | None = None
     exit_code: int = 0
     seconds: float = 0.0
     memory_bytes: int = 0
@@ -174,7 +132,7 @@ class Answer:
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         own = {one.name: getattr(self, one.name) for one in fields(self)}
-        own["recording"] = None if self.recording is None else self.recording.to_dict()
+        own["tape"] = None if self.tape is None else rows_of(self.tape)
         for name in ("steps", "evaluations", "kept"):
             own[name] = [asdict(row) for row in own[name]]
         return own | {"knob": asdict(self.knob)}
@@ -203,5 +161,5 @@ _READ: dict[str, Callable[[Any], Any]] = {
     ),
     "notes": tuple,
     "protection": Protection,
-    "recording": lambda row: None if row is None else Recording.of(row),
+    "tape": lambda row: None if row is None else tape_of(row),
 }
