@@ -9,7 +9,8 @@ from memfit.memory.kernels import convolution_temporaries as convolutions
 from memfit.memory.kernels.facts import DeviceFacts, TensorFacts
 from memfit.memory.kernels.no_temporaries import NO_TEMPORARIES
 from memfit.memory.kernels.reduction_temporaries import reduction_buffers
-from memfit.memory.kernels.temporaries import RULES, held_workspaces, temporaries
+from memfit.memory.kernels.scope import Held, Result, block_sizes
+from memfit.memory.kernels.temporaries import RULES, temporaries
 
 A100 = DeviceFacts((8, 0), 108, torch_version=(2, 13))
 A100_215 = DeviceFacts((8, 0), 108, torch_version=(2, 15))
@@ -41,16 +42,17 @@ def workspace_of_7(monkeypatch):
 def test_convolution_copies_what_is_not_in_the_chosen_format(workspace_of_7):
     image, weight = facts(2, 8, 6, 6), facts(16, 8, 3, 3, channels_last=True)
     out = facts(2, 16, 6, 6, channels_last=True)
-    sizes = temporaries("aten.convolution.default", convolution(image, weight), (out,), A100)
-    assert sizes == (2 * 8 * 36 * 4, 7)
+    scope = temporaries("aten.convolution.default", convolution(image, weight), (out,), A100)
+    assert scope == (2 * 8 * 36 * 4, Result(0), (7,))
     assert workspace_of_7[0].channels_last
 
 
-def test_convolution_backward_holds_one_workspace_at_a_time(workspace_of_7):
+def test_convolution_backward_takes_each_workspace_for_its_own_gradient(workspace_of_7):
     image, weight, gradient = facts(2, 8, 6, 6), facts(16, 8, 3, 3), facts(2, 16, 6, 6)
     arguments = convolution(image, weight)
     call = (gradient, image, weight, None, *arguments[3:], [True, True, False])
-    assert temporaries("aten.convolution_backward.default", call, (), A100) == (7,)
+    scope = temporaries("aten.convolution_backward.default", call, (), A100)
+    assert scope == (Result(0), (7,), Result(1), (7,))
     assert [p.kind for p in workspace_of_7] == ["backward_data", "backward_filter"]
 
 
@@ -98,16 +100,16 @@ def test_transposed_convolution_is_the_gradient_of_a_convolution(workspace_of_7)
 
 def test_matrix_products_copy_only_what_blas_cannot_read():
     plain, transposed = facts(8, 4), facts(8, 4, transposed=True)
-    assert temporaries("aten.mm.default", (plain, transposed), (), A100) == ()
+    assert temporaries("aten.mm.default", (plain, transposed), (), A100_215) == (8_519_680,)
     strided = TensorFacts((8, 4), (8, 2), 4, "float32")
-    assert temporaries("aten.mm.default", (strided, transposed), (), A100) == (8 * 4 * 4,)
+    copy = 8 * 4 * 4
+    call = (strided, transposed)
+    assert temporaries("aten.mm.default", call, (), A100_215) == (copy, 8_519_680)
 
 
 def test_workspace_of_a_product_moves_from_held_to_temporary_in_2_15():
     call = (facts(8, 4), facts(4, 8))
-    assert held_workspaces("aten.mm.default", call, A100) == (("cublas", 8_519_680),)
-    assert temporaries("aten.mm.default", call, (), A100) == ()
-    assert held_workspaces("aten.mm.default", call, A100_215) == ()
+    assert temporaries("aten.mm.default", call, (), A100) == (Held("cublas", 8_519_680), 0)
     assert temporaries("aten.mm.default", call, (), A100_215) == (8_519_680,)
 
 
@@ -124,7 +126,7 @@ def test_sum_over_rows_allocates_blocks_times_outputs():
 
 
 def test_sum_of_short_rows_needs_nothing():
-    assert temporaries("aten.sum.dim_IntList", (facts(4096, 768), [-1]), (), A100) == ()
+    assert temporaries("aten.sum.dim_IntList", (facts(4096, 768), [-1]), (), A100) == (0, 0)
 
 
 def test_sum_of_everything_splits_over_the_gpu():
@@ -139,15 +141,15 @@ def test_reduction_buffers_hold_a_partial_result_for_every_output(a, b, c, dimen
     outputs = 1
     for index, size in enumerate((a, b, c)):
         outputs *= 1 if index in dimensions else size
-    assert sizes == () or (len(sizes) == 2 and sizes[0] >= 2 * 4 * outputs)
+    assert sizes == (0, 0) or sizes[0] >= 2 * 4 * outputs
 
 
-@pytest.mark.parametrize(("rows", "sums"), [(64 * 1024, 0), (64 * 1024 + 1, 2)])
-def test_layer_norm_backward_sums_blocks_of_32_rows_when_there_are_very_many(rows, sums):
+@pytest.mark.parametrize(("rows", "blocks"), [(64 * 1024, 0), (64 * 1024 + 1, 2049)])
+def test_layer_norm_backward_sums_blocks_of_32_rows_when_there_are_very_many(rows, blocks):
     image, stat, weight = facts(rows, 96), facts(rows, 1), facts(96)
     call = (image, image, [96], stat, stat, weight, weight, [True, True, True])
     sizes = temporaries("aten.native_layer_norm_backward.default", call, (), A100)
-    assert sizes == (2049 * 96 * 4,) * sums
+    assert sizes == (blocks * 96 * 4,) * 2
 
 
 def test_group_norm_scale_and_shift_for_each_channel():
@@ -174,7 +176,8 @@ def test_channels_last_batch_norm_stages_partial_statistics():
 
 def test_embedding_backward_allocates_nothing_for_few_indices():
     call = (facts(3072, 64), facts(3072, dtype="int64"), 1000, -1, False)
-    assert temporaries("aten.embedding_dense_backward.default", call, (), A100) == ()
+    scope = temporaries("aten.embedding_dense_backward.default", call, (), A100)
+    assert not any(block_sizes(scope))
 
 
 def test_embedding_backward_sums_segments_in_float32():

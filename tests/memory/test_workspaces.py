@@ -17,6 +17,7 @@ from memfit.memory.kernels.cudnn_plans import (
     cudnn_version,
     heuristic_workspace_bytes,
 )
+from memfit.memory.kernels.scope import Held
 
 MIB = 1 << 20
 needs_cudnn = pytest.mark.skipif(cudnn_version() is None, reason="no cuDNN that can be asked")
@@ -81,7 +82,7 @@ def test_a_workspace_is_either_held_or_for_one_operation():
 
 def test_cublaslt_of_2_11_holds_both():
     held = held_blas_workspaces("cublaslt", (8, 0), (2, 11))
-    assert held == (("cublas", 8_519_680), ("cublaslt", MIB))
+    assert held == (Held("cublas", 8_519_680), Held("cublaslt", MIB))
 
 
 @pytest.mark.parametrize(

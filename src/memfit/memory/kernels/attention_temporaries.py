@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from memfit.memory.kernels.facts import DeviceFacts, TensorFacts
-from memfit.memory.kernels.rules import Arguments, Outputs, Rule, Sizes, argument, present
+from memfit.memory.kernels.rules import Arguments, Outputs, Rule, argument, present
 from memfit.memory.kernels.rules import tensor_argument as tensor_at
+from memfit.memory.kernels.scope import Scope
 
 __all__ = ["ATTENTION_RULES"]
 
@@ -42,7 +43,7 @@ def _flash_width(width: int) -> int:
     return _round_up(width, 32 if width <= 128 else 64)
 
 
-def _flash(arguments: Arguments, _outputs: Outputs, device: DeviceFacts) -> Sizes:
+def _flash(arguments: Arguments, _outputs: Outputs, device: DeviceFacts) -> Scope:
     """Partial results when the keys are split over multiprocessors that would idle."""
     query, key = tensor_at(arguments, 0), tensor_at(arguments, 1)
     batch, heads, length, width = query.shape
@@ -55,7 +56,7 @@ def _flash(arguments: Arguments, _outputs: Outputs, device: DeviceFacts) -> Size
         ceil(key.shape[2] / key_block),
     )
     rows = splits * batch * heads * length * _FLOAT_BYTES
-    return (rows, rows * _flash_width(width)) if splits > 1 else ()
+    return (rows, rows * _flash_width(width)) if splits > 1 else (0, 0)
 
 
 def _splits(blocks: int, multiprocessors: int, key_blocks: int) -> int:
@@ -72,16 +73,15 @@ def _splits(blocks: int, multiprocessors: int, key_blocks: int) -> int:
     return next((splits for splits, share in occupancy.items() if share >= enough), 1)
 
 
-def _flash_backward(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Sizes:
+def _flash_backward(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Scope:
     """float32 row sums and query gradient; with shared key heads also expanded gradients."""
     gradient, query, key, _, output = (tensor_at(arguments, index) for index in range(5))
     batch, heads, length, width = query.shape
     rows = batch * heads * _round_up(length, 128) * _FLOAT_BYTES
     shares = key.shape[1] != heads
     expanded = batch * heads * key.shape[2] * width * key.dtype_bytes if shares else 0
-    return present(
-        _copy_for_kernel(gradient),
-        _copy_for_kernel(output),
+    return (
+        *present(_copy_for_kernel(gradient), _copy_for_kernel(output)),
         rows,
         rows * _flash_width(width),
         expanded,
@@ -156,7 +156,7 @@ def _key_splits(blocks: int, keys: int, tile: _Tile) -> int:
     return max(1, min(splits, 200 // blocks))
 
 
-def _efficient_backward(arguments: Arguments, _outputs: Outputs, device: DeviceFacts) -> Sizes:
+def _efficient_backward(arguments: Arguments, _outputs: Outputs, device: DeviceFacts) -> Scope:
     """The row sums of dO*O, then the workspace of the kernel."""
     gradient, query, key, value = (tensor_at(arguments, index) for index in range(4))
     if query.shape[0] > _GRID_LIMIT and device.torch_version < (2, 15):
@@ -171,18 +171,18 @@ def _efficient_backward(arguments: Arguments, _outputs: Outputs, device: DeviceF
         batch * heads * key.shape[2] * tensor.shape[3] * key.dtype_bytes if shares else 0
         for tensor in (key, value)
     ]
-    always = (_copy_for_kernel(gradient), *expanded)
+    always = (*present(_copy_for_kernel(gradient)), *expanded)
     running = (rows, _workspace_bytes(query, key, value, tile, device))
     volta = (7, 0) <= device.compute_capability < (7, 5)
     if is_half and not (volta and tile.sums_in_memory):
-        return present(*always, *running)
+        return (*always, *running)
     product = rows * value.shape[3]
     turned = rows if heads > 1 and length > 1 else 0
     copies = (product, product) if is_half else ()
-    return present(*always, *max(running, (*copies, product, rows, turned), key=sum))
+    return (*always, (*copies, product, rows, turned), running)
 
 
-def _efficient(arguments: Arguments, outputs: Outputs, device: DeviceFacts) -> Sizes:
+def _efficient(arguments: Arguments, outputs: Outputs, device: DeviceFacts) -> Scope:
     """Beside heads wider than 128, half types are summed up in float32 first."""
     query, value = tensor_at(arguments, 0), tensor_at(arguments, 2)
     batch, heads, length, width = query.shape
@@ -198,7 +198,7 @@ def _chunk_shares(batch: int) -> tuple[float, float]:
     return _GRID_LIMIT / batch, min(batch - _GRID_LIMIT, _GRID_LIMIT) / batch
 
 
-def _chunked_backward(arguments: Arguments, device: DeviceFacts) -> Sizes:
+def _chunked_backward(arguments: Arguments, device: DeviceFacts) -> Scope:
     """The gradients of the first chunk, and what its kernel needs."""
     chunk = tuple(
         replace(value, shape=(_GRID_LIMIT, *value.shape[1:]))
@@ -207,13 +207,13 @@ def _chunked_backward(arguments: Arguments, device: DeviceFacts) -> Sizes:
         for value in arguments
     )
     gradients = [tensor_at(chunk, index).size_bytes for index in (1, 2, 3)]
-    return present(*gradients, *_efficient_backward(chunk, (), device))
+    return (*gradients, *_efficient_backward(chunk, (), device))
 
 
 # -- cuDNN ---------------------------------------------------------------------------------------
 
 
-def _cudnn_backward(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Sizes:
+def _cudnn_backward(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Scope:
     """An estimate from below: cuDNN's own plan may ask for more.
 
     cudnn-frontend adds to the workspace float32 row sums and a float32 query gradient, and with
@@ -225,7 +225,7 @@ def _cudnn_backward(arguments: Arguments, _outputs: Outputs, _device: DeviceFact
     rows = batch * heads * length * _FLOAT_BYTES
     columns = key.shape[3] + value.shape[3] if key.shape[1] != heads else 0
     expanded = batch * heads * key.shape[2] * columns * key.dtype_bytes
-    return present(rows, rows * width, expanded)
+    return rows, rows * width, expanded
 
 
 ATTENTION_RULES: dict[str, Rule] = {

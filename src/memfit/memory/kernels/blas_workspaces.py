@@ -22,6 +22,8 @@ from __future__ import annotations
 import re
 from typing import Literal
 
+from memfit.memory.kernels.scope import Held
+
 __all__ = [
     "GemmLibrary",
     "cublas_workspace_bytes",
@@ -86,7 +88,7 @@ def held_blas_workspaces(
     library: GemmLibrary,
     compute_capability: tuple[int, int],
     torch_version: tuple[int, int] = (2, 15),
-) -> tuple[tuple[GemmLibrary, int], ...]:
+) -> tuple[Held, ...]:
     """What the first matrix product of a thread allocates and keeps until the end.
 
     Until torch 2.14 a cuBLASLt call reserves the cuBLAS handle, and so its workspace, as well.
@@ -97,15 +99,15 @@ def held_blas_workspaces(
         torch_version: (major, minor).
 
     Returns:
-        (name, bytes) pairs, each to be held once for a thread; empty from torch 2.15.
+        Each to be held once for a thread; empty from torch 2.15.
     """
     if torch_version >= _PER_OPERATION:
         return ()
     cublas = cublas_workspace_bytes(compute_capability, None, torch_version)
     own = cublaslt_workspace_bytes(None, cublas, torch_version)
     if library == "cublaslt" and own:
-        return (("cublas", cublas), ("cublaslt", own))
-    return (("cublas", cublas),)
+        return (Held("cublas", cublas), Held("cublaslt", own))
+    return (Held("cublas", cublas),)
 
 
 def operation_blas_workspace_bytes(

@@ -15,7 +15,15 @@ from dataclasses import dataclass, replace
 from memfit.memory.kernels.convolution_problem import ConvolutionKind, ConvolutionProblem
 from memfit.memory.kernels.convolution_workspace import convolution_workspace_bytes
 from memfit.memory.kernels.facts import DeviceFacts, TensorFacts
-from memfit.memory.kernels.rules import present
+from memfit.memory.kernels.reduction_temporaries import reduction_buffers
+from memfit.memory.kernels.rules import (
+    Arguments,
+    Outputs,
+    integers_in,
+    present,
+    tensor_argument,
+)
+from memfit.memory.kernels.scope import Result, Scope
 
 __all__ = ["convolution_backward_temporaries", "convolution_temporaries", "output_is_channels_last"]
 
@@ -54,6 +62,10 @@ class _Convolution:
     def uses_cudnn(self) -> bool:
         """False for the depthwise kernels that PyTorch brings itself, which need no workspace."""
         return not self.depthwise or self.channels_last or self._cudnn_depthwise_half()
+
+    def copy(self, tensor: TensorFacts) -> tuple[int, ...]:
+        """The copy of a tensor that is not in the kernel's layout."""
+        return present(tensor.copy_bytes(channels_last=self.channels_last))
 
     def _cudnn_depthwise_half(self) -> bool:
         """``use_cudnn_depthwise`` for contiguous tensors, with cuDNN 8.2 or later."""
@@ -110,7 +122,10 @@ def _flat(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _workspace(
     call: _Convolution, kind: ConvolutionKind, output: tuple[int, ...], device: DeviceFacts
-) -> int:
+) -> tuple[int, ...]:
+    """Of cuDNN; nothing where a kernel of PyTorch's own runs."""
+    if not call.uses_cudnn:
+        return ()
     flat = len(call.weight.shape) == 3
     problem = ConvolutionProblem(
         kind,
@@ -130,9 +145,10 @@ def _workspace(
             input_shape=problem.output_shape,
             output_shape=problem.input_shape,
         )
-    return convolution_workspace_bytes(
+    size_bytes = convolution_workspace_bytes(
         problem, device.compute_capability, allow_tf32=device.allow_tf32
     )
+    return (size_bytes,)
 
 
 # A transposed convolution runs as the gradient of a convolution and the other way round
@@ -144,9 +160,7 @@ _TRANSPOSED: dict[ConvolutionKind, ConvolutionKind] = {
 }
 
 
-def convolution_temporaries(
-    arguments: tuple[object, ...], outputs: tuple[TensorFacts, ...], device: DeviceFacts
-) -> tuple[int, ...]:
+def convolution_temporaries(arguments: Arguments, outputs: Outputs, device: DeviceFacts) -> Scope:
     """Of ``aten.convolution``: copies of input and weight in the kernel's layout, workspace.
 
     Args:
@@ -154,49 +168,42 @@ def convolution_temporaries(
             groups.
         outputs: the result.
         device: the GPU.
-
-    Returns:
-        Bytes of each block that is alive at the call's own peak.
     """
     call = _convolution(arguments[:2] + arguments[3:])
-    last = call.channels_last
-    copies = [tensor.copy_bytes(channels_last=last) for tensor in (call.input, call.weight)]
-    workspace = _workspace(call, "forward", outputs[0].shape, device) if call.uses_cudnn else 0
-    return present(*copies, workspace)
+    inside = (*call.copy(call.weight), *_workspace(call, "forward", outputs[0].shape, device))
+    return (*call.copy(call.input), Result(0), inside)
 
 
 def convolution_backward_temporaries(
-    arguments: tuple[object, ...], _outputs: tuple[TensorFacts, ...], device: DeviceFacts
-) -> tuple[int, ...]:
-    """Of ``aten.convolution_backward``: layout copies, and the larger of two workspaces.
+    arguments: Arguments, _outputs: Outputs, device: DeviceFacts
+) -> Scope:
+    """Of ``aten.convolution_backward``: one gradient after the other, each with its workspace.
 
-    The gradients of input and weight are computed one after the other, each with its workspace.
+    The gradient of a bias is a sum outside of the library.
 
     Args:
         arguments: grad_output, input, weight, bias_sizes, stride, padding, dilation, transposed,
             output_padding, groups, output_mask.
         device: the GPU.
-
-    Returns:
-        Bytes of each block that is alive at the call's own peak.
     """
-    gradient, mask = arguments[0], arguments[10]
-    assert isinstance(gradient, TensorFacts)
-    assert isinstance(mask, Sequence)
+    gradient, mask = tensor_argument(arguments, 0), integers_in(arguments[10])
     call = _convolution(arguments[1:3] + arguments[4:10])
-    last = call.channels_last
-    copies = [
-        gradient.copy_bytes(channels_last=last),
-        call.input.copy_bytes(channels_last=last) if mask[1] else 0,
-        call.weight.copy_bytes(channels_last=last) if mask[0] else 0,
-    ]
-    kinds: tuple[ConvolutionKind, ...] = ("backward_data", "backward_filter")
-    workspaces = [
-        _workspace(call, kind, gradient.shape, device)
-        for kind, wanted in zip(kinds, mask, strict=False)
-        if wanted and call.uses_cudnn
-    ]
-    return present(*copies, max(workspaces, default=0))
+    image = call.copy(call.input) if mask[1] else ()
+    scope: Scope = (*image, *call.copy(gradient))
+    if mask[0]:
+        workspace = _workspace(call, "backward_data", gradient.shape, device)
+        scope += (Result(0), (*call.copy(call.weight), *workspace))
+    if mask[1]:
+        scope += (Result(1), _workspace(call, "backward_filter", gradient.shape, device))
+    if mask[2]:
+        every_dimension_but_channels = {0, *range(2, len(gradient.shape))}
+        scope += (
+            Result(2),
+            reduction_buffers(
+                gradient, every_dimension_but_channels, gradient.accumulate_bytes, device
+            ),
+        )
+    return scope
 
 
 def output_is_channels_last(

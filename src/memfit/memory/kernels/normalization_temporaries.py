@@ -7,7 +7,6 @@ from memfit.memory.kernels.rules import (
     Arguments,
     Outputs,
     Rule,
-    Sizes,
     copies_contiguous,
     copies_in_format_of,
     each,
@@ -17,6 +16,7 @@ from memfit.memory.kernels.rules import (
     tensor_argument,
     tensors_in,
 )
+from memfit.memory.kernels.scope import Scope
 
 __all__ = ["NORMALIZATION_RULES"]
 
@@ -30,13 +30,13 @@ def _channels_last_batch_norm(per_channel: int, reference: int, *copied: int) ->
     """
     copies = copies_in_format_of(reference, *copied)
 
-    def rule(arguments: Arguments, outputs: Outputs, device: DeviceFacts) -> Sizes:
+    def rule(arguments: Arguments, outputs: Outputs, device: DeviceFacts) -> Scope:
         image = tensor_argument(arguments, reference)
         sizes = copies(arguments, outputs, device)
         if not image.channels_last:
             return sizes
         blocks = _batch_norm_blocks(image.numel // image.shape[1], image.shape[1])
-        return (*sizes, per_channel * 4 * image.shape[1] * blocks) if blocks > 1 else sizes
+        return (*sizes, per_channel * 4 * image.shape[1] * blocks if blocks > 1 else 0)
 
     return rule
 
@@ -49,39 +49,38 @@ def _batch_norm_blocks(reduction: int, channels: int) -> int:
     return blocks if blocks >= 8 else 1
 
 
-def _layer_norm_backward(arguments: Arguments, _outputs: Outputs, device: DeviceFacts) -> Sizes:
+def _layer_norm_backward(arguments: Arguments, _outputs: Outputs, device: DeviceFacts) -> Scope:
     """layer_norm_kernel.cu: copies; for very many short rows, partial sums of 32 rows each."""
     gradient, image = tensor_argument(arguments, 0), tensor_argument(arguments, 1)
-    copies = (gradient.copy_bytes(), image.copy_bytes())
+    copies = present(gradient.copy_bytes(), image.copy_bytes())
     width = 1
     for size in integers_in(arguments[2]):
         width *= size
     rows = image.numel // max(1, width)
-    if not (rows > 64 * 1024 and width // 32 < device.multiprocessors // 2):
-        return present(*copies)
-    blocks = min(64 * 1024 // 2 // -(-width // 32), -(-rows // 32))
+    is_tall = rows > 64 * 1024 and width // 32 < device.multiprocessors // 2
+    blocks = min(64 * 1024 // 2 // -(-width // 32), -(-rows // 32)) if is_tall else 0
     wanted = integers_in(arguments[7])[1:]
-    return present(*copies, *(blocks * width * image.dtype_bytes for yes in wanted if yes))
+    return (*copies, *(blocks * width * image.dtype_bytes for yes in wanted if yes))
 
 
-def _group_norm(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Sizes:
+def _group_norm(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Scope:
     """group_norm_kernel.cu: scale a and shift b for each sample and channel, when affine."""
     image = tensor_argument(arguments, 0)
     per_channel = (
         integer_argument(arguments, 3) * integer_argument(arguments, 4) * image.accumulate_bytes
     )
     affine = bool(tensors_in(arguments[1:3]))
-    return present(image.copy_bytes(), *((per_channel, per_channel) if affine else ()))
+    return (*present(image.copy_bytes()), *((per_channel, per_channel) if affine else ()))
 
 
-def _group_norm_backward(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Sizes:
+def _group_norm_backward(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Scope:
     """group_norm_kernel.cu: ds, db and c1 for each channel; c2 and c3 for each group."""
     gradient, image = tensor_argument(arguments, 0), tensor_argument(arguments, 1)
     batch, channels, groups = (integer_argument(arguments, index) for index in (5, 6, 8))
     per_channel = batch * channels * image.accumulate_bytes
     per_group = batch * groups * image.accumulate_bytes
-    copies = (gradient.copy_bytes(), image.copy_bytes())
-    return present(*copies, *[per_channel] * 3, *[per_group] * 2)
+    copies = present(gradient.copy_bytes(), image.copy_bytes())
+    return (*copies, *[per_channel] * 3, *[per_group] * 2)
 
 
 NORMALIZATION_RULES: dict[str, Rule] = {

@@ -100,7 +100,7 @@ def _block(dim0: int, dim1: int, vector: int) -> tuple[int, int]:
 
 def reduction_buffers(
     tensor: TensorFacts, dimensions: Collection[int], partial_bytes: int, device: DeviceFacts
-) -> tuple[int, ...]:
+) -> tuple[int, int]:
     """Partial results and semaphores of a reduction.
 
     Args:
@@ -110,11 +110,11 @@ def reduction_buffers(
         device: the GPU.
 
     Returns:
-        Bytes of both, or nothing when no output is split over blocks.
+        Bytes of both, 0 when no output is split over blocks.
     """
     loops = _loops(tensor, dimensions)
     if tensor.numel == 0 or not loops.reduced:
-        return ()
+        return 0, 0
     along, vector = loops.along_fastest, 1
     dim0, dim1 = (loops.inputs, loops.outputs) if along else (loops.outputs, loops.inputs)
     if loops.fastest_stride == 1 and along and dim0 >= 128 and len(loops.reduced) == 1:
@@ -134,7 +134,7 @@ def reduction_buffers(
         _ceil(loops.inputs, step_input), grid, width * height, split_height, device
     )
     if blocks <= 1:
-        return ()
+        return 0, 0
     lanes = 1 if along else width * vector
     return partial_bytes * loops.outputs * blocks * lanes, 4 * grid
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from memfit.memory.kernels.facts import DeviceFacts, TensorFacts
+from memfit.memory.kernels.scope import Scope
 
 __all__ = [
     "Arguments",
     "Outputs",
     "Rule",
-    "Sizes",
     "argument",
     "copies_contiguous",
     "copies_in_format_of",
@@ -24,8 +24,7 @@ __all__ = [
 
 Arguments = tuple[object, ...]
 Outputs = tuple[TensorFacts, ...]
-Sizes = tuple[int, ...]
-Rule = Callable[[Arguments, Outputs, DeviceFacts], Sizes]
+Rule = Callable[[Arguments, Outputs, DeviceFacts], Scope]
 
 
 def tensors_in(values: Sequence[object]) -> list[TensorFacts]:
@@ -50,15 +49,15 @@ def integer_argument(arguments: Arguments, index: int) -> int:
     return int(str(arguments[index]))
 
 
-def present(*sizes: int) -> Sizes:
-    """The sizes that are not 0."""
+def present(*sizes: int) -> tuple[int, ...]:
+    """The sizes of copies that are made: those that are not 0."""
     return tuple(size for size in sizes if size > 0)
 
 
 def copies_contiguous(*indices: int) -> Rule:
     """The kernel calls ``contiguous()`` on these arguments."""
 
-    def rule(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Sizes:
+    def rule(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Scope:
         given = tensors_in([argument(arguments, index, None) for index in indices])
         return present(*(tensor.copy_bytes() for tensor in given))
 
@@ -68,7 +67,7 @@ def copies_contiguous(*indices: int) -> Rule:
 def copies_in_format_of(reference: int, *indices: int) -> Rule:
     """The kernel calls ``contiguous(reference.suggest_memory_format())`` on these arguments."""
 
-    def rule(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Sizes:
+    def rule(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Scope:
         last = tensor_argument(arguments, reference).channels_last
         given = tensors_in([arguments[index] for index in indices])
         return present(*(tensor.copy_bytes(channels_last=last) for tensor in given))

@@ -2,7 +2,7 @@
 
 On meta tensors these allocations are invisible, so they are written down here, operator by
 operator, from ``aten/src/ATen/native/cuda`` (torch 2.11 to 2.15; the file is named at each rule).
-The sizes are those that are alive together at the operator's own peak. An operator that is in
+A rule gives its blocks in their order (:mod:`memfit.memory.kernels.scope`). An operator that is in
 neither table is unknown, which is not the same as needing nothing.
 """
 
@@ -28,7 +28,6 @@ from memfit.memory.kernels.rules import (
     Arguments,
     Outputs,
     Rule,
-    Sizes,
     argument,
     copies_contiguous,
     copies_in_format_of,
@@ -39,8 +38,9 @@ from memfit.memory.kernels.rules import (
     tensor_argument,
     tensors_in,
 )
+from memfit.memory.kernels.scope import Scope
 
-__all__ = ["RULES", "held_workspaces", "temporaries"]
+__all__ = ["RULES", "temporaries"]
 
 
 # -- matrix products -----------------------------------------------------------------------------
@@ -66,10 +66,8 @@ _FIRST_FACTOR = {
 }
 
 
-def _gemm_library(op: str, arguments: Arguments) -> GemmLibrary | None:
+def _gemm_library(op: str, arguments: Arguments) -> GemmLibrary:
     """A one-dimensional bias is added by the epilogue of cuBLASLt; the rest is cuBLAS."""
-    if op not in _FIRST_FACTOR:
-        return None
     bias = arguments[0]
     with_bias = op in ("aten.addmm.default", "aten._addmm_activation.default")
     fused = isinstance(bias, TensorFacts) and len(bias.shape) == 1 and bias.is_contiguous()
@@ -79,14 +77,12 @@ def _gemm_library(op: str, arguments: Arguments) -> GemmLibrary | None:
 def _gemm(op: str) -> Rule:
     first = _FIRST_FACTOR[op]
 
-    def rule(arguments: Arguments, _outputs: Outputs, device: DeviceFacts) -> Sizes:
+    def rule(arguments: Arguments, _outputs: Outputs, device: DeviceFacts) -> Scope:
         library = _gemm_library(op, arguments)
-        assert library is not None
-        workspace = operation_blas_workspace_bytes(
-            library, device.compute_capability, device.torch_version
-        )
+        on = (library, device.compute_capability, device.torch_version)
         factors = (tensor_argument(arguments, first), tensor_argument(arguments, first + 1))
-        return present(*map(_blas_copy_bytes, factors), workspace)
+        copies = present(*map(_blas_copy_bytes, factors))
+        return (*copies, *held_blas_workspaces(*on), operation_blas_workspace_bytes(*on))
 
     return rule
 
@@ -97,7 +93,7 @@ def _gemm(op: str) -> Rule:
 def _reduction(partial_elements: int, dimensions_index: int | None) -> Rule:
     """gpu_reduce_kernel with partial results of so many accumulators."""
 
-    def rule(arguments: Arguments, _outputs: Outputs, device: DeviceFacts) -> Sizes:
+    def rule(arguments: Arguments, _outputs: Outputs, device: DeviceFacts) -> Scope:
         tensor = tensor_argument(arguments, 0)
         given = None if dimensions_index is None else argument(arguments, dimensions_index, None)
         rank = len(tensor.shape)
@@ -109,14 +105,13 @@ def _reduction(partial_elements: int, dimensions_index: int | None) -> Rule:
     return rule
 
 
-def _foreach_norm(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Sizes:
+def _foreach_norm(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Scope:
     """ForeachReduceOp.cu: one partial norm for each 65,536 elements of the largest tensor."""
     listed = arguments[0]
     tensors = tensors_in(listed) if isinstance(listed, Sequence) else []
-    if not tensors:
-        return ()
-    chunks = max(-(-tensor.numel // 65536) for tensor in tensors)
-    return present(len(tensors) * chunks * tensors[0].accumulate_bytes)
+    chunks = max((-(-tensor.numel // 65536) for tensor in tensors), default=0)
+    width = max((tensor.accumulate_bytes for tensor in tensors), default=0)
+    return (len(tensors) * chunks * width,)
 
 
 def _loss(copies: int, reduction_index: int) -> Rule:
@@ -126,11 +121,11 @@ def _loss(copies: int, reduction_index: int) -> Rule:
     keep one such tensor, binary_cross_entropy_with_logits two.
     """
 
-    def rule(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Sizes:
+    def rule(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Scope:
         mean = 1
         reduction = argument(arguments, reduction_index, mean)
         size = tensor_argument(arguments, 0).size_bytes
-        return present(*[size] * (copies if reduction else copies - 1))
+        return (size,) * (copies if reduction else copies - 1)
 
     return rule
 
@@ -138,7 +133,7 @@ def _loss(copies: int, reduction_index: int) -> Rule:
 # -- indexing ------------------------------------------------------------------------------------
 
 
-def _embedding_backward(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Sizes:
+def _embedding_backward(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Scope:
     """Embedding.cu, EmbeddingBackwardKernel.cu: sort the indices, sum rows by segments.
 
     Up to 3,072 indices nothing is allocated. Beyond, a segment is at most 10 rows (NROWS_PER_
@@ -147,15 +142,14 @@ def _embedding_backward(arguments: Arguments, _outputs: Outputs, _device: Device
     """
     gradient, indices = tensor_argument(arguments, 0), tensor_argument(arguments, 1)
     table_rows, by_frequency = integer_argument(arguments, 2), bool(arguments[4])
-    copies = (gradient.copy_bytes(), indices.copy_bytes())
-    if indices.numel <= 3072 and not by_frequency:
-        return present(*copies)
-    segments = min(indices.numel, table_rows)
-    partial_segments = indices.numel // 10 + segments
+    is_sorted = by_frequency or indices.numel > 3072
+    count = indices.numel if is_sorted else 0
+    segments = min(count, table_rows)
+    partial_segments = count // 10 + segments
     index_bytes, width = indices.dtype_bytes, gradient.shape[-1]
-    sorted_bytes = indices.numel * index_bytes
-    return present(
-        *copies,
+    sorted_bytes = count * index_bytes
+    return (
+        *present(gradient.copy_bytes(), indices.copy_bytes()),
         *[sorted_bytes] * (4 if by_frequency else 3),  # sorted, original, segment offsets, count
         *[segments * index_bytes] * 2,
         partial_segments * index_bytes,
@@ -163,19 +157,19 @@ def _embedding_backward(arguments: Arguments, _outputs: Outputs, _device: Device
     )
 
 
-def _index_put(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Sizes:
+def _index_put(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Scope:
     """Indexing.cu ``index_put_with_sort_kernel``: linear, sorted and original indices, range."""
     listed, accumulate = arguments[1], bool(argument(arguments, 3, False))
     if not accumulate or not isinstance(listed, Sequence):
         return ()
     count = max((tensor.numel for tensor in tensors_in(listed)), default=0)
-    return present(*[count * 8] * 4)
+    return (count * 8,) * 4
 
 
-def _safe_softmax(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Sizes:
+def _safe_softmax(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Scope:
     """SoftMax.cpp: the softmax before rows without a finite value are blanked, and their mask."""
     scores = tensor_argument(arguments, 0)
-    return present(scores.size_bytes, scores.numel)
+    return scores.size_bytes, scores.numel
 
 
 RULES: dict[str, Rule] = {
@@ -241,9 +235,7 @@ RULES: dict[str, Rule] = {
 }
 
 
-def temporaries(
-    op: str, args: Arguments, outputs: Outputs, device: DeviceFacts
-) -> tuple[int, ...] | None:
+def temporaries(op: str, args: Arguments, outputs: Outputs, device: DeviceFacts) -> Scope | None:
     """What an operator allocates inside, beside its outputs.
 
     Args:
@@ -253,29 +245,10 @@ def temporaries(
         device: the GPU.
 
     Returns:
-        Bytes of each block alive at the operator's own peak; ``()`` when it is known to need
-        none; None when it is not in the tables, so unknown.
+        Its blocks and results in order; ``()`` when it is known to need no blocks; None when it
+        is not in the tables, so unknown.
     """
     rule = RULES.get(op)
     if rule is not None:
         return rule(args, outputs, device)
     return () if op.rpartition(".")[0] in NO_TEMPORARIES else None
-
-
-def held_workspaces(
-    op: str, args: Arguments, device: DeviceFacts
-) -> tuple[tuple[GemmLibrary, int], ...]:
-    """What a matrix product allocates at its first call on a thread and keeps until the end.
-
-    Args:
-        op: overload name.
-        args: positional arguments in schema order.
-        device: the GPU.
-
-    Returns:
-        (library, bytes) pairs; count each once for the forward and once for the backward thread.
-    """
-    library = _gemm_library(op, args)
-    if library is None:
-        return ()
-    return held_blas_workspaces(library, device.compute_capability, device.torch_version)

@@ -1,9 +1,9 @@
 """What kernels allocate beside their outputs, as the recorder meets them.
 
 The rules are tables on plain facts (:mod:`memfit.memory.kernels.temporaries`); here they are
-joined to the operators of a running step. A size is kept as a :class:`KernelSize`, which can be
-asked again for another batch: cuDNN chooses its plan by the batch, so its workspace is no straight
-line through two traces.
+joined to the operators of a running step. A block's size is kept as a :class:`KernelSize`, which
+can be asked again for another batch: cuDNN chooses its plan by the batch, so its workspace is no
+straight line through two traces.
 """
 
 from __future__ import annotations
@@ -15,26 +15,55 @@ import torch
 from torch import Tensor
 
 from memfit.memory.kernels.facts import DeviceFacts, TensorFacts
-from memfit.memory.kernels.temporaries import RULES, held_workspaces, temporaries
+from memfit.memory.kernels.scope import Held, Scope, block_sizes
+from memfit.memory.kernels.temporaries import RULES, temporaries
 from memfit.memory.tape.tape import Part, Phase
 
-__all__ = ["KernelSize", "Transient", "Transients", "installed_torch_version", "tensor_facts"]
+__all__ = [
+    "KernelMemory", "KernelSize", "KernelSizes", "Transients", "installed_torch_version",
+    "tensor_facts",
+]  # fmt: skip
 
 _BLAS = ("addmm", "mm", "bmm", "baddbmm", "addmv", "mv", "addbmm", "dot", "vdot", "addr")
 _LIBRARY_OPERATORS = ("convolution", "convolution_backward", *_BLAS)
 
 
-class Transient(NamedTuple):
-    """Memory that a kernel takes while it runs, or keeps for its library."""
+class KernelMemory(NamedTuple):
+    """What one call allocates beside and between its results.
 
-    size_bytes: int
+    Args:
+        scope: blocks and results, in order; workspaces that are held already are left out.
+        part: what the blocks are for.
+        sizes: by which each block's size can be asked again.
+    """
+
+    scope: Scope
     part: Part
-    stays: bool
-    rule: KernelSize | None
+    sizes: KernelSizes
+
+    def rules(self) -> Iterator[KernelSize]:
+        """For each block of the scope, in order."""
+        return (KernelSize(self.sizes, n) for n, _ in enumerate(block_sizes(self.scope)))
 
 
-class KernelSize:
-    """How much an operator's kernel allocates inside, for the arguments of any batch.
+class KernelSize(NamedTuple):
+    """How large one block inside an operator's kernel is; a ``SizeRule`` of the tape."""
+
+    kernel: KernelSizes
+    block: int
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """All shapes, strides and integer arguments of the operator."""
+        return self.kernel.numbers
+
+    def size_bytes(self, numbers: Sequence[int]) -> int:
+        """Bytes with every shape, stride and integer argument replaced, in order."""
+        return self.kernel.sizes_bytes(numbers)[self.block]
+
+
+class KernelSizes:
+    """The blocks that an operator's kernel allocates inside, for the arguments of any batch.
 
     Args:
         op: overload name, such as ``"aten.convolution.default"``.
@@ -43,7 +72,7 @@ class KernelSize:
         device: the GPU.
     """
 
-    __slots__ = ("_arguments", "_device", "_outputs", "numbers", "op")
+    __slots__ = ("_arguments", "_asked", "_device", "_hash", "_outputs", "numbers", "op")
 
     def __init__(
         self,
@@ -57,20 +86,27 @@ class KernelSize:
         self._outputs = outputs
         self._device = device
         self.numbers = tuple(_numbers((arguments, outputs)))
+        self._hash = hash((op, self.numbers))
+        self._asked: tuple[Sequence[int], tuple[int, ...]] = ((), ())
 
-    def size_bytes(self, numbers: Sequence[int]) -> int:
-        """Bytes with every shape, stride and integer argument replaced, in order."""
-        arguments, outputs = _with_numbers((self._arguments, self._outputs), iter(numbers))
-        return sum(temporaries(self.op, arguments, outputs, self._device) or ())
+    def sizes_bytes(self, numbers: Sequence[int]) -> tuple[int, ...]:
+        """Bytes of every block with every shape, stride and integer argument replaced."""
+        asked, sizes = self._asked
+        if asked != numbers:  # each block asks, one after the other
+            arguments, outputs = _with_numbers((self._arguments, self._outputs), iter(numbers))
+            scope = temporaries(self.op, arguments, outputs, self._device) or ()
+            sizes = tuple(block_sizes(scope))
+            self._asked = numbers, sizes
+        return sizes
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, KernelSize) and (
+        return isinstance(other, KernelSizes) and (
             (self.op, self._arguments, self._outputs)
             == (other.op, other._arguments, other._outputs)
         )
 
     def __hash__(self) -> int:
-        return hash((self.op, self.numbers))
+        return self._hash
 
 
 class Transients:
@@ -87,8 +123,8 @@ class Transients:
 
     def __call__(
         self, func: Any, args: tuple[Any, ...], result: Any, phase: Phase
-    ) -> Iterator[Transient]:
-        """The transients of one call.
+    ) -> KernelMemory | None:
+        """What one call allocates; None where that is its results alone.
 
         Args:
             func: the operator.
@@ -100,20 +136,24 @@ class Transients:
         if op not in RULES:
             if func.namespace != "profiler" and temporaries(op, (), (), self._device) is None:
                 self.unknown.add(op)
-            return
+            return None
         if not _is_on_device(args):
-            return
+            return None
         arguments, outputs = _facts(args), tuple(_output_facts(result))
-        for library, size_bytes in held_workspaces(op, arguments, self._device):
-            key = (library, phase is Phase.BACKWARD)
-            if key not in self._held:
-                self._held.add(key)
-                yield Transient(size_bytes, Part.WORKSPACES, True, None)
-        rule = KernelSize(op, arguments, outputs, self._device)
-        size_bytes = sum(temporaries(op, arguments, outputs, self._device) or ())
+        scope = temporaries(op, arguments, outputs, self._device) or ()
+        new = tuple(item for item in scope if not self._is_held(item, phase))
         is_library = op.split(".")[1] in _LIBRARY_OPERATORS
         part = Part.WORKSPACES if is_library else Part.TEMPORARIES
-        yield Transient(size_bytes, part, False, rule)
+        return KernelMemory(new, part, KernelSizes(op, arguments, outputs, self._device))
+
+    def _is_held(self, item: object, phase: Phase) -> bool:
+        """Whether it is a workspace that this thread's library has already."""
+        if not isinstance(item, Held):
+            return False
+        key = (item.library, phase is Phase.BACKWARD)
+        is_held = key in self._held
+        self._held.add(key)
+        return is_held
 
 
 def installed_torch_version() -> tuple[int, int]:

@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from memfit.memory.kernels.scope import Held, Result, Scope, with_results
+from memfit.memory.kernels.transients import KernelMemory
 from memfit.memory.recording.in_place import in_place_twin
 from memfit.memory.recording.ledger import Ledger, Record
 from memfit.memory.recording.module_trail import ModuleTrail
@@ -30,10 +32,8 @@ __all__ = ["Recorder", "TransientRule", "in_backward"]
 
 _LOCAL_SCALAR = torch.ops.aten._local_scalar_dense.default
 
-#: Bytes that an operator's kernel allocates and frees while it runs, from its arguments and result.
-TransientRule = Callable[
-    [Any, tuple[Any, ...], Any, Phase], Iterable[tuple[int, Part, bool, SizeRule | None]]
-]
+#: What an operator's kernel allocates while it runs, from its arguments and result.
+TransientRule = Callable[[Any, tuple[Any, ...], Any, Phase], KernelMemory | None]
 
 
 class Recorder(DispatchMode):
@@ -96,16 +96,38 @@ class Recorder(DispatchMode):
             result = kernel(*args, **kwargs) if kwargs else kernel(*args)
         except RuntimeError as error:
             result = self._run_on_cpu(func, args, kwargs or {}, error)
-        if effect is _Effect.MAKES_STORAGE:
-            for tensor in _tensors(result):
-                self.record(tensor, self.last_operator)
+        results = result if isinstance(result, (tuple, list)) else (result,)
+        made = tuple(results) if effect is _Effect.MAKES_STORAGE else ()
+        kernel = None
         if self._transients is not None:
             self.settle_phase()
-            for size_bytes, part, stays, rule in self._transients(func, args, result, self.phase):
-                number = self._allocate(size_bytes, part, self.last_operator, rule=rule)
-                if not stays:
-                    self.ledger.free(number)
+            kernel = self._transients(func, args, result, self.phase)
+        if kernel is None:
+            for tensor in _tensors(made):
+                self.record(tensor, self.last_operator)
+        else:
+            scope = with_results(kernel.scope, len(made))
+            self._allocate_scope(scope, made, kernel.part, kernel.rules())
         return result
+
+    def _allocate_scope(
+        self, scope: Scope, made: tuple[Any, ...], part: Part, rules: Iterator[SizeRule]
+    ) -> None:
+        """Allocate what a kernel does, in its order; a block is freed when its scope ends."""
+        blocks = []
+        for item in scope:
+            if isinstance(item, Result):
+                for tensor in _tensors(made[item.index : item.index + 1]):
+                    self.record(tensor, self.last_operator)
+            elif isinstance(item, Held):
+                self._allocate(item.size_bytes, part, self.last_operator)
+            elif isinstance(item, int):
+                number = self._allocate(item, part, self.last_operator, rule=next(rules))
+                blocks.append(number)
+            else:
+                self._allocate_scope(item, made, part, rules)
+        for number in reversed(blocks):
+            self.ledger.free(number)
 
     def _run_on_cpu(
         self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: RuntimeError
