@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from memfit.memory.kernels.facts import DeviceFacts, TensorFacts
-from memfit.memory.kernels.rules import Arguments, Outputs, Rule, argument, present
+from memfit.memory.kernels.rules import Arguments, Outputs, Rule, argument
 from memfit.memory.kernels.rules import tensor_argument as tensor_at
-from memfit.memory.kernels.scope import Scope
+from memfit.memory.kernels.scope import Copy, Scope
 
 __all__ = ["ATTENTION_RULES"]
 
@@ -81,7 +81,8 @@ def _flash_backward(arguments: Arguments, _outputs: Outputs, _device: DeviceFact
     shares = key.shape[1] != heads
     expanded = batch * heads * key.shape[2] * width * key.dtype_bytes if shares else 0
     return (
-        *present(_copy_for_kernel(gradient), _copy_for_kernel(output)),
+        Copy(_copy_for_kernel(gradient)),
+        Copy(_copy_for_kernel(output)),
         rows,
         rows * _flash_width(width),
         expanded,
@@ -171,7 +172,7 @@ def _efficient_backward(arguments: Arguments, _outputs: Outputs, device: DeviceF
         batch * heads * key.shape[2] * tensor.shape[3] * key.dtype_bytes if shares else 0
         for tensor in (key, value)
     ]
-    always = (*present(_copy_for_kernel(gradient)), *expanded)
+    always = (Copy(_copy_for_kernel(gradient)), *expanded)
     running = (rows, _workspace_bytes(query, key, value, tile, device))
     volta = (7, 0) <= device.compute_capability < (7, 5)
     if is_half and not (volta and tile.sums_in_memory):

@@ -20,10 +20,9 @@ from memfit.memory.kernels.rules import (
     Arguments,
     Outputs,
     integers_in,
-    present,
     tensor_argument,
 )
-from memfit.memory.kernels.scope import Result, Scope
+from memfit.memory.kernels.scope import Copy, Result, Scope
 
 __all__ = ["convolution_backward_temporaries", "convolution_temporaries", "output_is_channels_last"]
 
@@ -63,9 +62,9 @@ class _Convolution:
         """False for the depthwise kernels that PyTorch brings itself, which need no workspace."""
         return not self.depthwise or self.channels_last or self._cudnn_depthwise_half()
 
-    def copy(self, tensor: TensorFacts) -> tuple[int, ...]:
+    def copy(self, tensor: TensorFacts) -> Copy:
         """The copy of a tensor that is not in the kernel's layout."""
-        return present(tensor.copy_bytes(channels_last=self.channels_last))
+        return Copy(tensor.copy_bytes(channels_last=self.channels_last))
 
     def _cudnn_depthwise_half(self) -> bool:
         """``use_cudnn_depthwise`` for contiguous tensors, with cuDNN 8.2 or later."""
@@ -170,8 +169,8 @@ def convolution_temporaries(arguments: Arguments, outputs: Outputs, device: Devi
         device: the GPU.
     """
     call = _convolution(arguments[:2] + arguments[3:])
-    inside = (*call.copy(call.weight), *_workspace(call, "forward", outputs[0].shape, device))
-    return (*call.copy(call.input), Result(0), inside)
+    inside = (call.copy(call.weight), *_workspace(call, "forward", outputs[0].shape, device))
+    return (call.copy(call.input), Result(0), inside)
 
 
 def convolution_backward_temporaries(
@@ -188,11 +187,11 @@ def convolution_backward_temporaries(
     """
     gradient, mask = tensor_argument(arguments, 0), integers_in(arguments[10])
     call = _convolution(arguments[1:3] + arguments[4:10])
-    image = call.copy(call.input) if mask[1] else ()
-    scope: Scope = (*image, *call.copy(gradient))
+    scope: Scope = (call.copy(call.input),) if mask[1] else ()
+    scope += (call.copy(gradient),)
     if mask[0]:
         workspace = _workspace(call, "backward_data", gradient.shape, device)
-        scope += (Result(0), (*call.copy(call.weight), *workspace))
+        scope += (Result(0), (call.copy(call.weight), *workspace))
     if mask[1]:
         scope += (Result(1), _workspace(call, "backward_filter", gradient.shape, device))
     if mask[2]:

@@ -12,11 +12,10 @@ from memfit.memory.kernels.rules import (
     each,
     integer_argument,
     integers_in,
-    present,
     tensor_argument,
     tensors_in,
 )
-from memfit.memory.kernels.scope import Scope
+from memfit.memory.kernels.scope import Copy, Scope
 
 __all__ = ["NORMALIZATION_RULES"]
 
@@ -52,7 +51,7 @@ def _batch_norm_blocks(reduction: int, channels: int) -> int:
 def _layer_norm_backward(arguments: Arguments, _outputs: Outputs, device: DeviceFacts) -> Scope:
     """layer_norm_kernel.cu: copies; for very many short rows, partial sums of 32 rows each."""
     gradient, image = tensor_argument(arguments, 0), tensor_argument(arguments, 1)
-    copies = present(gradient.copy_bytes(), image.copy_bytes())
+    copies = Copy(gradient.copy_bytes()), Copy(image.copy_bytes())
     width = 1
     for size in integers_in(arguments[2]):
         width *= size
@@ -70,7 +69,7 @@ def _group_norm(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -
         integer_argument(arguments, 3) * integer_argument(arguments, 4) * image.accumulate_bytes
     )
     affine = bool(tensors_in(arguments[1:3]))
-    return (*present(image.copy_bytes()), *((per_channel, per_channel) if affine else ()))
+    return (Copy(image.copy_bytes()), *((per_channel, per_channel) if affine else ()))
 
 
 def _group_norm_backward(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Scope:
@@ -79,7 +78,7 @@ def _group_norm_backward(arguments: Arguments, _outputs: Outputs, _device: Devic
     batch, channels, groups = (integer_argument(arguments, index) for index in (5, 6, 8))
     per_channel = batch * channels * image.accumulate_bytes
     per_group = batch * groups * image.accumulate_bytes
-    copies = present(gradient.copy_bytes(), image.copy_bytes())
+    copies = Copy(gradient.copy_bytes()), Copy(image.copy_bytes())
     return (*copies, *[per_channel] * 3, *[per_group] * 2)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from memfit.memory.kernels.facts import DeviceFacts, TensorFacts
-from memfit.memory.kernels.scope import Scope
+from memfit.memory.kernels.scope import Copy, Scope
 
 __all__ = [
     "Arguments",
@@ -17,7 +17,6 @@ __all__ = [
     "each",
     "integer_argument",
     "integers_in",
-    "present",
     "tensor_argument",
     "tensors_in",
 ]
@@ -49,17 +48,12 @@ def integer_argument(arguments: Arguments, index: int) -> int:
     return int(str(arguments[index]))
 
 
-def present(*sizes: int) -> tuple[int, ...]:
-    """The sizes of copies that are made: those that are not 0."""
-    return tuple(size for size in sizes if size > 0)
-
-
 def copies_contiguous(*indices: int) -> Rule:
     """The kernel calls ``contiguous()`` on these arguments."""
 
     def rule(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Scope:
         given = tensors_in([argument(arguments, index, None) for index in indices])
-        return present(*(tensor.copy_bytes() for tensor in given))
+        return tuple(Copy(tensor.copy_bytes()) for tensor in given)
 
     return rule
 
@@ -70,7 +64,7 @@ def copies_in_format_of(reference: int, *indices: int) -> Rule:
     def rule(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Scope:
         last = tensor_argument(arguments, reference).channels_last
         given = tensors_in([arguments[index] for index in indices])
-        return present(*(tensor.copy_bytes(channels_last=last) for tensor in given))
+        return tuple(Copy(tensor.copy_bytes(channels_last=last)) for tensor in given)
 
     return rule
 

@@ -3,7 +3,7 @@
 A C++ function holds what it allocated until it returns, and what it calls does the same. A rule
 says so with a tuple, a *scope*. In it stand, in the order in which the kernel allocates:
 
-- a number: a block of so many bytes, freed when the scope ends;
+- a number: a block of so many bytes, freed when the scope ends, or a :class:`Copy`;
 - a :class:`Result`: the memory of a tensor that the operator returns, which outlives it;
 - a :class:`Held` workspace, which the library keeps;
 - another tuple: an inner scope.
@@ -13,7 +13,7 @@ other, is ``(copy, Result(0), (workspace,), Result(1), (workspace,))``. Results 
 not name are made before everything else.
 
 For another batch a rule says the same blocks with other sizes; one that is not needed there has 0
-bytes. Only copies may be left out: whether a tensor is contiguous is the same for every batch.
+bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-__all__ = ["Held", "Result", "Scope", "block_sizes", "with_results"]
+__all__ = ["Copy", "Held", "Result", "Scope", "block_sizes", "with_results"]
+
+
+class Copy(int):
+    """A block that holds a tensor in another layout: 0 bytes where it has that layout already.
+
+    One that is 0 has no place on the tape: a tensor of another batch needs no copy either.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,11 +34,10 @@ from memfit.memory.kernels.rules import (
     each,
     integer_argument,
     integers_in,
-    present,
     tensor_argument,
     tensors_in,
 )
-from memfit.memory.kernels.scope import Scope
+from memfit.memory.kernels.scope import Copy, Scope
 
 __all__ = ["RULES", "temporaries"]
 
@@ -81,7 +80,7 @@ def _gemm(op: str) -> Rule:
         library = _gemm_library(op, arguments)
         on = (library, device.compute_capability, device.torch_version)
         factors = (tensor_argument(arguments, first), tensor_argument(arguments, first + 1))
-        copies = present(*map(_blas_copy_bytes, factors))
+        copies = (Copy(_blas_copy_bytes(factor)) for factor in factors)
         return (*copies, *held_blas_workspaces(*on), operation_blas_workspace_bytes(*on))
 
     return rule
@@ -149,7 +148,8 @@ def _embedding_backward(arguments: Arguments, _outputs: Outputs, _device: Device
     index_bytes, width = indices.dtype_bytes, gradient.shape[-1]
     sorted_bytes = count * index_bytes
     return (
-        *present(gradient.copy_bytes(), indices.copy_bytes()),
+        Copy(gradient.copy_bytes()),
+        Copy(indices.copy_bytes()),
         *[sorted_bytes] * (4 if by_frequency else 3),  # sorted, original, segment offsets, count
         *[segments * index_bytes] * 2,
         partial_segments * index_bytes,

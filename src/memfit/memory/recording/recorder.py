@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from memfit.memory.kernels.scope import Held, Result, Scope, with_results
+from memfit.memory.kernels.scope import Copy, Held, Result, Scope, with_results
 from memfit.memory.kernels.transients import KernelMemory
 from memfit.memory.recording.in_place import in_place_twin
 from memfit.memory.recording.ledger import Ledger, Record
@@ -122,8 +122,9 @@ class Recorder(DispatchMode):
             elif isinstance(item, Held):
                 self._allocate(item.size_bytes, part, self.last_operator)
             elif isinstance(item, int):
-                number = self._allocate(item, part, self.last_operator, rule=next(rules))
-                blocks.append(number)
+                rule = next(rules)
+                if item or not isinstance(item, Copy):
+                    blocks.append(self._allocate(item, part, self.last_operator, rule=rule))
             else:
                 self._allocate_scope(item, made, part, rules)
         for number in reversed(blocks):
