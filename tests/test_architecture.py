@@ -32,7 +32,7 @@ FLOORS = {
     "measure": 9, "study": 9,
     "study.science": 1, "study.measuring": 2, "study.trials": 2,
     "scripts": 10,
-    "scripts.told": 1, "scripts.shelter": 2, "scripts.child": 3,
+    "scripts.told": 1, "scripts.shelter": 2, "scripts.values": 2, "scripts.child": 3,
     "report": 11,
     "report.console": 1, "report.data": 2, "report.plan": 3, "report.figures": 3,
     "report.training": 4, "report.study": 4,

@@ -24,6 +24,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 __all__ = [
     "AnyBatchNorm", "AnyDropout", "AnyLoaderIterator", "DispatchMode", "allocator_trace",
     "autograd_position", "backward_task", "compiled_from", "copy_all", "excluding", "has_kernel",
+    "host_storage",
     "in_backward", "is_view", "key_set", "lists_on", "meta_plays_cuda", "node_position",
     "nvml_index", "observe_out_of_memory", "overload_name", "own_buffers", "own_parameters",
     "packet_of", "reference_counts", "running_node", "scaler_tensors", "schema_of",
@@ -89,6 +90,15 @@ def autograd_position() -> int:
 def storage_key(tensor: Tensor) -> int:
     """What tensors that share memory have in common, as long as one of them lives."""
     return int(tensor.untyped_storage()._cdata)
+
+
+def host_storage(address: int, size_bytes: int) -> torch.UntypedStorage:
+    """A storage of the host over memory that somebody else keeps."""
+    make: Any = torch._C
+    storage: torch.UntypedStorage = make._construct_storage_from_data_pointer(
+        address, torch.device("cpu"), size_bytes
+    )
+    return storage
 
 
 def reference_counts(tensor: Tensor) -> tuple[int, int]:

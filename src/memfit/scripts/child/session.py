@@ -21,6 +21,7 @@ from memfit.scripts.child.watch import Enough, Watch
 from memfit.scripts.shelter.shadow import Shadow
 from memfit.scripts.told.answer import Answer, Status, Step
 from memfit.scripts.told.job import ScriptJob
+from memfit.scripts.values.mode import Values
 
 __all__ = ["run_session"]
 
@@ -44,6 +45,7 @@ class _Session:
         self._leave = os._exit
         self._recorder = PlacedRecorder() if job.is_recorded else None
         self._watch = Watch(job, self._recorder, self._tell_steps)
+        self._values = Values(self._watch.place)
         self._started = Started()
         self._over_since: float | None = None
         self._watchdog = Watchdog(self._is_over, Enough, self._give_up)
@@ -57,6 +59,7 @@ class _Session:
         if self.job.fake_data is not None:
             stand_in_for_data(self.job.fake_data, self._note)
         with ExitStack() as stack:
+            stack.enter_context(self._values)
             if self._recorder is not None:
                 stack.enter_context(recorded(self._recorder))
             stack.enter_context(self._watch.install())
@@ -146,6 +149,7 @@ class _Session:
             evaluations=tuple(watch.evaluations),
             knob=knob,
             notes=tuple(watch.notes),
+            values=tuple(self._values.decided.values()),
             tape=tape,
             memory_bytes=_most_resident_bytes(),
         )

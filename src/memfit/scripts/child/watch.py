@@ -178,7 +178,11 @@ class Watch:
         return peaks
 
     def _was_denied(self, *_: Any) -> None:
-        self.denied[place_of(inspect.currentframe()) or self._backward_place] = None
+        self.denied[self.place()] = None
+
+    def place(self) -> str:
+        """The user's line that is running, or that began the backward pass which is."""
+        return place_of(inspect.currentframe()) or self._backward_place
 
     # -- evaluation ----------------------------------------------------------------------------
 

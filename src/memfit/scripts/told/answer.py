@@ -11,7 +11,7 @@ from memfit.memory.tape.tape import Tape
 from memfit.scripts.told.knob import Knob, KnobKind
 from memfit.scripts.told.rows import rows_of, tape_of
 
-__all__ = ["Answer", "Evaluation", "Kept", "Protection", "Status", "Step"]
+__all__ = ["Answer", "Decided", "Evaluation", "Kept", "Protection", "Status", "Step"]
 
 
 class Status(StrEnum):
@@ -90,6 +90,27 @@ class Kept:
     is_deleted: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A value of the GPU by which a size followed, or which Python read and may have decided by.
+
+    Args:
+        what: it became a ``"number"`` of Python, a ``"size"`` or a ``"copy"`` on the host.
+        place: the user's file and line.
+        operator: such as ``"aten.nonzero"``.
+        value: the first time: the number, or shapes.
+        is_made_up: some time it came from operators that computed nothing.
+        count: how often it did at that place.
+    """
+
+    what: str
+    place: str
+    operator: str
+    value: str
+    is_made_up: bool
+    count: int = 1
+
+
 @dataclass(frozen=True)
 class Answer:
     """What came of a script.
@@ -103,6 +124,7 @@ class Answer:
         place: the user's file and line where it ended or ran out of memory.
         traceback: of the script's own error.
         notes: what was done otherwise than the script says.
+        values: what left the GPU, each place once.
         kept: files that were kept from the disk.
         protection: what held.
         tape: of the whole run: the allocator's sequence, joined with parts, modules, phases and the
@@ -121,6 +143,7 @@ class Answer:
     place: str = ""
     traceback: str = ""
     notes: tuple[str, ...] = ()
+    values: tuple[Decided, ...] = ()
     kept: tuple[Kept, ...] = ()
     protection: Protection = Protection.PYTHON
     tape: Tape | None = None
@@ -133,7 +156,7 @@ class Answer:
         """Plain values."""
         own = {one.name: getattr(self, one.name) for one in fields(self)}
         own["tape"] = None if self.tape is None else rows_of(self.tape)
-        for name in ("steps", "evaluations", "kept"):
+        for name in ("steps", "evaluations", "values", "kept"):
             own[name] = [asdict(row) for row in own[name]]
         return own | {"knob": asdict(self.knob)}
 
@@ -155,6 +178,7 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "status": Status,
     "steps": _rows(Step),
     "evaluations": _rows(Evaluation),
+    "values": _rows(Decided),
     "kept": _rows(Kept),
     "knob": lambda row: Knob(
         KnobKind(row["kind"]), row["name"], row["batch"], tuple(row["loaders"])

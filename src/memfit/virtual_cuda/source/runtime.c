@@ -257,8 +257,21 @@ int cudaMemcpyPeerAsync(void *to, int to_device, const void *from, int from_devi
                         void *stream) {
     return copy(to, from, bytes);
 }
+/* Whole pages of zeros are given back to the system, which makes them when they are read. */
+static void zero(char *to, size_t bytes) {
+    const uintptr_t page = 4096;
+    char *first = (char *)(((uintptr_t)to + page - 1) / page * page);
+    char *last = (char *)((uintptr_t)(to + bytes) / page * page);
+    if (last < first + 16 * page || madvise(first, last - first, MADV_DONTNEED)) {
+        memset(to, 0, bytes);
+        return;
+    }
+    memset(to, 0, first - to);
+    memset(last, 0, to + bytes - last);
+}
 int cudaMemset(void *to, int value, size_t bytes) {
-    if (bytes <= copied_bytes) memset(to, value, bytes);
+    if (!value) zero(to, bytes);
+    else if (bytes <= copied_bytes) memset(to, value, bytes);
     return OK;
 }
 int cudaMemsetAsync(void *to, int value, size_t bytes, void *stream) {
