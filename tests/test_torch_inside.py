@@ -19,7 +19,8 @@ FILES = sorted(set(SOURCE.rglob("*.py")) - {Path(torch_inside.__file__)})
 #: Private names of others than PyTorch.
 NOT_TORCH = {
     ("models/transformers_models.py", "_model_mapping"),
-    ("memory/recording/recorder.py", "_getframe"),
+    ("memory/recording/cuda_names.py", "_getframe"),
+    ("memory/recording/values.py", "_getframe"),
     ("scripts/child/session.py", "_exit"),
 }
 

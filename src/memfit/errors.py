@@ -11,7 +11,8 @@
     │   └── WeightsMismatch        1   weights of another model: which tensors differ
     ├── StepError                  1   the training step could not be traced
     │   ├── InputShapeError        1   the model does not accept the input
-    │   └── NotTraceable           1   a value that only a real run knows was asked for
+    │   ├── NotTraceable           1   a value that only a real run knows was asked for
+    │   └── NothingRecorded        1   nothing of the training step was on the virtual GPU
     ├── DataError                  1   the data cannot be found, read or believed
     │   └── BadImage               1   one image cannot be read: the file and the reason
     ├── RunError                   1   the run folder cannot be made, opened or written
@@ -48,6 +49,7 @@ __all__ = [
     "NoStubs",
     "NonFiniteLoss",
     "NotTraceable",
+    "NothingRecorded",
     "OtherVersion",
     "RankStopped",
     "RunError",
@@ -147,6 +149,10 @@ class InputShapeError(StepError):
 
 class NotTraceable(StepError):
     """The step asks for a value that only a real run knows, such as ``loss.item()``."""
+
+
+class NothingRecorded(StepError):
+    """Nothing of the training step was on the virtual GPU."""
 
 
 class DataError(MemfitError):

@@ -8,9 +8,12 @@ other file of memfit uses a name of torch that begins with an underscore. (Opera
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from importlib import import_module
+from types import FunctionType, MethodType
 from typing import Any, cast
 
 import torch
@@ -22,14 +25,15 @@ from torch.utils._pytree import tree_iter, tree_map, tree_map_only
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 __all__ = [
-    "AnyBatchNorm", "AnyDropout", "AnyLoaderIterator", "DispatchMode", "allocator_trace",
-    "autograd_position", "backward_task", "compiled_from", "copy_all", "excluding", "has_kernel",
-    "host_storage",
-    "in_backward", "is_view", "key_set", "lists_on", "meta_plays_cuda", "node_position",
-    "nvml_index", "observe_out_of_memory", "overload_name", "own_buffers", "own_parameters",
-    "packet_of", "reference_counts", "running_node", "scaler_tensors", "schema_of",
-    "set_allocator_settings", "start_allocator_trace", "state_maker", "storage_key", "switch_key",
-    "tree_iter", "tree_map", "tree_map_only", "when_cuda_starts",
+    "AnyBatchNorm", "AnyDropout", "AnyLoaderIterator", "DispatchMode", "TensorBase",
+    "allocator_trace", "autograd_position", "backward_task", "compiled_from", "copy_all",
+    "excluding", "has_kernel", "host_storage", "in_backward", "is_view", "key_set", "lists_on",
+    "meta_is_cuda", "meta_plays_cuda", "node_position", "nvml_index", "observe_out_of_memory",
+    "overload_name",
+    "own_buffers", "own_parameters", "packet_of", "reference_counts", "replaced", "running_node",
+    "scaler_tensors", "schema_of", "set_allocator_settings", "start_allocator_trace", "state_maker",
+    "storage_key", "switch_key", "tree_iter", "tree_map", "tree_map_only", "when_cuda_starts",
+    "without_pinning",
 ]  # fmt: skip
 
 #: Base classes of every batch norm and every dropout (``torch/nn/modules``).
@@ -37,6 +41,8 @@ AnyBatchNorm = _BatchNorm
 AnyDropout = _DropoutNd
 #: Base class of what iterates over a ``DataLoader`` (``torch/utils/data/dataloader.py``).
 AnyLoaderIterator: Any = _BaseDataLoaderIter
+#: Where ``Tensor`` has most of its names from (``torch/_tensor.py``).
+TensorBase: Any = torch._C.TensorBase
 
 _optimizer: Any = import_module("torch.optim.optimizer")  # hidden by torch.optim
 
@@ -189,8 +195,8 @@ def scaler_tensors(scaler: torch.amp.GradScaler) -> list[Tensor]:
 def lists_on(device_type: str) -> Iterator[None]:
     """Inside, optimizers update lists of tensors at once there, as is their default on CUDA."""
     foreach = _optimizer._get_foreach_kernels_supported_devices()
-    replaced = (_optimizer, "_get_foreach_kernels_supported_devices")
-    with _replaced([(*replaced, lambda: [*foreach, device_type])]):
+    name = "_get_foreach_kernels_supported_devices"
+    with replaced([(_optimizer, name, lambda: [*foreach, device_type])]):
         yield
 
 
@@ -230,20 +236,66 @@ def meta_plays_cuda(clear_casts: Callable[[], None]) -> Iterator[None]:
         # Asks a real GPU whether a graph is captured, which would put a CUDA context on it.
         (torch.optim.Optimizer, "_accelerator_graph_capture_health_check", lambda _: None),
     ]
-    with _replaced(stand_ins), lists_on("meta"):
+    with replaced(stand_ins), lists_on("meta"):
         yield
 
 
 @contextmanager
-def _replaced(stand_ins: Sequence[tuple[Any, str, Any]]) -> Iterator[None]:
-    originals = [(owner, name, getattr(owner, name)) for owner, name, _ in stand_ins]
+def replaced(stand_ins: Sequence[tuple[Any, str, Any]]) -> Iterator[None]:
+    """Inside, these functions are called in place of others, on this thread alone.
+
+    Args:
+        stand_ins: whose name, the name, and what stands in for it; classes and properties do so
+            for every thread.
+    """
+    originals = [(owner, name, vars(owner).get(name, _NOT_ITS_OWN)) for owner, name, _ in stand_ins]
     for owner, name, stand_in in stand_ins:
-        setattr(owner, name, stand_in)
+        is_call = isinstance(stand_in, FunctionType | MethodType)
+        here = _on_this_thread(stand_in, getattr(owner, name)) if is_call else stand_in
+        setattr(owner, name, here)
     try:
         yield
     finally:
-        for owner, name, original in originals:
-            setattr(owner, name, original)
+        for owner, name, original in reversed(originals):
+            if original is _NOT_ITS_OWN:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, original)
+
+
+#: In place of the original where a class has a name from its base.
+_NOT_ITS_OWN = object()
+
+
+def _on_this_thread(stand_in: Callable[..., Any], original: Callable[..., Any]) -> Any:
+    thread = threading.get_ident()
+
+    @wraps(stand_in)
+    def either(*args: Any, **kwargs: Any) -> Any:
+        call = stand_in if threading.get_ident() == thread else original
+        return call(*args, **kwargs)
+
+    return either
+
+
+@contextmanager
+def meta_is_cuda() -> Iterator[None]:
+    """Inside, PyTorch does not initialize CUDA when it is named (``torch/cuda/__init__.py``)."""
+    with replaced([(torch.cuda, "_lazy_init", lambda: None)]):
+        yield
+
+
+@contextmanager
+def without_pinning() -> Iterator[None]:
+    """Inside, a loader pins no memory (``torch/utils/data/dataloader.py``)."""
+    make = _BaseDataLoaderIter.__init__
+
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        make(self, *args, **kwargs)
+        self._pin_memory = False
+
+    with replaced([(_BaseDataLoaderIter, "__init__", init)]):
+        yield
 
 
 # -- CUDA and its allocator (torch/cuda/__init__.py, torch/cuda/memory.py) -------------------------

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from memfit.memory.recording.meta_recorder import MetaRecorder
 from memfit.memory.recording.recorder import Recorder
 from memfit.memory.recording.virtual_gpu import VirtualGPU
 from memfit.memory.tape.tape import Allocation, Part, Phase, Tape
@@ -351,7 +352,7 @@ def test_an_operator_without_a_meta_kernel_is_listed() -> None:
     library = torch.library.Library("memfit_test", "DEF")
     library.define("twice(Tensor x) -> Tensor")
     library.impl("twice", lambda x: torch.cat([x, x]), "CPU")
-    recorder = Recorder("meta")
+    recorder = MetaRecorder()
     with recorder:
         y = torch.ops.memfit_test.twice(torch.empty(3, device="meta"))
     assert y.shape == (6,)

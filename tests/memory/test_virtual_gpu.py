@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from typing import Any
 
 import pytest
@@ -150,6 +151,16 @@ def test_an_adopted_model_keeps_its_own_paths() -> None:
 # -- nothing stays behind ----------------------------------------------------------------------
 
 
+NAMES = [
+    (torch, "tensor"), (torch, "load"), (torch, "Generator"),
+    (torch.cuda, "is_available"), (torch.cuda, "memory_allocated"), (torch.cuda, "Stream"),
+    (torch.cuda, "_lazy_init"), (torch.accelerator, "current_accelerator"),
+    (torch.Tensor, "to"), (torch.Tensor, "cuda"), (torch.Tensor, "device"),
+    (torch.Tensor, "is_cuda"), (torch.Tensor, "__format__"), (torch.optim.Optimizer, "__init__"),
+    (nn.DataParallel, "forward"),
+]  # fmt: skip
+
+
 def surroundings() -> dict[str, Any]:
     """Everything that the virtual GPU replaces or registers."""
     return {
@@ -171,6 +182,9 @@ def surroundings() -> dict[str, Any]:
         ),
         "dispatch mode": _get_current_dispatch_mode(),
         "function mode": _get_current_function_mode(),
+        "names": [vars(owner).get(name) for owner, name in NAMES],
+        "swaps": torch.__future__.get_swap_module_params_on_conversion(),
+        "warnings": list(warnings.filters),
         "key": torch._C._dispatch_tls_is_dispatch_key_included(
             torch._C.DispatchKey.AutocastPrivateUse1
         ),

@@ -271,7 +271,7 @@ class _CountMultiplyAdds(DispatchMode):
 def _run_forward(plan: Plan, micro_batch: int) -> _Forward:
     """Run the model once on meta, and note what its modules return and compute."""
     step, recipe, forward = plan.step, plan.recipe, _Forward()
-    gpu = VirtualGPU(step.gpu, attention=recipe.attention)
+    gpu = VirtualGPU(step.gpu, attention=recipe.attention, makes_up=False)
     try:
         with gpu, torch.no_grad():
             gpu.adopt(step.model)

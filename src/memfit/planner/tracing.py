@@ -124,7 +124,7 @@ class TrainingStep:
 
     def _seen(self, inputs: TensorSpec, see: Callable[[Any], _Seen]) -> _Seen:
         """Run forward once, unrecorded, to see what the model returns."""
-        gpu = VirtualGPU(self.gpu, attention=self.recipe.attention)
+        gpu = VirtualGPU(self.gpu, attention=self.recipe.attention, makes_up=False)
         with gpu, torch.no_grad(), self._named_errors(gpu):
             gpu.adopt(self.model)
             batch = inputs.make(2, _META)
@@ -188,6 +188,7 @@ class TrainingStep:
             attention=recipe.attention,
             cudnn_benchmark=recipe.cudnn_benchmark,
             settings=settings,
+            makes_up=False,
         )
         try:
             if self._watch is not None:

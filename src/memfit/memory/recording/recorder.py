@@ -9,12 +9,10 @@ optimizer's step and still there after it is optimizer state.
 
 from __future__ import annotations
 
-import sys
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum
-from types import FrameType
 from typing import Any
 
 import torch
@@ -25,12 +23,11 @@ from memfit.memory.kernels.transients import KernelMemory
 from memfit.memory.recording.in_place import in_place_twin
 from memfit.memory.recording.ledger import Ledger, Record
 from memfit.memory.recording.module_trail import ModuleTrail
+from memfit.memory.recording.values import tensors_in
 from memfit.memory.tape.tape import Part, Phase, SizeRule, Tape
-from memfit.torch_inside import DispatchMode, in_backward, schema_of, storage_key, tree_map
+from memfit.torch_inside import DispatchMode, in_backward, schema_of, storage_key
 
 __all__ = ["Recorder", "TransientRule", "in_backward"]
-
-_LOCAL_SCALAR = torch.ops.aten._local_scalar_dense.default
 
 #: What an operator's kernel allocates while it runs, from its arguments and result.
 TransientRule = Callable[[Any, tuple[Any, ...], Any, Phase], KernelMemory | None]
@@ -43,7 +40,6 @@ class Recorder(DispatchMode):
         device_type: only tensors on this device count (``"meta"`` for the virtual GPU, ``"cuda"``
             for a real one, ``"cpu"`` for accounting real values).
         transients: what kernels allocate beside their outputs.
-        kernels: what to run instead of an operator's own kernel, by overload.
         ledger: where it writes; one that keeps everything when omitted.
 
     Attributes:
@@ -55,7 +51,6 @@ class Recorder(DispatchMode):
         self,
         device_type: str = "meta",
         transients: TransientRule | None = None,
-        kernels: Mapping[Any, Callable[..., Any]] | None = None,
         ledger: Ledger | None = None,
     ) -> None:
         super().__init__()
@@ -66,9 +61,7 @@ class Recorder(DispatchMode):
         self.operators = 0
         self.phase = Phase.DATA
         self.last_operator = ""
-        self.unsupported: dict[str, str] = {}
         self._transients = transients
-        self._kernels = kernels or {}
         self._live: dict[int, tuple[weakref.ref[Any], int]] = {}
         self._effects: dict[Any, _Effect] = {}
         self._is_host = False
@@ -82,28 +75,15 @@ class Recorder(DispatchMode):
         func = in_place_twin(func, args)
         self.operators += 1
         self.last_operator = str(func)
-        if func is _LOCAL_SCALAR and self.device_type == "meta":
-            value = _assumed_value(args[0], self.phase)
-            if value is not None:
-                return value
-        effect = self._effects.get(func)
-        if effect is None:
-            effect = self._effects[func] = _effect(func)
-        if effect is _Effect.UPDATES_LISTS and self.device_type == "meta":
-            return None  # nothing to do on meta, and slow at it
-        try:
-            kernel = self._kernels.get(func, func)
-            result = kernel(*args, **kwargs) if kwargs else kernel(*args)
-        except RuntimeError as error:
-            result = self._run_on_cpu(func, args, kwargs or {}, error)
+        result = self.run(func, args, kwargs or {})
         results = result if isinstance(result, (tuple, list)) else (result,)
-        made = tuple(results) if effect is _Effect.MAKES_STORAGE else ()
+        made = tuple(results) if self._effect_of(func) is _Effect.MAKES_STORAGE else ()
         kernel = None
         if self._transients is not None:
             self.settle_phase()
             kernel = self._transients(func, args, result, self.phase)
         if kernel is None:
-            for tensor in _tensors(made):
+            for tensor in tensors_in(made):
                 self.record(tensor, self.last_operator)
         else:
             scope = with_results(kernel.scope, len(made))
@@ -117,7 +97,7 @@ class Recorder(DispatchMode):
         blocks = []
         for item in scope:
             if isinstance(item, Result):
-                for tensor in _tensors(made[item.index : item.index + 1]):
+                for tensor in tensors_in(made[item.index : item.index + 1]):
                     self.record(tensor, self.last_operator)
             elif isinstance(item, Held):
                 self._allocate(item.size_bytes, part, self.last_operator)
@@ -130,17 +110,19 @@ class Recorder(DispatchMode):
         for number in reversed(blocks):
             self.ledger.free(number)
 
-    def _run_on_cpu(
-        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: RuntimeError
-    ) -> Any:
-        """Learn the result's shapes on CPU when an operator has no meta kernel, and say so."""
-        if not _lacks_meta_kernel(func, error):
-            raise error
-        result = func(*tree_map(_on_cpu, args), **tree_map(_on_cpu, kwargs))
-        self.unsupported[str(func)] = (
-            "has no meta kernel: its outputs are counted, what its kernel needs inside is not"
-        )
-        return tree_map(lambda x: x.to("meta") if isinstance(x, Tensor) else x, result)
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the operator returns."""
+        return func(*args, **kwargs)
+
+    def is_list_update(self, func: Any) -> bool:
+        """Whether an operator updates lists of tensors in place, and returns nothing."""
+        return self._effect_of(func) is _Effect.UPDATES_LISTS
+
+    def _effect_of(self, func: Any) -> _Effect:
+        effect = self._effects.get(func)
+        if effect is None:
+            effect = self._effects[func] = _effect(func)
+        return effect
 
     @contextmanager
     def host(self) -> Iterator[None]:
@@ -281,34 +263,6 @@ class Recorder(DispatchMode):
             raise
 
 
-def _assumed_value(tensor: Tensor, phase: Phase) -> float | bool | None:
-    """The value of a tensor without values, where the answer of a usual run is known.
-
-    Adafactor reads norms during its step; no memory depends on them. A gradient scaler asks for
-    infinities: gradients are taken to be finite. ``transformers`` asks whether masks are full and
-    positions ascend, to skip the mask: batches are taken to have no padding and no packed
-    sequences.
-    """
-    if _asker("memfit.") == "torch.amp.grad_scaler":
-        return 0.0
-    if phase is Phase.OPTIMIZER:
-        return 1.0
-    if tensor.dtype == torch.bool and _asker("memfit.", "torch.").startswith("transformers."):
-        return True
-    return None
-
-
-def _asker(*between: str) -> str:
-    """The first module up the stack whose name does not begin as one of those between."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        name = str(frame.f_globals.get("__name__", ""))
-        if not name.startswith(between):
-            return name
-        frame = frame.f_back
-    return ""
-
-
 class _Effect(Enum):
     """What an operator can do to memory."""
 
@@ -324,25 +278,3 @@ def _effect(func: Any) -> _Effect:
     if any(r.alias_info is None for r in schema.returns):
         return _Effect.MAKES_STORAGE
     return _Effect.ALIASES
-
-
-def _lacks_meta_kernel(func: Any, error: RuntimeError) -> bool:
-    """Whether shapes would do, had somebody written the kernel; not so where values decide."""
-    asks_for_values = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
-    text = str(error)
-    is_missing = "'Meta' backend" in text or "no fake impl" in text
-    return is_missing and asks_for_values.isdisjoint(func.tags)
-
-
-def _on_cpu(value: Any) -> Any:
-    if not isinstance(value, Tensor):
-        return value
-    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype).zero_()
-
-
-def _tensors(result: Any) -> Iterator[Tensor]:
-    if isinstance(result, Tensor):
-        yield result
-    elif isinstance(result, (tuple, list)):
-        for item in result:
-            yield from _tensors(item)

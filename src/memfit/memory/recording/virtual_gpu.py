@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import ExitStack
-from typing import Any
 
 import torch
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from memfit.cards.catalogue import GPU
 from memfit.cards.catalogue import gpu as find_gpu
+from memfit.errors import NothingRecorded
 from memfit.memory.allocator.allocator import AllocatorSettings
 from memfit.memory.allocator.timeline import Timeline, replay, runs_on
 from memfit.memory.cuda.kernels import CUDA_KERNELS
 from memfit.memory.cuda.rules import AttentionPreference, CudaSemantics, semantics
 from memfit.memory.kernels.facts import DeviceFacts
 from memfit.memory.kernels.transients import Transients, installed_torch_version
+from memfit.memory.recording.cuda_names import cuda_names
 from memfit.memory.recording.follower import Follower
-from memfit.memory.recording.recorder import Recorder
+from memfit.memory.recording.meta_recorder import MetaRecorder
+from memfit.memory.recording.statistics import Statistics
+from memfit.memory.recording.values import MadeUp, Values
 from memfit.memory.tape.tape import Tape
 from memfit.torch_inside import meta_plays_cuda
 
@@ -34,16 +36,21 @@ class VirtualGPU(Follower):
         attention: which kernel ``scaled_dot_product_attention`` may use.
         cudnn_benchmark: as ``torch.backends.cudnn.benchmark``.
         settings: options of the caching allocator.
+        makes_up: give a made-up value (:attr:`made_up`) to code that asks for one that only a
+            real run knows, such as ``loss.item()``; otherwise PyTorch raises its error for tensors
+            without values.
 
     Example:
         >>> import torch, memfit
         >>> with memfit.VirtualGPU("rtx-3060") as gpu:
-        ...     model = torch.nn.Linear(784, 10).to(gpu.device)
+        ...     model = torch.nn.Linear(784, 10).cuda()
         ...     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        ...     model(torch.empty(64, 784, device=gpu.device)).sum().backward()
+        ...     loss = model(torch.randn(64, 784, device="cuda")).sum()
+        ...     loss.backward()
         ...     optimizer.step()
-        >>> gpu.timeline.peak_allocated_bytes > 0
-        True
+        ...     total = loss.item()
+        >>> gpu.timeline.peak_allocated_bytes, [made_up.value for made_up in gpu.made_up]
+        (8787968, ['1.0'])
     """
 
     def __init__(
@@ -53,6 +60,7 @@ class VirtualGPU(Follower):
         attention: AttentionPreference = "auto",
         cudnn_benchmark: bool = False,
         settings: AllocatorSettings | None = None,
+        makes_up: bool = True,
     ) -> None:
         self.gpu = find_gpu(gpu) if isinstance(gpu, str) else gpu
         self.device = torch.device("meta")
@@ -65,15 +73,21 @@ class VirtualGPU(Follower):
             torch_version=installed_torch_version(),
         )
         self._transients = Transients(facts)
-        super().__init__(Recorder("meta", self._transients, CUDA_KERNELS))
+        self.values = Values(makes_up=makes_up)
+        self.recorder: MetaRecorder
+        super().__init__(MetaRecorder(self._transients, CUDA_KERNELS, self.values))
+        self._statistics = Statistics(self.recorder.ledger, self.settings)
         self._stack = ExitStack()
 
     def __enter__(self) -> VirtualGPU:
         with ExitStack() as stack:
             stack.enter_context(meta_plays_cuda(self._semantics.casts.clear))
             stack.enter_context(semantics(self._semantics))
+            # A checkpoint that is loaded: the copy into meta does nothing, as it should.
+            stack.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter")
             stack.enter_context(self.hooks())
-            stack.enter_context(_CudaMeansMeta())
+            stack.enter_context(cuda_names(self.gpu, self.recorder, self._statistics))
             stack.enter_context(self.recorder)
             self._stack = stack.pop_all()
         return self
@@ -89,14 +103,38 @@ class VirtualGPU(Follower):
 
     @property
     def timeline(self) -> Timeline:
-        """The tape replayed through the caching allocator, with no limit."""
-        return replay(self.tape, settings=self.settings)
+        """The tape replayed through the caching allocator, with no limit.
+
+        Raises:
+            NothingRecorded: nothing was on the GPU.
+        """
+        return replay(self._recorded(), settings=self.settings)
 
     @property
     def fits(self) -> bool:
-        """Whether what was recorded runs on this card: replayed against its capacity."""
-        tape = self.tape
+        """Whether what was recorded runs on this card: replayed against its capacity.
+
+        Raises:
+            NothingRecorded: nothing was on the GPU.
+        """
+        tape = self._recorded()
         return runs_on(tape, tape.sizes_bytes, self.gpu, self.settings)
+
+    def _recorded(self) -> Tape:
+        tape = self.tape
+        if not tape.allocations:
+            count = self.recorder.operators
+            ran = f"{count} operators ran inside, all on the CPU" if count else "nothing ran inside"
+            raise NothingRecorded(
+                f"Nothing was recorded on the virtual GPU: {ran}.",
+                hint='Move the model and its batches there: model.to("cuda"), batch.to("cuda").',
+            )
+        return tape
+
+    @property
+    def made_up(self) -> tuple[MadeUp, ...]:
+        """Every place of the user's code that was given a made-up value."""
+        return self.values.made_up
 
     @property
     def unsupported(self) -> dict[str, str]:
@@ -107,30 +145,3 @@ class VirtualGPU(Follower):
     def unknown_temporaries(self) -> set[str]:
         """Operators for which it is not known what their kernels allocate inside."""
         return set(self._transients.unknown)
-
-
-class _CudaMeansMeta(TorchFunctionMode):
-    """``device="cuda"`` and ``.cuda()`` in the user's code mean the virtual GPU."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is Tensor.cuda:
-            return args[0].to("meta")
-        if func is Tensor.pin_memory:
-            return args[0]
-        if func is Tensor.to:
-            args = (args[0], *(_meta_for_cuda(a) for a in args[1:]))
-        if "device" in kwargs:
-            kwargs = kwargs | {"device": _meta_for_cuda(kwargs["device"])}
-        return func(*args, **kwargs)
-
-
-def _meta_for_cuda(value: Any) -> Any:
-    is_cuda = (
-        (isinstance(value, torch.device) and value.type == "cuda")
-        or (isinstance(value, str) and value.partition(":")[0] == "cuda")
-        or type(value) is int  # the number of a GPU; bool is another type
-    )
-    return torch.device("meta") if is_cuda else value

@@ -1,46 +1,15 @@
-"""The user's own code: which line runs, and a traceback without memfit's frames."""
+"""Errors that passed through the user's code: at which line, and a traceback without memfit's."""
 
 from __future__ import annotations
 
-import os
 import sys
-import sysconfig
 import traceback
-from functools import cache
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 
-__all__ = ["is_users", "own_traceback", "place_of", "place_of_error", "shown"]
+from memfit.memory.recording.places import OURS, is_users, shown
 
-_OURS = str(Path(__file__).parents[2]) + os.sep
-_LIBRARIES = tuple(
-    {sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-)
-
-
-@cache
-def is_users(file: str) -> bool:
-    """Whether a file is neither memfit's, nor Python's, nor that of an installed package."""
-    if file.startswith(("<frozen", _OURS, *_LIBRARIES)):
-        return False
-    return not {"site-packages", "dist-packages"} & set(Path(file).parts)
-
-
-@cache
-def shown(file: str, line: int) -> str:
-    """``"train.py:31"``, relative to the working folder."""
-    path, folder = Path.cwd() / file, Path.cwd()
-    return f"{path.relative_to(folder) if path.is_relative_to(folder) else path}:{line}"
-
-
-def place_of(frame: FrameType | None) -> str:
-    """The innermost line of the user's code; empty where there is none."""
-    while frame is not None:
-        file = frame.f_code.co_filename
-        if is_users(file):
-            return shown(file, frame.f_lineno)
-        frame = frame.f_back
-    return ""
+__all__ = ["own_traceback", "place_of_error"]
 
 
 def place_of_error(error: BaseException) -> str:
@@ -69,4 +38,4 @@ def own_traceback(error: BaseException) -> str:
 
 def _is_runners(file: str) -> bool:
     is_runpy = file == "<frozen runpy>" or Path(file) == Path(sys.modules["runpy"].__file__ or "")
-    return is_runpy or file.startswith(_OURS)
+    return is_runpy or file.startswith(OURS)

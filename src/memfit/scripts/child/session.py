@@ -10,8 +10,8 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from memfit.memory.recording.places import place_of
 from memfit.scripts.child.ending import Ending, replace_exit, run_to_its_end
-from memfit.scripts.child.places import place_of
 from memfit.scripts.child.ranks import play_ranks
 from memfit.scripts.child.recording import PlacedRecorder, recorded, recorded_tape
 from memfit.scripts.child.stand_ins import stand_in_for_data

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from memfit.memory.recording.follower import hooked
+from memfit.memory.recording.places import place_of
 from memfit.scripts.child.alike import is_alike
 from memfit.scripts.child.loaders import watch_loaders
-from memfit.scripts.child.places import place_of
 from memfit.scripts.child.recording import PlacedRecorder, allocations_so_far
 from memfit.scripts.told.answer import Evaluation, Step
 from memfit.scripts.told.job import ScriptJob
