@@ -257,3 +257,18 @@ def test_softmax_reads_float16_without_a_converted_copy(gpu: VirtualGPU) -> None
     with torch.autocast("cuda", dtype=HALF):
         assert bytes_made(HALF) == [128, 128]
         assert bytes_made(BF16) == [128, 128, 128, 128]
+
+
+def test_the_last_argument_is_cast_first(gpu: VirtualGPU) -> None:
+    """PyTorch itself, behind the stubs: bias, weight, input; backward undoes the input first."""
+    with torch.autocast("cuda", torch.float16):
+        x, weight, bias = empty(2, 4, grad=True), empty(3, 4, grad=True), empty(3, grad=True)
+        loss = F.linear(x, weight, bias).sum()
+    loss.backward()
+    casts = [
+        allocation.shape
+        for allocation in gpu.tape.allocations
+        if allocation.operator == "aten._to_copy.default" and allocation.shape
+    ]
+    assert casts[:3] == [(3,), (3, 4), (2, 4)]
+    assert casts[-3:] == casts[:3][::-1]

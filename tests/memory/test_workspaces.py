@@ -119,6 +119,23 @@ def test_the_rule_stands_in_where_cudnn_does_not_answer(monkeypatch):
     assert convolution_workspace_bytes(problem(), (8, 0)) == 4 * (X + W)
 
 
+def test_a_pointwise_convolution_asks_cudnn_but_on_an_a100(monkeypatch):
+    monkeypatch.setattr(convolution_workspace, "heuristic_workspace_bytes", lambda *_, **__: 7)
+    pointwise = ConvolutionProblem(
+        "forward",
+        (8, 64, 9, 9),
+        (32, 64, 1, 1),
+        (8, 32, 9, 9),
+        (0, 0),
+        (1, 1),
+        (1, 1),
+        "float32",
+        0,
+    )
+    asked = [convolution_workspace_bytes(pointwise, card) for card in [(8, 0), (8, 6), (9, 0)]]
+    assert asked == [0, 7, 7]
+
+
 @needs_cudnn
 @pytest.mark.parametrize("kind", ["forward", "backward_data", "backward_filter"])
 @pytest.mark.parametrize("capability", [(8, 0), (8, 6), (9, 0)])

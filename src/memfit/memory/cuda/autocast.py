@@ -152,6 +152,11 @@ def _is_eligible(value: Any) -> bool:
 def _cast_all(
     args: tuple[Any, ...], kwargs: dict[str, Any], dtype: torch.dtype, cache: CastCache
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Every tensor cast, the last first: so does the C++ of GCC evaluate ``f(cast(args)...)``.
+
+    The order decides where in memory the copies lie, and in which order backward undoes them.
+    """
+
     def cast(value: Any) -> Any:
         if isinstance(value, Tensor):
             return cache.cast(value, dtype) if value.device.type == "meta" else value
@@ -159,7 +164,8 @@ def _cast_all(
             return [cast(v) for v in value]
         return value
 
-    return tuple(cast(a) for a in args), {k: cast(v) for k, v in kwargs.items()}
+    named = {name: cast(value) for name, value in reversed(kwargs.items())}
+    return tuple(cast(value) for value in reversed(args))[::-1], named
 
 
 def _widest(args: tuple[Any, ...]) -> torch.dtype:

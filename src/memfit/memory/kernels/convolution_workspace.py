@@ -79,7 +79,7 @@ def convolution_workspace_bytes(
         compute_capability: (major, minor).
         allow_tf32: ``torch.backends.cudnn.allow_tf32``.
     """
-    if _is_pointwise_contiguous(problem):
+    if compute_capability == (8, 0) and _is_pointwise_contiguous(problem):
         return 0
     asked = heuristic_workspace_bytes(problem, compute_capability, allow_tf32=allow_tf32)
     if asked is not None:
@@ -88,13 +88,15 @@ def convolution_workspace_bytes(
 
 
 def _is_pointwise_contiguous(problem: ConvolutionProblem) -> bool:
-    """A 1x1 convolution of contiguous float32 is a matrix product that needs no copies.
+    """A 1x1 convolution of contiguous float32, which on an A100 needs no copies.
 
     Measured: in GPUMemNet's table (arXiv 2602.17817; A100, float32) networks of 1x1 and depthwise
     convolutions need no workspace that grows with the batch: EfficientNet-B2 leaves the same 1.8
-    to 2.0 GiB outside its tensors from batch 8 to 128. cuDNN 9.19 and 9.26, asked about a described
-    A100, name plans with copies for them (3.4 GiB at batch 128). The table's software is not
-    documented and may have run ``cudnn.benchmark``, so this stands only until it is measured.
+    to 2.0 GiB outside its tensors from batch 8 to 128. cuDNN 9.8, 9.19 and 9.26, asked about a
+    described A100, name plans with copies for them (3.4 GiB at batch 128); for its 3x3
+    convolutions the table and cuDNN agree. The table's software is not documented and may have run
+    ``cudnn.benchmark``. xMem's measurements on 8.6 (arXiv 2510.21048; torch 2.6) show the
+    workspaces that cuDNN names there, so only the A100 is held to the table.
     """
     return (
         set(problem.weight_shape[2:]) == {1}
