@@ -16,7 +16,7 @@ SOURCE = ROOT / "src" / "memfit"
 #: A room imports only from rooms on lower floors. Rooms of a room obey the same rule among
 #: themselves, and its own files stand above them.
 FLOORS = {
-    "errors": 1, "progress": 1, "version": 1, "torch_inside": 1,
+    "errors": 1, "progress": 1, "version": 1, "torch_inside": 1, "places": 1,
     "units": 2,
     "files": 3, "recipe": 3, "cards": 3, "models": 3,
     "data": 4,

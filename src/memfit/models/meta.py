@@ -45,6 +45,7 @@ __all__ = [
     "is_for_training",
     "materialise_lazy",
     "meta_twin",
+    "random_state_kept",
 ]
 
 _FOR_TRAINING: ContextVar[bool] = ContextVar("for_training", default=False)
@@ -59,7 +60,7 @@ def for_training(seed: int) -> Iterator[None]:
     """
     token = _FOR_TRAINING.set(True)
     try:
-        with _random_state_kept():
+        with random_state_kept():
             torch.manual_seed(seed)
             yield
     finally:
@@ -85,7 +86,7 @@ def construct_on_meta(factory: Callable[[], object]) -> object:
     """
     if is_for_training():
         return factory()
-    with _random_state_kept():
+    with random_state_kept():
         try:
             with _parameters_on_meta():
                 return factory()
@@ -171,7 +172,7 @@ def materialise_lazy(module: nn.Module, input_shape: tuple[int, ...] | None) -> 
         )
     try:
         device = "cpu" if is_for_training() else "meta"
-        with _random_state_kept(), torch.no_grad():
+        with random_state_kept(), torch.no_grad():
             module(torch.zeros(2, *input_shape, device=device))
     except Exception as error:
         shape = "x".join(map(str, input_shape))
@@ -182,7 +183,7 @@ def materialise_lazy(module: nn.Module, input_shape: tuple[int, ...] | None) -> 
 
 
 @contextmanager
-def _random_state_kept() -> Iterator[None]:
+def random_state_kept() -> Iterator[None]:
     """Restore torch's generators; those of CUDA only where CUDA is already in use."""
     in_use: bool = torch.cuda.is_initialized()
     devices = range(torch.cuda.device_count()) if in_use else ()

@@ -23,7 +23,10 @@ from typing import Any
 from torch import nn
 
 from memfit.errors import MemfitError, ModelError, UserCodeError
-from memfit.models.meta import construct_on_meta
+from memfit.models.elsewhere import cuda_is
+from memfit.models.meta import construct_on_meta, is_for_training, random_state_kept
+from memfit.models.only_defining import only_building, only_defining, refuse_deeds
+from memfit.models.reading import assigns, file_of
 
 __all__ = ["construct_from_callable", "construct_from_spec", "import_object"]
 
@@ -74,9 +77,65 @@ class _Place:
         except (Exception, SystemExit) as error:
             raise _user_code_error(error, file, self.spec) from error
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """From which it imports modules of its own."""
+        return (self.path.parent,) if self.path else (Path.cwd(),)
+
     def load(self) -> Any:
-        module = _import_file(self.path) if self.path else importlib.import_module(self.where)
-        return _attribute(module, self.attribute, self.where)
+        """What is named; its file is read first, and imported where that only defines."""
+        file = self.path or file_of(self.where, self.folders)
+        if file is None:  # installed
+            return _attribute(importlib.import_module(self.where), self.attribute, self.where)
+        refuse_deeds(file, self.attribute, (*self.folders, file.parent))
+        found = _attribute(self._imported(file), self.attribute, self.where)
+        if isinstance(found, nn.Module) and is_for_training():  # its weights are drawn here
+            found = _attribute(self._import(), self.attribute, self.where)
+        return found
+
+    def _imported(self, file: Path) -> ModuleType:
+        """The module, imported once as long as no file of it changes."""
+        known = _imports.get((self.where, file))
+        if known is not None and known.is_fresh():
+            return known.module
+        before = set(sys.modules)
+        is_made = assigns(file, self.attribute)  # on import: with shapes only
+        with random_state_kept():
+            module = construct_on_meta(self._import) if is_made else self._import()
+        assert isinstance(module, ModuleType)
+        own = {sys.modules[name] for name in set(sys.modules) - before}
+        files = {Path(m.__file__) for m in own if _lies_in(m, self.folders[0]) and m.__file__}
+        _imports[self.where, file] = _Import(
+            module, {path: _stamp(path) for path in {file, *files}}
+        )
+        return module
+
+    def _import(self) -> ModuleType:
+        with cuda_is("cpu"), only_defining():
+            return _import_file(self.path) if self.path else importlib.import_module(self.where)
+
+
+@dataclass(frozen=True)
+class _Import:
+    """A module, and when the files were written that it came from."""
+
+    module: ModuleType
+    stamps: dict[Path, tuple[int, int]]
+
+    def is_fresh(self) -> bool:
+        return all(_stamp(path) == stamp for path, stamp in self.stamps.items())
+
+
+_imports: dict[tuple[str, Path], _Import] = {}
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """When it was written, and its size; zeros where it is gone."""
+    try:
+        state = path.stat()
+    except OSError:
+        return 0, 0
+    return state.st_mtime_ns, state.st_size
 
 
 def import_object(spec: str) -> Any:
@@ -102,7 +161,8 @@ def construct_from_spec(
     """
     place = _Place.of(spec)
     with place.importable():
-        built = construct_on_meta(lambda: _call(place.load(), spec, input_shape, num_classes))
+        builder = place.load()
+        built = _built(builder, spec, input_shape, num_classes)
     return _checked_module(built, spec)
 
 
@@ -117,12 +177,20 @@ def construct_from_callable(
     """
     name = getattr(builder, "__qualname__", type(builder).__qualname__)
     try:
-        built = construct_on_meta(lambda: _call(builder, name, input_shape, num_classes))
+        built = _built(builder, name, input_shape, num_classes)
     except MemfitError:
         raise
     except Exception as error:
         raise _user_code_error(error, _source_file(builder), name) from error
     return _checked_module(built, name)
+
+
+def _built(
+    builder: Any, name: str, input_shape: tuple[int, ...] | None, num_classes: int | None
+) -> object:
+    """What a builder returns; ``"cuda"`` in it means where it is built, and nothing trains."""
+    with cuda_is("cpu"), only_building():
+        return construct_on_meta(lambda: _call(builder, name, input_shape, num_classes))
 
 
 def _is_path(where: str) -> bool:

@@ -9,6 +9,7 @@ __all__ = ["Assumption"]
 _SENTENCES = {
     "no_card": "No card: kernels and CUDA context are those of {card}.",
     "context": "CUDA context of {context} ({source}); nothing else runs on the card.",
+    "defaults": "Assumed, as nothing else was said: {defaults}.",
     "second_step": "The second training step: the first has no optimizer state yet.",
     "cudnn_heuristics": "cuDNN picks algorithms by its heuristics (cudnn.benchmark is off).",
     "full_sequences": "Sequences of full length: no padding, none packed into one row.",

@@ -19,6 +19,7 @@ from memfit.memory.recording.virtual_gpu import VirtualGPU
 from memfit.memory.tape.tape import Tape
 from memfit.models import BuiltModel, build
 from memfit.planner.assumptions import Assumption
+from memfit.recipe.fields import FIELDS
 from memfit.recipe.precision import weights_dtype
 from memfit.step.batch import (
     BatchSpec,
@@ -87,6 +88,7 @@ class TrainingStep:
         self.loop = loop
         self.traced_batches = TRACED_BATCHES
         self._watch = watch
+        self._is_users = built.kind == "unknown"
         self.is_tokens = recipe.input_ids is not None or built.kind == "token"
         self.checkpointed_blocks = prepare_model(self.model, recipe)
         self.batch = self._batch_spec(built, target)
@@ -144,6 +146,8 @@ class TrainingStep:
     def assumptions(self) -> Iterator[Assumption]:
         """What a trace of it takes for granted."""
         recipe = self.recipe
+        if self._is_users and (defaults := _defaults_of(self.job)):
+            yield Assumption("defaults", {"defaults": ", ".join(defaults)})
         yield Assumption("second_step")
         if not recipe.cudnn_benchmark:
             yield Assumption("cudnn_heuristics")
@@ -218,3 +222,15 @@ class TrainingStep:
             raise
         except Exception as error:  # whatever the model's own code raises
             raise explain(error, gpu) from error
+
+
+def _defaults_of(job: Job) -> list[str]:
+    """What decides memory and neither a model's code nor its user said."""
+    recipe, names = job.recipe, ("optimizer", "precision")
+    own = job.own.given()
+    found = [
+        f"{name} {getattr(recipe, name)}"
+        for name in names
+        if name not in own and getattr(recipe, name) == FIELDS[name].default
+    ]
+    return [*found, "the largest batch"] if job.asked.batch_size is None else found

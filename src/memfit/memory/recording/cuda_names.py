@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from memfit.cards.catalogue import GPU
-from memfit.memory.recording.meta_recorder import MetaRecorder, is_gpu
+from memfit.memory.recording.meta_recorder import MetaRecorder
 from memfit.memory.recording.statistics import Statistics
 from memfit.memory.recording.values import Values
+from memfit.models.elsewhere import moves
 from memfit.torch_inside import TensorBase, meta_is_cuda, replaced, tree_map, without_pinning
 
 __all__ = ["cuda_names"]
@@ -44,7 +45,7 @@ def cuda_names(card: GPU, recorder: MetaRecorder, statistics: Statistics) -> Ite
     torch.__future__.set_swap_module_params_on_conversion(True)
     stand_ins = [
         *_of_devices(card), *_of_memory(card, statistics), *_of_streams(recorder.values),
-        *_of_tensors(recorder), *_of_makers(), *_of_modules(recorder),
+        *_of_tensors(recorder), *moves("meta"), *_of_modules(recorder),
     ]  # fmt: skip
     try:
         with meta_is_cuda(), without_pinning(), replaced(stand_ins):
@@ -210,7 +211,7 @@ def _of_streams(values: Values) -> list[StandIn]:
 
 
 def _of_tensors(recorder: MetaRecorder) -> list[StandIn]:
-    device, is_cuda, move = TensorBase.device, TensorBase.is_cuda, Tensor.to
+    device, is_cuda = TensorBase.device, TensorBase.is_cuda
     write: Any = Tensor.__format__
     number = Tensor.get_device
 
@@ -227,9 +228,6 @@ def _of_tensors(recorder: MetaRecorder) -> list[StandIn]:
     def is_on_cuda(tensor: Tensor) -> bool:
         return is_shown(tensor) or is_cuda.__get__(tensor)
 
-    def to(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return move(tensor, *map(_meta_for_cuda, args), **_mapped(kwargs))
-
     def write_number(tensor: Tensor, text: str) -> str:
         is_number = tensor.is_meta and tensor.dim() == 0
         return format(tensor.item(), text) if is_number else str(write(tensor, text))
@@ -237,52 +235,11 @@ def _of_tensors(recorder: MetaRecorder) -> list[StandIn]:
     return [
         (Tensor, "device", property(device_of)),
         (Tensor, "is_cuda", property(is_on_cuda)),
-        (Tensor, "to", to),
-        (Tensor, "cuda", lambda tensor, *_, **__: move(tensor, "meta")),
         (Tensor, "get_device", lambda tensor: 0 if tensor.is_meta else number(tensor)),
         (Tensor, "pin_memory", lambda tensor, *_: tensor),
         (Tensor, "record_stream", _always(None)),
         (Tensor, "__format__", write_number),
     ]
-
-
-def _of_makers() -> list[StandIn]:
-    """What makes tensors and does not ask the dispatcher where."""
-
-    def moved(make: Callable[..., Any]) -> Callable[..., Any]:
-        def made(*args: Any, **kwargs: Any) -> Any:
-            device = kwargs.get("device")
-            device = torch.get_default_device() if device is None else device
-            if not is_gpu(device):
-                return make(*args, **kwargs)
-            needs_gradient = kwargs.pop("requires_grad", False)
-            tensor = make(*args, **kwargs | {"device": "cpu"}).to("meta")
-            return tensor.requires_grad_() if needs_gradient else tensor
-
-        return made
-
-    load, generator = torch.load, torch.Generator
-
-    def load_here(f: Any, map_location: Any = None, *args: Any, **kwargs: Any) -> Any:
-        if not (isinstance(map_location, (str, torch.device)) and is_gpu(map_location)):
-            return load(f, map_location, *args, **kwargs)
-        loaded = load(f, "cpu", *args, **kwargs)
-        return tree_map(lambda leaf: leaf.cuda() if isinstance(leaf, Tensor) else leaf, loaded)
-
-    class AnyGenerator(type):
-        def __instancecheck__(cls, value: object) -> bool:
-            return isinstance(value, generator)
-
-    class Generator(metaclass=AnyGenerator):
-        """Random numbers of the CPU's generator: those of CUDA's are not drawn."""
-
-        def __new__(cls, device: Any = "cpu") -> Any:
-            return generator(torch.device("cpu") if is_gpu(device) else device)
-
-    makers = {name: moved(getattr(torch, name)) for name in ("tensor", "as_tensor", "asarray")}
-    return [
-        *_where_known((torch,), makers), (torch, "load", load_here), (torch, "Generator", Generator)
-    ]  # fmt: skip
 
 
 def _of_modules(recorder: MetaRecorder) -> list[StandIn]:
@@ -302,13 +259,3 @@ def _of_modules(recorder: MetaRecorder) -> list[StandIn]:
     return [
         (Optimizer, "__init__", make_optimizer), (nn.DataParallel, "forward", forward_alone)
     ]  # fmt: skip
-
-
-def _meta_for_cuda(value: Any) -> Any:
-    return torch.device("meta") if not isinstance(value, Tensor) and is_gpu(value) else value
-
-
-def _mapped(kwargs: dict[str, Any]) -> dict[str, Any]:
-    if "device" in kwargs:
-        return kwargs | {"device": _meta_for_cuda(kwargs["device"])}
-    return kwargs

@@ -14,7 +14,7 @@ from memfit.memory.recording.values import Values, tensors_in
 from memfit.memory.tape.tape import Phase
 from memfit.torch_inside import has_kernel, tree_map
 
-__all__ = ["MetaRecorder", "is_gpu"]
+__all__ = ["MetaRecorder"]
 
 _aten = torch.ops.aten
 _META = torch.device("meta")
@@ -139,15 +139,6 @@ class MetaRecorder(Recorder):
         if is_second and not self.has_optimizer:
             self.begin_step()
         super().enter_phase(phase)
-
-
-def is_gpu(device: Any) -> bool:
-    """Whether a name, a number or a ``torch.device`` means the virtual GPU."""
-    if isinstance(device, torch.device):
-        return device.type in ("cuda", "meta")
-    if isinstance(device, str):
-        return device.partition(":")[0] in ("cuda", "meta")
-    return type(device) is int  # the number of a GPU; bool is another type
 
 
 def _here(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from memfit.memory.recording.places import place_of
+from memfit.places import place_of
 from memfit.torch_inside import schema_of, storage_key, tree_map
 
 __all__ = ["MadeUp", "Values", "tensors_in"]

@@ -7,7 +7,7 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
-from memfit.memory.recording.places import OURS, is_users, shown
+from memfit.places import OURS, is_users, shown
 
 __all__ = ["own_traceback", "place_of_error"]
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from memfit.measure.history import HistoryRecorder, joined_tape
 from memfit.memory.recording.follower import Follower
-from memfit.memory.recording.places import place_of
 from memfit.memory.tape.tape import Tape
+from memfit.places import place_of
 from memfit.torch_inside import (
     allocator_trace,
     in_backward,

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from memfit.memory.recording.places import place_of
+from memfit.places import place_of
 from memfit.scripts.child.ending import Ending, replace_exit, run_to_its_end
 from memfit.scripts.child.ranks import play_ranks
 from memfit.scripts.child.recording import PlacedRecorder, recorded, recorded_tape

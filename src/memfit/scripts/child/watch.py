@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from memfit.memory.recording.follower import hooked
-from memfit.memory.recording.places import place_of
+from memfit.places import place_of
 from memfit.scripts.child.alike import is_alike
 from memfit.scripts.child.loaders import watch_loaders
 from memfit.scripts.child.recording import PlacedRecorder, allocations_so_far

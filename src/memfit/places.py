@@ -10,7 +10,7 @@ from types import FrameType
 
 __all__ = ["OURS", "is_users", "place_of", "shown"]
 
-OURS = str(Path(__file__).parents[2]) + os.sep
+OURS = str(Path(__file__).parent) + os.sep
 _LIBRARIES = tuple(
     {sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 )
