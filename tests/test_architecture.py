@@ -41,13 +41,14 @@ FLOORS = {
     "web": 13,
     "web.asking": 1, "web.workers": 2,
     "commands": 14,
+    "commands.shared": 1,
     "cli": 15,
     "__main__": 16,
 }  # fmt: skip
 WITHOUT_TORCH = (
     "errors.py", "progress.py", "units.py", "recipe/recipe.py", "recipe/fields.py",
     "recipe/kinds.py", "recipe/words.py", "recipe/toml.py", "cards/catalogue.py", "cli.py",
-    "commands/flags.py", "commands/plan.py", "commands/train.py", "commands/study.py",
+    "commands/shared/flags.py", "commands/plan.py", "commands/train.py", "commands/study.py",
     "memory/tape/tape.py", "memory/tape/parts.py",
     "memory/allocator/timeline.py", "memory/allocator/allocator.py",
     "planner/largest.py", "planner/learning_rate.py",

@@ -19,6 +19,7 @@ from memfit.commands.model import model
 from memfit.commands.noise import noise
 from memfit.commands.plan import plan
 from memfit.commands.predict import predict
+from memfit.commands.run import run, separated
 from memfit.commands.serve import serve
 from memfit.commands.study import study
 from memfit.commands.train import train
@@ -42,7 +43,7 @@ app = App(
 
 #: In the order in which people meet them.
 COMMANDS = (
-    plan, model, data, train, predict, evaluate, export, study, noise, serve, explain, watch,
+    plan, run, model, data, train, predict, evaluate, export, study, noise, serve, explain, watch,
     measure, gpus,
 )  # fmt: skip
 
@@ -61,20 +62,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if sys.stdout is None:  # closed by the caller: nobody reads the result
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["run"]:
+        words = ["run", *separated(words[1:], app["run"].assemble_argument_collection())]
     try:
-        result = app(arguments, exit_on_error=False, print_error=False)
+        result = app(words, exit_on_error=False, print_error=False)
     except MemfitError as error:
         return _complain(error.message, error.hint, error.exit_code, is_of_rank=error.is_of_rank)
     except CycloptsError as error:
-        return _complain(str(error), f"{_help_of(arguments)} lists what there is.", ExitCode.USAGE)
+        return _complain(str(error), f"{_help_of(words)} lists what there is.", ExitCode.USAGE)
     except KeyboardInterrupt:
         return 130
     return int(result or ExitCode.OK)
 
 
-def _help_of(arguments: Sequence[str] | None) -> str:
+def _help_of(words: Sequence[str]) -> str:
     """The help that belongs to what was typed."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
     command = f" {words[0]}" if words and words[0] in app else ""
     return f"memfit{command} --help"
 

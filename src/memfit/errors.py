@@ -12,7 +12,8 @@
     ├── StepError                  1   the training step could not be traced
     │   ├── InputShapeError        1   the model does not accept the input
     │   ├── NotTraceable           1   a value that only a real run knows was asked for
-    │   └── NothingRecorded        1   nothing of the training step was on the virtual GPU
+    │   ├── NothingRecorded        1   nothing of the training step was on the virtual GPU
+    │   └── ScriptError            1   a script did not train: its own traceback, or why
     ├── DataError                  1   the data cannot be found, read or believed
     │   └── BadImage               1   one image cannot be read: the file and the reason
     ├── RunError                   1   the run folder cannot be made, opened or written
@@ -54,6 +55,7 @@ __all__ = [
     "RankStopped",
     "RunError",
     "RunInUse",
+    "ScriptError",
     "StepError",
     "UnknownGPU",
     "UnknownName",
@@ -153,6 +155,20 @@ class NotTraceable(StepError):
 
 class NothingRecorded(StepError):
     """Nothing of the training step was on the virtual GPU."""
+
+
+class ScriptError(StepError):
+    """A script did not train.
+
+    Args:
+        message: how it ended.
+        traceback: of its own error, cut to its own frames; empty where it raised none.
+        hint: what was seen on the way.
+    """
+
+    def __init__(self, message: str, *, traceback: str = "", hint: str | None = None) -> None:
+        super().__init__(f"{traceback}{message}", hint=hint)
+        self.traceback = traceback
 
 
 class DataError(MemfitError):

@@ -6,11 +6,12 @@ import re
 
 from memfit.errors import UsageError
 
-__all__ = ["GIB", "KIB", "MIB", "format_bytes", "parse_bytes"]
+__all__ = ["GIB", "KIB", "MIB", "TIB", "format_bytes", "parse_bytes"]
 
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
+TIB = 1024 * GIB
 
 _FACTORS = {
     "": 1,
@@ -18,7 +19,7 @@ _FACTORS = {
     "k": KIB, "kib": KIB, "kb": 1000,
     "m": MIB, "mib": MIB, "mb": 1000**2,
     "g": GIB, "gib": GIB, "gb": 1000**3,
-    "t": 1024 * GIB, "tib": 1024 * GIB, "tb": 1000**4,
+    "t": TIB, "tib": TIB, "tb": 1000**4,
 }  # fmt: skip
 
 

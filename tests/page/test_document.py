@@ -128,7 +128,7 @@ def test_the_ladder_has_room_above_what_fits(plan: Plan) -> None:
 )
 def test_the_command_gives_the_recipe_again(options: dict) -> None:
     from memfit.cli import app
-    from memfit.commands.flags import MemoryFlags, recipe_of
+    from memfit.commands.shared.flags import MemoryFlags, recipe_of
 
     recipe = memfit.Recipe(model="cnn", **options)
     words = plan_words(recipe)

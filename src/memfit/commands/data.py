@@ -6,8 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-from memfit.commands.flags import JsonFlag, OnOff, Switch, Whole
-from memfit.commands.output import counting, show, show_json
+from memfit.commands.shared.flags import JsonFlag, OnOff, Switch, Whole
+from memfit.commands.shared.output import counting, show, show_json
 from memfit.errors import ExitCode, UsageError
 from memfit.files.output_path import check_figure_path
 

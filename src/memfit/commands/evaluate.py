@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from memfit.commands.flags import JsonFlag, Switch
-from memfit.commands.output import show, show_json, working
+from memfit.commands.shared.flags import JsonFlag, Switch
+from memfit.commands.shared.output import show, show_json, working
 from memfit.errors import ExitCode
 from memfit.files.output_path import check_figure_path
 

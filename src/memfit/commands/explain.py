@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memfit.commands.flags import JsonFlag, Switch, Whole
-from memfit.commands.output import counting, show, show_json, working
+from memfit.commands.shared.flags import JsonFlag, Switch, Whole
+from memfit.commands.shared.output import counting, show, show_json, working
 from memfit.errors import ExitCode
 from memfit.files.names import shown
 from memfit.files.output_path import check_output_path, write_output

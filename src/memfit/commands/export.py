@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from memfit.commands.flags import OnOff, Switch
-from memfit.commands.output import write
+from memfit.commands.shared.flags import OnOff, Switch
+from memfit.commands.shared.output import write
 from memfit.errors import ExitCode
 from memfit.units import format_bytes
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from memfit.commands.flags import JsonFlag
-from memfit.commands.output import show, show_json
+from memfit.commands.shared.flags import JsonFlag
+from memfit.commands.shared.output import show, show_json
 from memfit.errors import ExitCode
 
 __all__ = ["gpus"]

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memfit.commands.flags import JsonFlag, MemoryFlags, Switch, recipe_of
-from memfit.commands.output import show, show_json, working
+from memfit.commands.shared.flags import JsonFlag, MemoryFlags, Switch, recipe_of
+from memfit.commands.shared.output import show, show_json, working
 from memfit.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from memfit.commands.flags import JsonFlag, ModelFlags, recipe_of
-from memfit.commands.output import show, show_json, working
+from memfit.commands.shared.flags import JsonFlag, ModelFlags, recipe_of
+from memfit.commands.shared.output import show, show_json, working
 from memfit.errors import ExitCode, UsageError
 
 __all__ = ["model"]

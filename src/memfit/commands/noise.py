@@ -7,7 +7,7 @@ import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from memfit.commands.flags import (
+from memfit.commands.shared.flags import (
     JsonFlag,
     MemoryFlags,
     Switch,
@@ -15,7 +15,7 @@ from memfit.commands.flags import (
     Whole,
     training_recipe,
 )
-from memfit.commands.output import counting, show, show_json
+from memfit.commands.shared.output import counting, show, show_json
 from memfit.errors import ExitCode
 from memfit.files.output_path import check_figure_path
 

@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memfit.commands.flags import JsonFlag, MemoryFlags, Switch, recipe_of
-from memfit.commands.output import show, show_json, working
-from memfit.errors import ExitCode, UsageError
+from memfit.commands.shared.cards import card_of
+from memfit.commands.shared.flags import JsonFlag, MemoryFlags, Switch, recipe_of
+from memfit.commands.shared.output import show, show_json, working
+from memfit.errors import ExitCode
 from memfit.files.names import shown
 from memfit.files.output_path import check_output_path, write_output
 
 if TYPE_CHECKING:
-    from memfit.cards.catalogue import GPU
     from memfit.planner.plan import Plan
     from memfit.planner.result import Option
 
@@ -62,7 +62,7 @@ def plan(
     if snapshot is not None:
         check_output_path(snapshot, what="snapshot", suffixes=(".pickle", ".pkl"), force=force)
     recipe = recipe_of(model, (flags or MemoryFlags()).given())
-    card = _card(gpu, free)
+    card = card_of(gpu, free)
 
     from memfit.planner.options import ways_to_fit_more
     from memfit.planner.planning import plan as make_plan
@@ -88,28 +88,6 @@ def plan(
     if made.fits is False:
         return ExitCode.DOES_NOT_FIT
     return ExitCode.INCOMPLETE if strict and made.unsupported else ExitCode.OK
-
-
-def _card(gpu: str | None, free: str | None) -> GPU | None:
-    """The card that was named; with ``free`` also the local one, of which only so much is free."""
-    from memfit.cards.catalogue import gpu as find_gpu
-    from memfit.cards.catalogue import local_gpu
-    from memfit.units import format_bytes, parse_bytes
-
-    if free is None:
-        return None if gpu is None else find_gpu(gpu)
-    free_bytes = parse_bytes(free)
-    local = local_gpu() if gpu is None else None
-    if gpu is None and local is None:
-        raise UsageError(
-            f"--free is {free}, but there is no card: none was named, and none is here.",
-            hint="Name it, such as --gpu rtx-3060.",
-        )
-    card = local[0] if local is not None else find_gpu(str(gpu))
-    if free_bytes > card.total_bytes:
-        has = format_bytes(card.total_bytes)
-        raise UsageError(f"--free is {free}; the {card.name} has only {has}.")
-    return card.with_free_bytes(free_bytes)
 
 
 def _write_page(plan: Plan, options: list[Option] | None, path: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from memfit.commands.flags import JsonFlag
-from memfit.commands.output import show, show_json, working
+from memfit.commands.shared.flags import JsonFlag
+from memfit.commands.shared.output import show, show_json, working
 from memfit.errors import BadImage, ExitCode
 
 __all__ = ["predict"]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from memfit.commands.flags import Whole
+from memfit.commands.shared.flags import Whole
 from memfit.errors import ExitCode, UsageError
 
 __all__ = ["serve"]

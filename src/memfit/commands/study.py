@@ -10,8 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from memfit.commands.flags import JsonFlag, MemoryFlags, Switch, TrainingFlags, training_recipe
-from memfit.commands.output import has_terminal, show, write
+from memfit.commands.shared.flags import (
+    JsonFlag,
+    MemoryFlags,
+    Switch,
+    TrainingFlags,
+    training_recipe,
+)
+from memfit.commands.shared.output import has_terminal, show, write
 from memfit.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:

@@ -8,8 +8,14 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memfit.commands.flags import JsonFlag, MemoryFlags, Switch, TrainingFlags, training_recipe
-from memfit.commands.output import has_terminal, show, write
+from memfit.commands.shared.flags import (
+    JsonFlag,
+    MemoryFlags,
+    Switch,
+    TrainingFlags,
+    training_recipe,
+)
+from memfit.commands.shared.output import has_terminal, show, write
 from memfit.errors import ExitCode, UsageError
 from memfit.units import parse_bytes
 

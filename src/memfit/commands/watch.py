@@ -11,8 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memfit.commands.flags import JsonFlag, MemoryFlags, Whole, recipe_of
-from memfit.commands.output import working, write
+from memfit.commands.shared.flags import JsonFlag, MemoryFlags, Whole, recipe_of
+from memfit.commands.shared.output import working, write
 from memfit.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:

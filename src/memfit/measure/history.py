@@ -22,7 +22,7 @@ from torch import Tensor
 from memfit.memory.recording.recorder import Recorder
 from memfit.memory.tape.tape import Allocation, Mark, Part, Phase, Tape
 
-__all__ = ["HistoryRecorder", "Workspace", "joined_tape", "workspaces_of"]
+__all__ = ["HistoryRecorder", "Workspace", "joined_tape", "marks_of", "workspaces_of"]
 
 #: Operators whose memory beside tensors belongs to cuDNN or cuBLAS; others have temporaries.
 _LIBRARY_OPERATORS = (
@@ -96,10 +96,10 @@ def joined_tape(recorder: HistoryRecorder, trace: Iterable[Mapping[str, Any]]) -
             continue
         at = bisect_right(untils, recorder.base + index)
         allocations.append(_unowned(recorder.spans[at : at + 1], size_bytes))
-    return Tape(tuple(allocations), tuple(events), tuple(_marks(allocations, events)))
+    return Tape(tuple(allocations), tuple(events), tuple(marks_of(allocations, events)))
 
 
-def _marks(allocations: Sequence[Allocation], events: Sequence[int]) -> Iterator[Mark]:
+def marks_of(allocations: Sequence[Allocation], events: Sequence[int]) -> Iterator[Mark]:
     """Where a phase of a step makes its first allocation."""
     last: tuple[int, Phase] | None = None
     for position, event in enumerate(events):

@@ -12,13 +12,15 @@ from memfit.page.documents.explained import explain_document
 from memfit.page.documents.learn import learn_documents
 from memfit.page.documents.plan import Measured, plan_document
 from memfit.page.documents.run import run_document
+from memfit.page.documents.script import script_document
 from memfit.page.documents.study import study_document
 from memfit.page.html import single_file
 from memfit.planner.plan import Plan
 from memfit.planner.result import Option
 from memfit.planner.snapshot import plan_snapshot
+from memfit.scripts.plan import ScriptPlan
 
-__all__ = ["explain_page", "plan_page", "study_page"]
+__all__ = ["explain_page", "plan_page", "script_page", "study_page"]
 
 
 def plan_page(
@@ -37,6 +39,20 @@ def plan_page(
         "learn": learn_documents(),
         "snapshot": plan_snapshot(plan),
         "data": data_document(recipe.data, recipe.root) if isinstance(recipe.data, str) else None,
+    }
+    return single_file(documents)
+
+
+def script_page(made: ScriptPlan) -> str:
+    """The page with the plan of a script and the lessons inside.
+
+    Args:
+        made: what was found.
+    """
+    documents = {
+        "plan": script_document(made),
+        "learn": learn_documents(),
+        "snapshot": plan_snapshot(made.plan),
     }
     return single_file(documents)
 

@@ -11,11 +11,15 @@ _SENTENCES = {
     "context": "CUDA context of {context} ({source}); nothing else runs on the card.",
     "defaults": "Assumed, as nothing else was said: {defaults}.",
     "second_step": "The second training step: the first has no optimizer state yet.",
+    "whole_run": "The whole run of the script: its first steps, evaluation, and what lies between.",
+    "benchmark_off": "cudnn.benchmark, which the script turns on, is off in the figures: it takes "
+    "larger workspaces only where there is room.",
     "cudnn_heuristics": "cuDNN picks algorithms by its heuristics (cudnn.benchmark is off).",
     "full_sequences": "Sequences of full length: no padding, none packed into one row.",
     "cross_entropy": "Cross-entropy loss on integer labels.",
     "checkpointed": "{blocks} blocks are recomputed in backward.",
     "arithmetic": "Traced at batches {small} and {large}; others are arithmetic, 1 is traced.",
+    "arithmetic_runs": "Run at batches {small} and {large}; others are arithmetic.",
     "direct": "Every batch is traced directly: {because}.",
     "no_temporaries": "Taken to need nothing beside their outputs: {operators}.",
 }

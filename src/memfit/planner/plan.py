@@ -192,6 +192,21 @@ class Plan:
         other._forget()
         return other
 
+    def asking(self, batch_size: int) -> Plan:
+        """The same plan, asked about another micro-batch."""
+        other = copy.copy(self)
+        other.recipe = self.recipe.but(batch_size=batch_size)
+        return other
+
+    def with_allocator(self, option: str) -> Plan:
+        """The same plan with one more option of the allocator."""
+        other = copy.copy(self)
+        options = ",".join(filter(None, (self.recipe.allocator, option)))
+        other.recipe = self.recipe.but(allocator=options)
+        other.settings = AllocatorSettings.parse(options)
+        other._forget()
+        return other
+
     # -- as facts ------------------------------------------------------------------------------
 
     @property
@@ -237,7 +252,8 @@ class Plan:
             yield Assumption("direct", {"because": tapes.not_affine_because})
         elif tapes.affine is not None:
             small, large = map(str, self.subject.traced_batches)
-            yield Assumption("arithmetic", {"small": small, "large": large})
+            key = "arithmetic" if isinstance(self.subject, TrainingStep) else "arithmetic_runs"
+            yield Assumption(key, {"small": small, "large": large})
         if self.subject.unknown_temporaries:
             names = ", ".join(sorted(self.subject.unknown_temporaries))
             yield Assumption("no_temporaries", {"operators": names})

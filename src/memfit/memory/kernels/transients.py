@@ -8,7 +8,9 @@ straight line through two traces.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from types import NoneType
 from typing import Any, NamedTuple
 
 import torch
@@ -98,6 +100,22 @@ class KernelSizes:
             sizes = tuple(block_sizes(scope))
             self._asked = numbers, sizes
         return sizes
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; :meth:`of` makes it again."""
+        return {
+            "op": self.op,
+            "arguments": _plain(self._arguments),
+            "outputs": _plain(self._outputs),
+            "device": asdict(self._device),
+        }
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> KernelSizes:
+        """What :meth:`to_dict` wrote, through JSON."""
+        device: dict[str, Any] = {name: _read(value) for name, value in values["device"].items()}
+        arguments, outputs = _read(values["arguments"]), _read(values["outputs"])
+        return cls(values["op"], arguments, outputs, DeviceFacts(**device))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, KernelSizes) and (
@@ -215,3 +233,19 @@ def _with_numbers(value: Any, numbers: Iterator[int]) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         return next(numbers)
     return value
+
+
+def _plain(value: Any) -> Any:
+    """For JSON: what is no tensor, number or list of them decides no size but by its name."""
+    if isinstance(value, TensorFacts):
+        return {"tensor": [value.shape, value.strides, value.dtype_bytes, value.dtype]}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, (bool, int, float, str, NoneType)) else str(value)
+
+
+def _read(value: Any) -> Any:
+    if isinstance(value, dict):
+        shape, strides, dtype_bytes, dtype = value["tensor"]
+        return TensorFacts(tuple(shape), tuple(strides), dtype_bytes, dtype)
+    return tuple(map(_read, value)) if isinstance(value, list) else value

@@ -73,6 +73,13 @@ class Follower:
             self._paths.setdefault(id(module), name)
         self.recorder.adopt_module(model)
 
+    @property
+    def parameter_count(self) -> int:
+        """Parameters of the models seen so far, shared ones once."""
+        models = self._roots.values()
+        parameters = {id(p): p.numel() for model in models for p in model.parameters()}
+        return sum(parameters.values())
+
     def module_at(self, path: str) -> nn.Module | None:
         """The module of that path, of the models seen so far."""
         for model in self._roots.values():

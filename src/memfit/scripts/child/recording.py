@@ -13,9 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from memfit.measure.history import HistoryRecorder, joined_tape
+from memfit.memory.kernels.facts import DeviceFacts
+from memfit.memory.kernels.transients import KernelMemory, Transients, installed_torch_version
 from memfit.memory.recording.follower import Follower
 from memfit.memory.tape.tape import Tape
 from memfit.places import place_of
+from memfit.scripts.child.asked_again import Call, with_rules
 from memfit.torch_inside import (
     allocator_trace,
     in_backward,
@@ -33,6 +36,9 @@ def allocations_so_far() -> int:
     return int(torch.cuda.memory_stats_as_nested_dict(0)["allocation"]["all"]["allocated"])
 
 
+_Kernel = tuple[KernelMemory, tuple[int | None, ...]]
+
+
 class PlacedRecorder(HistoryRecorder):
     """A recorder that notes the user's line of every operator that allocates.
 
@@ -46,6 +52,8 @@ class PlacedRecorder(HistoryRecorder):
         self.backward_place = ""
         self._untils: list[int] = []
         self._places: list[str] = []
+        self._calls: list[_Kernel | None] = []
+        self._rules: Transients | None = None
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -59,7 +67,26 @@ class PlacedRecorder(HistoryRecorder):
             self._untils.append(until)
             place = self.backward_place if in_backward() else place_of(inspect.currentframe())
             self._places.append(place)
+            self._calls.append(self._kernel(func, args, result))
         return result
+
+    def _kernel(self, func: Any, args: tuple[Any, ...], result: Any) -> _Kernel | None:
+        """What the rules say that the operator takes, and the bytes of its results."""
+        if self._rules is None:
+            self._rules = Transients(_device_facts())
+        kernel = self._rules(func, args, result, self.phase)
+        if kernel is None:
+            return None
+        results = result if isinstance(result, (tuple, list)) else (result,)
+        return kernel, tuple(_bytes_of(value) for value in results)
+
+    def calls(self) -> Iterator[Call]:
+        """The operators of which rules know what their kernels take."""
+        first = self.base
+        for until, kernel in zip(self._untils, self._calls, strict=True):
+            if kernel is not None:
+                yield Call(first - self.base, until - self.base, *kernel)
+            first = until
 
     def place_at(self, index: int) -> str:
         """The user's line that made an allocation.
@@ -69,6 +96,20 @@ class PlacedRecorder(HistoryRecorder):
         """
         at = bisect_right(self._untils, self.base + index)
         return self._places[at] if at < len(self._places) else ""
+
+
+def _bytes_of(value: Any) -> int | None:
+    return value.untyped_storage().nbytes() if isinstance(value, Tensor) else None
+
+
+def _device_facts() -> DeviceFacts:
+    """Of the GPU that PyTorch sees."""
+    card = torch.cuda.get_device_properties(0)
+    return DeviceFacts(
+        compute_capability=(card.major, card.minor),
+        multiprocessors=card.multi_processor_count,
+        torch_version=installed_torch_version(),
+    )
 
 
 class ScriptFollower(Follower):
@@ -100,13 +141,13 @@ def _is_on_gpu(module: nn.Module, inputs: tuple[Any, ...]) -> bool:
 
 
 @contextmanager
-def recorded(recorder: PlacedRecorder) -> Iterator[None]:
+def recorded(recorder: PlacedRecorder) -> Iterator[ScriptFollower]:
     """Inside, everything on the GPU is on the tape, from the first allocation on."""
     follower = ScriptFollower(recorder)
     # The script may still set the allocator's options: its history begins when CUDA does.
     when_cuda_starts(start_allocator_trace)
     with follower.hooks(), recorder:
-        yield
+        yield follower
     follower.tag_gradients()
 
 
@@ -115,8 +156,8 @@ def recorded_tape(recorder: PlacedRecorder) -> Tape | None:
     if not torch.cuda.is_initialized():
         return None
     tape = joined_tape(recorder, allocator_trace())
-    placed = [
+    placed = tuple(
         replace(allocation, place=recorder.place_at(index))
         for index, allocation in enumerate(tape.allocations)
-    ]
-    return replace(tape, allocations=tuple(placed))
+    )
+    return with_rules(replace(tape, allocations=placed), recorder.calls())

@@ -13,9 +13,19 @@ from typing import Any
 from memfit.places import place_of
 from memfit.scripts.child.ending import Ending, replace_exit, run_to_its_end
 from memfit.scripts.child.ranks import play_ranks
-from memfit.scripts.child.recording import PlacedRecorder, recorded, recorded_tape
+from memfit.scripts.child.recording import (
+    PlacedRecorder,
+    ScriptFollower,
+    recorded,
+    recorded_tape,
+)
 from memfit.scripts.child.stand_ins import stand_in_for_data
-from memfit.scripts.child.surroundings import Started, arrange, redirect_torch
+from memfit.scripts.child.surroundings import (
+    BENCHMARK_KEPT_OFF,
+    Started,
+    arrange,
+    redirect_torch,
+)
 from memfit.scripts.child.telling import Watchdog, tell
 from memfit.scripts.child.watch import Enough, Watch
 from memfit.scripts.shelter.shadow import Shadow
@@ -44,6 +54,7 @@ class _Session:
         self._is_told = False
         self._leave = os._exit
         self._recorder = PlacedRecorder() if job.is_recorded else None
+        self._follower: ScriptFollower | None = None
         self._watch = Watch(job, self._recorder, self._tell_steps)
         self._values = Values(self._watch.place)
         self._started = Started()
@@ -61,7 +72,7 @@ class _Session:
         with ExitStack() as stack:
             stack.enter_context(self._values)
             if self._recorder is not None:
-                stack.enter_context(recorded(self._recorder))
+                self._follower = stack.enter_context(recorded(self._recorder))
             stack.enter_context(self._watch.install())
             self._watchdog.start()
             ending = run_to_its_end(self.job)
@@ -148,8 +159,12 @@ class _Session:
             steps=tuple(watch.steps),
             evaluations=tuple(watch.evaluations),
             knob=knob,
-            notes=tuple(watch.notes),
             values=tuple(self._values.decided.values()),
+            notes=tuple(note for note in watch.notes if note != BENCHMARK_KEPT_OFF),
+            denied=tuple(watch.denied),
+            is_benchmarked=BENCHMARK_KEPT_OFF in watch.notes,
+            allocator=_allocator_options(),
+            parameters=0 if self._follower is None else self._follower.parameter_count,
             tape=tape,
             memory_bytes=_most_resident_bytes(),
         )
@@ -167,6 +182,12 @@ def run_session(job: ScriptJob, pipe: int, shadow: Shadow | None) -> None:
     if shadow is not None:
         redirect_torch(shadow)
     _Session(job, pipe).run()
+
+
+def _allocator_options() -> str:
+    """As the script set them; CUDA reads them when it starts."""
+    names = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+    return next((os.environ[name] for name in names if os.environ.get(name)), "")
 
 
 def _most_resident_bytes() -> int:

@@ -15,7 +15,10 @@ import torch
 from memfit.scripts.shelter.shadow import Shadow
 from memfit.scripts.told.job import ScriptJob
 
-__all__ = ["Started", "arrange", "redirect_torch"]
+__all__ = ["BENCHMARK_KEPT_OFF", "Started", "arrange", "redirect_torch"]
+
+#: What is noted where a script turns it on.
+BENCHMARK_KEPT_OFF = "torch.backends.cudnn.benchmark was kept off."
 
 #: Variables for libraries that would wait for a screen or the network; the user's own stand.
 _VARIABLES = {"MPLBACKEND": "Agg", "WANDB_MODE": "offline", "HF_HUB_OFFLINE": "1"}
@@ -68,7 +71,7 @@ def _leave_out_compiling(note: Callable[[str], None]) -> None:
 def _keep_benchmark_off(note: Callable[[str], None]) -> None:
     def wish(_: Any, is_on: bool) -> None:
         if is_on:
-            note("torch.backends.cudnn.benchmark was kept off.")
+            note(BENCHMARK_KEPT_OFF)
 
     type(torch.backends.cudnn).benchmark = property(lambda _: False, wish)  # type: ignore
 

@@ -125,6 +125,10 @@ class Answer:
         traceback: of the script's own error.
         notes: what was done otherwise than the script says.
         values: what left the GPU, each place once.
+        denied: lines at which an allocation failed for want of memory.
+        is_benchmarked: the script turned ``cudnn.benchmark`` on.
+        allocator: its options, as ``PYTORCH_ALLOC_CONF`` writes them.
+        parameters: elements of the models' parameters.
         kept: files that were kept from the disk.
         protection: what held.
         tape: of the whole run: the allocator's sequence, joined with parts, modules, phases and the
@@ -144,6 +148,10 @@ class Answer:
     traceback: str = ""
     notes: tuple[str, ...] = ()
     values: tuple[Decided, ...] = ()
+    denied: tuple[str, ...] = ()
+    is_benchmarked: bool = False
+    allocator: str = ""
+    parameters: int = 0
     kept: tuple[Kept, ...] = ()
     protection: Protection = Protection.PYTHON
     tape: Tape | None = None
@@ -151,6 +159,20 @@ class Answer:
     seconds: float = 0.0
     memory_bytes: int = 0
     output: str = ""
+
+    @property
+    def _seen(self) -> tuple[Step | Evaluation, ...]:
+        return (*self.steps, *self.evaluations)
+
+    @property
+    def peak_allocated_bytes(self) -> int:
+        """The most in live blocks, over steps and evaluations."""
+        return max((row.allocated_bytes for row in self._seen), default=0)
+
+    @property
+    def peak_reserved_bytes(self) -> int:
+        """The most in segments, over steps and evaluations."""
+        return max((row.reserved_bytes for row in self._seen), default=0)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -184,6 +206,7 @@ _READ: dict[str, Callable[[Any], Any]] = {
         KnobKind(row["kind"]), row["name"], row["batch"], tuple(row["loaders"])
     ),
     "notes": tuple,
+    "denied": tuple,
     "protection": Protection,
     "tape": lambda row: None if row is None else tape_of(row),
 }

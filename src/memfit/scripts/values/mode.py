@@ -21,6 +21,7 @@ _aten: Any = torch.ops.aten
 
 #: More than these elements cost more time than their values are worth.
 _MOST_ELEMENTS = 4_000_000
+_PLAIN = {Tensor, torch.nn.Parameter}
 _INDEXED = ("aten.index", "aten.index_put", "aten.index_put_", "aten._index_put_impl_")
 
 
@@ -51,7 +52,7 @@ class Values(DispatchMode):
     ) -> Any:
         """Run an operator, and give its results values."""
         kwargs = kwargs or {}
-        if types:  # tensors with operators of their own, which come here in their turn
+        if set(types) - _PLAIN:  # tensors with operators of their own come here in their turn
             return NotImplemented
         inputs = list(tensors_in((*args, *kwargs.values())))
         if any(tensor.layout is not torch.strided for tensor in inputs):

@@ -15,7 +15,7 @@ from memfit.progress import SILENT, Tell
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-__all__ = ["counting", "has_terminal", "show", "show_json", "working", "write"]
+__all__ = ["counting", "has_terminal", "show", "show_json", "staged", "working", "write"]
 
 T = TypeVar("T")
 
@@ -37,6 +37,16 @@ def working(words: str, work: Callable[[], T]) -> T:
 
         with Console(stderr=True).status(f"{words} ..."):
             return work()
+
+
+def staged(work: Callable[[Callable[[str], None]], T]) -> T:
+    """Do something that tells what it is at; say so on a terminal's stderr."""
+    if not has_terminal():
+        return work(lambda _: None)
+    from rich.console import Console
+
+    with Console(stderr=True).status("...") as status:
+        return work(lambda words: status.update(f"{words} ..."))
 
 
 def counting(things: str, work: Callable[[Tell], T]) -> T:

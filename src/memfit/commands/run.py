@@ -1,0 +1,223 @@
+"""``memfit run``: any training script, unmodified, on a GPU that is not there."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import ArgumentCollection, Parameter
+
+from memfit.commands.shared.cards import card_of
+from memfit.commands.shared.flags import JsonFlag, Switch, Whole
+from memfit.commands.shared.output import show, show_json, staged, working
+from memfit.errors import ExitCode, UsageError
+from memfit.files.names import shown
+from memfit.files.output_path import check_output_path, write_output
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from memfit.scripts.plan import ScriptPlan
+    from memfit.scripts.told.job import FakeData, ScriptJob
+
+__all__ = ["run", "separated"]
+
+_AUTO = "auto"
+
+
+def run(
+    *script: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    module: Annotated[str | None, Parameter(name=("--module", "-m"))] = None,
+    gpu: str | None = None,
+    free: str | None = None,
+    batch: str | None = None,
+    ranks: Whole = None,
+    fake_data: Switch = False,
+    fake_shape: str | None = None,
+    fake_classes: Whole = None,
+    steps: Whole = None,
+    seconds: float = 300.0,
+    verbose: Switch = False,
+    quick: Switch = False,
+    html: Path | None = None,
+    snapshot: Path | None = None,
+    force: Switch = False,
+    as_json: JsonFlag = False,
+) -> int:
+    """Run a training script as it is, on a GPU that is not there: where memory goes, what fits.
+
+    Everything behind the script is the script's own. Nothing is computed that is not needed, and
+    nothing of yours is touched: files that it writes are kept from the disk, and listed.
+
+    Parameters
+    ----------
+    script:
+        The file and its arguments; {batch} in them stands for the number of samples.
+    module:
+        Instead of a file: run a module, as python -m does.
+    gpu:
+        A card such as rtx-3060, or a size such as 11GiB. Without it: the local GPU, else a table.
+    free:
+        Of the card's memory, only so much is free, such as 10GiB.
+    batch:
+        Samples, in place of what the arguments or the data loader say; auto finds the largest
+        that fits.
+    ranks:
+        Be the first of so many, as torchrun would start it.
+    fake_data:
+        Made-up images stand in for data sets of torchvision and image folders that are not there.
+    fake_shape:
+        Of those images, such as 3x224x224; usual for the data set when omitted.
+    fake_classes:
+        How many classes they have; usual for the data set when omitted.
+    steps:
+        End after so many optimizer steps; when two look alike when omitted.
+    seconds:
+        End a run that has not ended after so long.
+    verbose:
+        Show what the script prints.
+    quick:
+        Only the script's own batch.
+    html:
+        Write the plan as one HTML file.
+    snapshot:
+        Write the run as a memory snapshot (.pickle) that PyTorch's own viewer opens.
+    force:
+        Overwrite what exists.
+    as_json:
+        Print the plan as JSON and nothing else.
+    """
+    if html is not None:
+        check_output_path(html, what="page", suffixes=(".html", ".htm"), force=force)
+    if snapshot is not None:
+        check_output_path(snapshot, what="snapshot", suffixes=(".pickle", ".pkl"), force=force)
+    fake = _fake_data(fake_shape, fake_classes) if fake_data or fake_shape or fake_classes else None
+    job = _job(script, module, batch, ranks, steps, seconds, fake)
+    card = card_of(gpu, free)
+
+    from memfit.cards.catalogue import gpu as find_gpu
+    from memfit.planner.tracing import DEFAULT_CARD
+    from memfit.scripts.plan import plan_script
+    from memfit.scripts.subject import Script
+
+    def planned(told: Callable[[str], None]) -> ScriptPlan:
+        played = card or find_gpu(DEFAULT_CARD)
+        printed = _print if verbose else _say_nothing
+        ran = Script(job, played, is_limited=card is not None, told=told, printed=printed)
+        return plan_script(ran, card, is_largest=batch == _AUTO, has_more=not quick)
+
+    made = staged(planned)
+    if html is not None:
+        working("drawing the page", lambda: _write_page(made, html))
+    if snapshot is not None:
+        working("writing the snapshot", lambda: _write_snapshot(made, snapshot))
+    if as_json:
+        show_json(made.to_dict())
+    else:
+        from memfit.report.plan.script import render_script
+
+        show(lambda console: render_script(made, console))
+    return ExitCode.DOES_NOT_FIT if made.found.fits is False else ExitCode.OK
+
+
+def separated(words: Sequence[str], options: ArgumentCollection) -> list[str]:
+    """What was typed after ``memfit run``, with ``--`` before the script.
+
+    From there on everything is the script's own, also what is called as an option of memfit.
+
+    Args:
+        words: as typed.
+        options: that the command has.
+    """
+    taking = {name for option in options if option.token_count()[0] for name in option.names}
+    index = 0
+    while index < len(words) and words[index].startswith("-") and words[index] != "--":
+        name, has_value, _ = words[index].partition("=")
+        index += 1 if has_value or name not in taking else 2
+        if name in ("-m", "--module"):
+            break
+    behind = words[index:] if words[index : index + 1] != ["--"] else words[index + 1 :]
+    return [*words[:index], "--", *behind] if behind else list(words)
+
+
+def _job(
+    script: tuple[str, ...],
+    module: str | None,
+    batch: str | None,
+    ranks: int | None,
+    steps: int | None,
+    seconds: float,
+    fake: FakeData | None,
+) -> ScriptJob:
+    from memfit.scripts.told.job import ScriptJob
+
+    name, *arguments = (module, *script) if module else (*script, "")
+    if not name:
+        raise UsageError("Which script?", hint="Such as memfit run --gpu rtx-3060 train.py.")
+    if module is None:
+        arguments = arguments[:-1]
+        if not Path(name).is_file():
+            raise UsageError(
+                f"There is no file {shown(Path(name))}.",
+                hint="Options of memfit stand before the script; -m runs a module.",
+            )
+    for what, number in (("--ranks", ranks), ("--steps", steps), ("--seconds", seconds)):
+        if number is not None and not number > 0:
+            raise UsageError(f"{what} is {number}; it must be above 0.")
+    is_template = any("{batch}" in word for word in arguments)
+    return ScriptJob(
+        name,
+        tuple(arguments),
+        is_module=module is not None,
+        batch=_batch(batch, is_template=is_template),
+        steps=steps,
+        limit_seconds=seconds,
+        ranks=ranks,
+        fake_data=fake,
+    )
+
+
+#: Where the arguments say {batch} and the largest is looked for, it is looked for from here.
+_FIRST_BATCH = 8
+
+
+def _batch(text: str | None, *, is_template: bool) -> int | None:
+    if text == _AUTO:
+        return _FIRST_BATCH if is_template else None
+    if text is None:
+        return None
+    if not text.isdecimal() or not int(text):
+        raise UsageError(f"--batch is {text!r}; it is a number of samples, or auto.")
+    return int(text)
+
+
+def _fake_data(shape: str | None, classes: int | None) -> FakeData:
+    from memfit.recipe.fields import FIELDS
+    from memfit.scripts.told.job import FakeData
+
+    sizes = None if shape is None else FIELDS["input_shape"].kind.read(shape)
+    return FakeData(sizes, classes)
+
+
+def _print(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
+def _say_nothing(_: str) -> None:
+    """What a script prints is not the answer."""
+
+
+def _write_page(made: ScriptPlan, path: Path) -> None:
+    from memfit.page.single_file import script_page
+
+    write_output(path, script_page(made).encode())
+    print(f"page: {shown(path)}", file=sys.stderr)
+
+
+def _write_snapshot(made: ScriptPlan, path: Path) -> None:
+    from memfit.planner.snapshot import plan_snapshot
+
+    write_output(path, plan_snapshot(made.plan))
+    print(f"snapshot: {shown(path)}", file=sys.stderr)

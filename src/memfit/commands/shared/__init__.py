@@ -1,0 +1,1 @@
+"""What commands share: the flags of a recipe, the card that is meant, where results go."""

@@ -1,0 +1,34 @@
+"""The card that a command is asked about."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memfit.errors import UsageError
+
+if TYPE_CHECKING:
+    from memfit.cards.catalogue import GPU
+
+__all__ = ["card_of"]
+
+
+def card_of(gpu: str | None, free: str | None) -> GPU | None:
+    """The card that was named; with ``free`` also the local one, of which only so much is free."""
+    from memfit.cards.catalogue import gpu as find_gpu
+    from memfit.cards.catalogue import local_gpu
+    from memfit.units import format_bytes, parse_bytes
+
+    if free is None:
+        return None if gpu is None else find_gpu(gpu)
+    free_bytes = parse_bytes(free)
+    local = local_gpu() if gpu is None else None
+    if gpu is None and local is None:
+        raise UsageError(
+            f"--free is {free}, but there is no card: none was named, and none is here.",
+            hint="Name it, such as --gpu rtx-3060.",
+        )
+    card = local[0] if local is not None else find_gpu(str(gpu))
+    if free_bytes > card.total_bytes:
+        has = format_bytes(card.total_bytes)
+        raise UsageError(f"--free is {free}; the {card.name} has only {has}.")
+    return card.with_free_bytes(free_bytes)

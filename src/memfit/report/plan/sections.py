@@ -1,0 +1,210 @@
+"""The sections that plans of recipes and of scripts share: answer, bytes, curve, ways."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from textwrap import fill
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from memfit.cards.catalogue import GPU
+from memfit.planner.largest import BatchLimits
+from memfit.planner.result import MOST_SENTENCE, BatchPlan, PlanResult, Verdict
+from memfit.report.console.terminal import Marks, heading
+from memfit.report.plan.charts import ChartMark, memory_chart
+from memfit.report.plan.parts import parts_table
+from memfit.report.plan.ways import ways_list
+from memfit.units import format_bytes
+
+__all__ = [
+    "PROSE_WIDTH",
+    "answer",
+    "bytes_section",
+    "chart",
+    "largest_sentence",
+    "list_of",
+    "verdict_mark",
+    "ways",
+]
+
+#: Longer lines are hard to read, whatever the terminal's width.
+PROSE_WIDTH = 96
+
+_GIVES_BACK = (
+    "This is without a limit; on the card the allocator gives cached memory back, and it fits."
+)
+
+
+# -- the answer ------------------------------------------------------------------------------------
+
+
+def answer(plan: PlanResult, verdict: Verdict, marks: Marks) -> RenderableType:
+    """Whether it fits, and the largest micro-batch that does."""
+    mark, style = verdict_mark(verdict, marks)
+    largest = Text(largest_sentence(plan))
+    most = plan.limits.max_batch_size if plan.limits else 0
+    lines: list[Text] = []
+    if not verdict.fits:
+        lines += [Text(_too_much(verdict), style="bold")]
+        lines += [largest] if most else []
+        lines += [Text(_remedies(verdict))]
+    elif verdict.is_asked:
+        lines += [Text(_fits(plan, verdict), style="bold"), largest]
+    else:
+        lines += [Text(largest_sentence(plan), style="bold")]
+    grid = Table.grid(padding=(0, 1))
+    for line in lines:
+        grid.add_row(Text(mark, style=style), line)
+        mark = ""
+    return grid
+
+
+def verdict_mark(verdict: Verdict, marks: Marks) -> tuple[str, str]:
+    """A character and its style."""
+    if not verdict.fits:
+        return marks.no, "bold red"
+    return (marks.maybe, "bold yellow") if verdict.is_tight else (marks.yes, "bold green")
+
+
+def largest_sentence(plan: PlanResult) -> str:
+    """The largest and the recommended micro-batch of the card that a plan names."""
+    assert plan.limits is not None
+    limits, percent = plan.limits, f"{plan.recipe.safety:.0%}"[:-1]
+    recommended, most = limits.recommended_batch_size, limits.max_batch_size
+    advice = f"recommended {recommended:,}" if recommended else "none is recommended"
+    within = f"(runs in {percent} % of the card)" if recommended else f"(none runs in {percent} %)"
+    if limits.largest_that_runs > most:
+        single = f"single larger ones up to {limits.largest_that_runs:,} do"
+        return f"Every micro-batch up to {most:,} fits, {single}; {advice} {within}."
+    untried = " or more" if most == plan.last_batch else ""
+    return f"Largest micro-batch that fits: {most:,}{untried}; {advice} {within}."
+
+
+def _fits(plan: PlanResult, verdict: Verdict) -> str:
+    assert plan.gpu is not None
+    total, usable = verdict.total_bytes, plan.gpu.usable_bytes
+    if verdict.missing_bytes:
+        fits = "fits, barely" if verdict.is_tight else "fits"
+        return (
+            f"Micro-batch {verdict.batch_size:,} {fits}: without a limit it would take "
+            f"{format_bytes(total)}, so the allocator has to give cached memory back on the way."
+        )
+    return (
+        f"Micro-batch {verdict.batch_size:,} fits: {format_bytes(total)} of "
+        f"{format_bytes(usable)} ({total / usable:.0%})."
+    ).replace("%", " %")
+
+
+def _too_much(verdict: Verdict) -> str:
+    subject = f"Micro-batch {verdict.batch_size:,} does not fit"
+    if not verdict.is_asked:
+        subject = "Does not fit, not even a micro-batch of 1"
+    takes = f"it takes {format_bytes(verdict.total_bytes)}"
+    if not verdict.missing_bytes:
+        return f"{subject}: {takes}, and what the card has left is in pieces that are too small."
+    missing = format_bytes(verdict.missing_bytes)
+    return f"{subject}: {takes}, {missing} more than the card has."
+
+
+def _remedies(verdict: Verdict) -> str:
+    flags = [option.flag for option in verdict.remedies[:3]]
+    if verdict.larger_card is not None:
+        flags.append(f"--gpu {verdict.larger_card.key}")
+    if not flags:
+        return "No single change makes it fit; combine some of the ways below."
+    return f"It fits with {', or '.join(flags)}."
+
+
+# -- where the bytes go ----------------------------------------------------------------------------
+
+
+def bytes_section(plan: PlanResult, width: int, marks: Marks) -> RenderableType:
+    """What the bytes are at the peak, and where that is."""
+    at = plan.at
+    peak, operator = at.peak, at.peak.operator.removeprefix("aten.").removesuffix(".default")
+    where = f"module {peak.module}" if peak.module else "outside of the modules"
+    if peak.place:
+        where += f", at {peak.place}"
+    lines: list[RenderableType] = [
+        heading(f"Where the bytes go at micro-batch {at.batch_size:,}"),
+        parts_table(at, width, marks),
+        Text(fill(MOST_SENTENCE, min(width, PROSE_WIDTH)), style="dim"),
+        "",
+        Text.assemble(("Peak", "bold"), f" in {peak.phase}, {where}, operator {operator}"),
+        Text(
+            f"     allocated {format_bytes(at.peak_allocated_bytes)}, "
+            f"reserved {format_bytes(at.peak_reserved_bytes)}",
+            style="dim",
+        ),
+    ]
+    if plan.limits and plan.gpu and _is_beyond(plan.gpu, plan.limits, at):
+        lines.append(Text(fill(_GIVES_BACK, min(width, PROSE_WIDTH)), style="dim"))
+    if plan.recipe.global_batch or plan.accumulation > 1:
+        lines.append(_global_batch(plan, marks))
+    return Group(*lines)
+
+
+def _is_beyond(gpu: GPU, limits: BatchLimits, at: BatchPlan) -> bool:
+    """Without a limit it takes more than the card has, and yet it fits."""
+    return at.total_bytes > gpu.usable_bytes and at.batch_size <= limits.max_batch_size
+
+
+def _global_batch(plan: PlanResult, marks: Marks) -> Text:
+    total = plan.micro_batch * plan.accumulation
+    return Text.assemble(
+        ("Global batch", "bold"),
+        f" {total:,} = micro-batch {plan.micro_batch:,} {marks.times} "
+        f"{plan.accumulation:,} accumulated",
+    )
+
+
+def chart(plan: PlanResult, width: int, marks: Marks) -> RenderableType | None:
+    """Memory against the micro-batch."""
+    if len(plan.curve) < 2:
+        return None
+    limit = None if plan.gpu is None else plan.gpu.usable_bytes
+    legend = Text.assemble(
+        ("Memory against micro-batch", "bold"), "\n" if width < 72 else "  ",
+        (marks.column[-1], "green"), (" needed  ", "dim"),
+        (marks.cached, "bright_black"), (" allocator cache  ", "dim"),
+    )  # fmt: skip
+    if limit is not None:
+        legend.append(marks.line * 2, style="red").append(" the card", style="dim")
+    return Group(legend, memory_chart(plan.curve, limit, _pointers(plan), width, marks))
+
+
+def _pointers(plan: PlanResult) -> list[ChartMark]:
+    if plan.limits is None:
+        return [ChartMark(plan.micro_batch, "shown above")]
+    pointers = [
+        ChartMark(plan.limits.recommended_batch_size, "recommended"),
+        ChartMark(plan.limits.max_batch_size, "largest"),
+    ]
+    if plan.verdict is not None and plan.verdict.is_asked:
+        pointers.append(ChartMark(plan.verdict.batch_size, "asked"))
+    return [pointer for pointer in pointers if pointer.batch_size]
+
+
+def ways(plan: PlanResult, width: int, marks: Marks) -> RenderableType | None:
+    """What can be changed, and what it buys."""
+    if plan.options is None:
+        return None
+    if not plan.options:
+        return Text("No change of the recipe that memfit knows saves memory here.", style="dim")
+    return ways_list(plan.options, plan.at.batch_size, width, marks)
+
+
+def list_of(
+    title: str, lines: Sequence[str], width: int, marks: Marks, *, style: str
+) -> RenderableType | None:
+    """Lines under a heading; nothing where there are none."""
+    if not lines:
+        return None
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(no_wrap=True)
+    grid.add_column(max_width=min(width, PROSE_WIDTH) - 2, overflow="fold")
+    for line in lines:
+        grid.add_row(Text(marks.dot, style=style), Text(line, style=style))
+    return Group(heading(title), grid)
