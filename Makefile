@@ -37,6 +37,7 @@ bench: $(READY)  ## accuracy, speed, peers, data, training, page; writes bench/r
 	$(BIN)/python bench/limits.py
 	$(BIN)/python bench/speed.py
 	$(BIN)/python bench/oracle.py
+	$(BIN)/python bench/virtual_cuda.py
 	$(BIN)/python bench/peers.py
 	$(BIN)/python bench/data.py
 	$(BIN)/python bench/train.py

@@ -14,8 +14,9 @@ import torch
 from memfit.cards.readings import GPUReading, ProcessReading
 from memfit.errors import StepError
 from memfit.measure.device import CpuDevice, CudaDevice, MeasuredScaler
+from memfit.measure.process import PLAIN_STEPS
 from memfit.measure.readings import Use, use_of
-from memfit.measure.steps import PLAIN_STEPS, Subject, measure_plain, measure_recorded
+from memfit.measure.steps import Subject, measure_plain, measure_recorded
 from memfit.measure.target import choose_target
 from memfit.memory.tape.tape import Part
 from memfit.recipe.recipe import Recipe
@@ -113,12 +114,14 @@ def small() -> Subject:
 
 def test_contexts_and_the_whole_gpu_come_from_the_driver() -> None:
     device = FakeCudaDevice(driver(5, 305, 655), fraction=0.5)
-    found = measure_plain(small(), device, 4)
+    found = measure_plain(small(), device, 4, PLAIN_STEPS)
     assert found["gpu_idle_bytes"] == 5 * MIB
     assert found["bare_context_bytes"] == 300 * MIB
     assert found["context_bytes"] == (655 - 5 - 200) * MIB
     assert found["gpu_used_bytes"] == 650 * MIB
-    assert found["peak_allocated_bytes"] == (100 + PLAIN_STEPS - 1) * MIB  # of all steps
+    assert (
+        found["peak_allocated_bytes"] == (100 + PLAIN_STEPS) * MIB
+    )  # of all steps; one more at each reset, the first at the start
     assert found["retries"] == 3
     assert found["step_seconds"] == pytest.approx(0.010)
     assert ("fraction", 0.5, 0) in device.fake.calls
@@ -129,7 +132,7 @@ def test_contexts_and_the_whole_gpu_come_from_the_driver() -> None:
 
 @pytest.mark.parametrize("readings", [(None, None, None), (None, 300, 600)])
 def test_without_a_reading_from_before_nothing_is_said_of_the_whole_gpu(readings: Any) -> None:
-    found = measure_plain(small(), FakeCudaDevice(driver(*readings)), 4)
+    found = measure_plain(small(), FakeCudaDevice(driver(*readings)), 4, PLAIN_STEPS)
     for name in ("bare_context_bytes", "context_bytes", "gpu_used_bytes", "gpu_idle_bytes"):
         assert found[name] is None
     assert found["peak_reserved_bytes"] == 200 * MIB
@@ -159,7 +162,7 @@ def test_the_history_begins_before_the_model_and_has_no_stacks() -> None:
 
 
 def test_on_the_cpu_the_plain_and_the_recorded_run_agree() -> None:
-    plain = measure_plain(small(), CpuDevice(64 * MIB), 8)
+    plain = measure_plain(small(), CpuDevice(64 * MIB), 8, PLAIN_STEPS)
     recorded = measure_recorded(small(), CpuDevice(64 * MIB), 8)
     assert recorded["recorded_allocated_bytes"] == plain["peak_allocated_bytes"]
     assert recorded["replayed_reserved_bytes"] == plain["peak_reserved_bytes"]
@@ -247,7 +250,7 @@ def test_a_step_that_the_scaler_leaves_out_is_no_measurement() -> None:
 
 def test_the_cpu_runs_out_of_its_budget() -> None:
     with pytest.raises(torch.OutOfMemoryError):
-        measure_plain(small(), CpuDevice(1 * MIB), 8)
+        measure_plain(small(), CpuDevice(1 * MIB), 8, PLAIN_STEPS)
 
 
 def test_limits_hold_only_inside() -> None:

@@ -1,10 +1,12 @@
-"""One measurement in a process of its own: ``python -m memfit.measure.child`` with JSON on stdin.
+"""Measurements in a process of their own: ``python -m memfit.measure.child``, JSON on stdin.
 
-Whatever the model prints goes to stderr; the answer is one line of JSON on stdout.
+Each line asks for one measurement and is answered by one line of JSON on stdout; whatever the
+model prints goes to stderr.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -46,17 +48,21 @@ def _measure(asked: dict[str, Any]) -> dict[str, Any]:
     job = resolve(**asked["recipe"], card=target.card)
     subject = Subject.of(job)
     device = open_device(target, job.recipe.allocator)
-    measure = measure_recorded if asked["is_recorded"] else measure_plain
-    return measure(subject, device, asked["batch_size"])
+    if asked["is_recorded"]:
+        return measure_recorded(subject, device, asked["batch_size"])
+    return measure_plain(subject, device, asked["batch_size"], asked["steps"])
 
 
 def main() -> int:
-    """Read what is asked, measure, answer."""
+    """Read what is asked, measure, answer; then the next."""
     sys.stdout.flush()
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
         os.dup2(2, 1)  # what libraries and the model print is no answer
         warnings.filterwarnings("ignore")
-        out.write(json.dumps(answer(json.load(sys.stdin))) + "\n")
+        for line in sys.stdin:
+            out.write(json.dumps(answer(json.loads(line))) + "\n")
+            out.flush()
+            gc.collect()
     return 0
 
 

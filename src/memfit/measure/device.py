@@ -140,7 +140,7 @@ class CudaDevice(Device):
         self._before: Use | None = None
 
     def start(self) -> None:
-        """Make the context with a first, tiny tensor, and give its memory back."""
+        """Make the context with a first, tiny tensor, give its memory back, count from here."""
         cuda = self._cuda
         self._before = self._ask(None)
         cuda.init()
@@ -150,6 +150,7 @@ class CudaDevice(Device):
         self._run_first_kernel()
         cuda.synchronize(0)
         cuda.empty_cache()
+        self.reset_peaks()
 
     def _run_first_kernel(self) -> None:
         torch.zeros(1, device=self.device).add_(1)

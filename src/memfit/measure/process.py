@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,10 @@ from memfit.recipe.recipe import Recipe
 from memfit.virtual_cuda.child import child_environment
 from memfit.virtual_cuda.stubs import build_stubs
 
-__all__ = ["Process", "recipe_facts", "run_process"]
+__all__ = ["PLAIN_STEPS", "Process", "recipe_facts", "run_in_turn", "run_process"]
+
+#: Enough for times: those of the first two are not counted.
+PLAIN_STEPS = 5
 
 _ALLOCATOR_OPTIONS = "PYTORCH_ALLOC_CONF"
 #: The user's own settings of what decides memory; the recipe alone decides. Sources, torch 2.11 to
@@ -40,6 +44,7 @@ class Process:
         batch_size: the micro-batch.
         is_recorded: what the peak is made of, rather than how large it is.
         limit_seconds: a process that takes longer is ended.
+        steps: of training, where nothing is recorded.
     """
 
     recipe: Recipe
@@ -47,6 +52,7 @@ class Process:
     batch_size: int
     is_recorded: bool = False
     limit_seconds: float = 300.0
+    steps: int = PLAIN_STEPS
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for the process."""
@@ -55,6 +61,7 @@ class Process:
             "target": self.target.facts(),
             "batch_size": self.batch_size,
             "is_recorded": self.is_recorded,
+            "steps": self.steps,
         }
 
 
@@ -74,32 +81,53 @@ def run_process(process: Process) -> dict[str, Any]:
         ``status`` (``ok``, ``out_of_memory``, ``crashed`` or ``timed_out``) with what was measured,
         or with a ``message``.
     """
+    (answer,) = run_in_turn([process])
+    return answer
+
+
+def run_in_turn(processes: Sequence[Process]) -> list[dict[str, Any]]:
+    """Measure one after another in one fresh process, which saves starting it for each.
+
+    On a real GPU what one leaves behind could reach the next; a virtual one starts anew.
+
+    Args:
+        processes: on one target, with the same options of the allocator.
+
+    Returns:
+        The answers in order, each as :func:`run_process` gives it.
+    """
+    seconds = sum(process.limit_seconds for process in processes)
     try:
         done = subprocess.run(
             [sys.executable, "-m", "memfit.measure.child"],
-            input=json.dumps(process.to_dict()),
+            input="".join(json.dumps(process.to_dict()) + "\n" for process in processes),
             capture_output=True,
             encoding="utf-8",
             errors="replace",  # libraries print what they like
-            timeout=process.limit_seconds,
-            env=_environment(process),
+            timeout=seconds,
+            env=_environment(processes[0]),
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return {"status": "timed_out", "message": f"no end after {process.limit_seconds:.0f} s"}
-    return _answer_of(done)
-
-
-def _answer_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    lines = done.stdout.strip().splitlines()
-    try:
-        answer: dict[str, Any] = json.loads(lines[-1])
-        if done.returncode == 0 and "status" in answer:
-            return answer
-    except (IndexError, ValueError):
-        pass
+        late = {"status": "timed_out", "message": f"no end after {seconds:.0f} s"}
+        return [late for _ in processes]
+    answers = list(_answers(done.stdout))
+    if done.returncode == 0 and len(answers) == len(processes):
+        return answers
     last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-    return {"status": "crashed", "message": f"exit code {done.returncode}: {last[:300]}"}
+    crashed = {"status": "crashed", "message": f"exit code {done.returncode}: {last[:300]}"}
+    whole = answers[: len(processes) - 1]  # of a process that ended badly, the last is not trusted
+    return [*whole, *[crashed] * (len(processes) - len(whole))]
+
+
+def _answers(said: str) -> Iterator[dict[str, Any]]:
+    for line in said.splitlines():
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(answer, dict) and "status" in answer:
+            yield answer
 
 
 def _environment(process: Process) -> dict[str, str]:

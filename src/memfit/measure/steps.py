@@ -27,10 +27,8 @@ from memfit.step.prepare import prepare_model
 from memfit.trainer.step.backends import backends_of
 from memfit.trainer.step.devices import MemoryPeaks
 
-__all__ = ["PLAIN_STEPS", "RECORDED_STEPS", "Subject", "measure_plain", "measure_recorded"]
+__all__ = ["RECORDED_STEPS", "Subject", "measure_plain", "measure_recorded"]
 
-#: The first makes the optimizer's state, the second is the first with it; times are of the rest.
-PLAIN_STEPS = 5
 _UNTIMED_STEPS = 2
 #: As many as a plan traces.
 RECORDED_STEPS = 2
@@ -80,13 +78,17 @@ def _vocabulary(built: BuiltModel) -> int:
     return next((embedding.num_embeddings for embedding in embeddings), 1)
 
 
-def measure_plain(subject: Subject, device: Device, micro_batch: int) -> dict[str, Any]:
+def measure_plain(subject: Subject, device: Device, micro_batch: int, steps: int) -> dict[str, Any]:
     """Peaks, memory of the whole GPU and the time of a step, as a user's process has them.
+
+    The first step makes the optimizer's state, the second is the first with it; times are of the
+    rest.
 
     Args:
         subject: what is trained.
         device: where.
         micro_batch: samples of one forward and backward.
+        steps: how many.
 
     Returns:
         Fields of :class:`memfit.measure.records.Measurement`.
@@ -98,7 +100,7 @@ def measure_plain(subject: Subject, device: Device, micro_batch: int) -> dict[st
     with device.running(), no_collection(), _backends(subject, device):
         device.move(subject.model)
         device.tick()
-        for _ in _loop(subject, device, batches, watcher, PLAIN_STEPS):
+        for _ in _loop(subject, device, batches, watcher, steps):
             device.tick()
             peaks.append(device.peaks)
             device.reset_peaks()
