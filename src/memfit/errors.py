@@ -162,13 +162,12 @@ class ScriptError(StepError):
 
     Args:
         message: how it ended.
-        traceback: of its own error, cut to its own frames; empty where it raised none.
+        said: its own traceback, cut to its own frames, or the end of what it printed.
         hint: what was seen on the way.
     """
 
-    def __init__(self, message: str, *, traceback: str = "", hint: str | None = None) -> None:
-        super().__init__(f"{traceback}{message}", hint=hint)
-        self.traceback = traceback
+    def __init__(self, message: str, *, said: str = "", hint: str | None = None) -> None:
+        super().__init__(f"{message}\n{said}".rstrip(), hint=hint)
 
 
 class DataError(MemfitError):

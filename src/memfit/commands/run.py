@@ -94,8 +94,13 @@ def run(
         check_output_path(snapshot, what="snapshot", suffixes=(".pickle", ".pkl"), force=force)
     fake = _fake_data(fake_shape, fake_classes) if fake_data or fake_shape or fake_classes else None
     job = _job(script, module, batch, ranks, steps, seconds, fake)
-    card = card_of(gpu, free)
+    named = card_of(gpu, free)
 
+    from memfit.planner.planning import chosen_card
+
+    card = chosen_card(named)
+    if batch == _AUTO and card is None:
+        raise UsageError("--batch auto finds the largest batch on a card.", hint="Add --gpu NAME.")
     from memfit.cards.catalogue import gpu as find_gpu
     from memfit.planner.tracing import DEFAULT_CARD
     from memfit.scripts.plan import plan_script

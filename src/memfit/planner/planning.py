@@ -13,7 +13,7 @@ from memfit.planner.tracing import TrainingStep
 from memfit.step.job import Job, resolve
 from memfit.step.loop import Loop, training_loop
 
-__all__ = ["plan", "plan_job"]
+__all__ = ["chosen_card", "plan", "plan_job"]
 
 
 def plan(
@@ -43,7 +43,7 @@ def plan(
         >>> plan.at(64).parts["batch"]
         201216
     """
-    return plan_job(resolve(recipe, card=_card(gpu), **options), verify=verify)
+    return plan_job(resolve(recipe, card=chosen_card(gpu), **options), verify=verify)
 
 
 def plan_job(
@@ -67,7 +67,12 @@ def plan_job(
     return plan
 
 
-def _card(gpu: str | GPU | None) -> GPU | None:
+def chosen_card(gpu: str | GPU | None) -> GPU | None:
+    """The card that is meant: the local GPU with its free memory where none is named.
+
+    Args:
+        gpu: a name, a size or a card.
+    """
     if isinstance(gpu, str):
         return find_gpu(gpu)
     if gpu is None and (local := local_gpu()) is not None:

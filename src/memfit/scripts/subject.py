@@ -145,8 +145,9 @@ class Script:
         raise self._error(answer)
 
     def _error(self, answer: Answer) -> ScriptError:
+        said = answer.traceback or _last_lines(answer.output)
         hint = "\n".join(answer.notes) or None
-        return ScriptError(_why(answer, self.name), traceback=answer.traceback, hint=hint)
+        return ScriptError(_why(answer, self.name), said=said, hint=hint)
 
     @property
     def engine(self) -> str:
@@ -223,3 +224,8 @@ def _why(answer: Answer, name: str) -> str:
         at = f" at {answer.place}" if answer.place else ""
         return f"{name} failed{at}: {answer.message}"
     return f"{name}: {answer.message}"
+
+
+def _last_lines(output: str, most: int = 6) -> str:
+    """The end of what a script printed."""
+    return "".join(f"{line}\n" for line in output.strip().splitlines()[-most:])

@@ -44,7 +44,7 @@ def render_script(made: ScriptPlan, console: Console) -> Group:
         _answer(made, found.verdict, made.proof, width, marks)
         if found.verdict and made.proof
         else _cards(made),
-        bytes_section(found, width, marks),
+        bytes_section(found, width, marks, names_batch=made.script.has_knob),
         list_of("Steps and evaluations", list(_passes(made)), width, marks, style=""),
         chart(found, width, marks),
         ways(found, width, marks) if found.options else None,

@@ -120,7 +120,9 @@ def _remedies(verdict: Verdict) -> str:
 # -- where the bytes go ----------------------------------------------------------------------------
 
 
-def bytes_section(plan: PlanResult, width: int, marks: Marks) -> RenderableType:
+def bytes_section(
+    plan: PlanResult, width: int, marks: Marks, *, names_batch: bool = True
+) -> RenderableType:
     """What the bytes are at the peak, and where that is."""
     at = plan.at
     peak, operator = at.peak, at.peak.operator.removeprefix("aten.").removesuffix(".default")
@@ -128,7 +130,7 @@ def bytes_section(plan: PlanResult, width: int, marks: Marks) -> RenderableType:
     if peak.place:
         where += f", at {peak.place}"
     lines: list[RenderableType] = [
-        heading(f"Where the bytes go at micro-batch {at.batch_size:,}"),
+        heading("Where the bytes go" + f" at micro-batch {at.batch_size:,}" * names_batch),
         parts_table(at, width, marks),
         Text(fill(MOST_SENTENCE, min(width, PROSE_WIDTH)), style="dim"),
         "",
