@@ -121,6 +121,13 @@ def test_another_batch_than_the_loaders(planned: Planned) -> None:
     assert 32 not in lengths
 
 
+def test_no_batch_is_larger_than_the_data_set(planned: Planned) -> None:
+    made = planned("gan.py", auto=True)
+    assert made.script.first.samples == made.found.micro_batch == 4096
+    assert made.found.limits is not None
+    assert made.found.limits.max_batch_size > 4096
+
+
 def test_nothing_sets_the_batch(planned: Planned) -> None:
     made = planned("by_hand.py")
     assert made.why_fixed

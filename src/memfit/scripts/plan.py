@@ -66,6 +66,7 @@ class ScriptPlan:
             "name": self.script.name,
             "knob": asdict(first.knob),
             "why_fixed": self.why_fixed,
+            "samples": first.samples,
             "steps": [asdict(step) for step in first.steps],
             "evaluations": [asdict(evaluation) for evaluation in first.evaluations],
             "kept": [asdict(kept) for kept in first.kept],
@@ -152,9 +153,10 @@ def _largest(plan: Plan, script: Script, why_fixed: str) -> int:
     def fits(batch: int) -> bool:
         return Proof(batch, script.proof(batch)).fits
 
+    samples = script.first.samples or _MOST_BATCH  # a larger batch would be no larger
     if plan.max_batch_size is None:
-        return largest_batch(fits, _MOST_BATCH, script.batch) or 1
-    most = plan.max_batch_size
+        return largest_batch(fits, samples, min(script.batch, samples)) or 1
+    most = min(plan.max_batch_size, samples)
     for _ in range(_MOST_TRIES):
         if most <= 1 or fits(most):
             break

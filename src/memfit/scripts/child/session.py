@@ -164,6 +164,7 @@ class _Session:
             denied=tuple(watch.denied),
             is_benchmarked=BENCHMARK_KEPT_OFF in watch.notes,
             allocator=_allocator_options(),
+            samples=watch.samples,
             parameters=0 if self._follower is None else self._follower.parameter_count,
             tape=tape,
             memory_bytes=_most_resident_bytes(),

@@ -260,12 +260,19 @@ class Watch:
         self._fed[number] = weakref.ref(iterator)
 
     @property
+    def samples(self) -> int:
+        """Of the data set that fed the first backward pass; 0 where nobody knows."""
+        known = (self._loaders.get(number, (None, None))[1] for number in self._feeders)
+        return next((samples for samples in known if samples), 0)
+
+    @property
     def knob(self) -> Knob:
         """The loaders that fed the first backward pass, if any."""
         for number in self._feeders:
-            batch, samples = self._loaders.get(number, (None, None))
+            batch, _ = self._loaders.get(number, (None, None))
             if batch is not None:
-                if samples is not None and samples < batch:
-                    self.notes[f"The data set has {samples} samples, fewer than a batch."] = None
+                if 0 < self.samples < batch:
+                    text = f"The data set has {self.samples} samples, fewer than a batch."
+                    self.notes[text] = None
                 return Knob(KnobKind.LOADER, "DataLoader", batch, tuple(self._feeders))
         return Knob(KnobKind.NONE)

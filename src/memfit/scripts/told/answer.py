@@ -129,6 +129,7 @@ class Answer:
         is_benchmarked: the script turned ``cudnn.benchmark`` on.
         allocator: its options, as ``PYTORCH_ALLOC_CONF`` writes them.
         parameters: elements of the models' parameters.
+        samples: of the data set that fed the first backward pass; 0 where nobody knows.
         kept: files that were kept from the disk.
         protection: what held.
         tape: of the whole run: the allocator's sequence, joined with parts, modules, phases and the
@@ -152,6 +153,7 @@ class Answer:
     is_benchmarked: bool = False
     allocator: str = ""
     parameters: int = 0
+    samples: int = 0
     kept: tuple[Kept, ...] = ()
     protection: Protection = Protection.PYTHON
     tape: Tape | None = None
