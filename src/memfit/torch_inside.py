@@ -20,20 +20,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_iter, tree_map, tree_map_only
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 __all__ = [
     "AnyBatchNorm", "AnyDropout", "AnyLoaderIterator", "DispatchMode", "TensorBase",
     "allocator_trace", "autograd_position", "backward_task", "compiled_from", "copy_all",
-    "excluding", "has_kernel", "host_storage", "in_backward", "is_view", "key_set", "lists_on",
+    "excluding", "has_kernel", "host_storage", "in_backward", "is_traced", "is_view", "key_set",
+    "lists_on",
     "meta_is_cuda", "meta_plays_cuda", "node_position", "nvml_index", "observe_out_of_memory",
-    "overload_name",
-    "own_buffers", "own_parameters", "packet_of", "reference_counts", "replaced", "running_node",
-    "scaler_tensors", "schema_of", "set_allocator_settings", "start_allocator_trace", "state_maker",
-    "storage_key", "switch_key", "tree_iter", "tree_map", "tree_map_only", "when_cuda_starts",
-    "without_pinning",
+    "overload_name", "own_buffers", "own_parameters", "packet_of", "reference_counts", "replaced",
+    "running_node", "scaler_tensors", "schema_of", "set_allocator_settings",
+    "start_allocator_trace", "state_maker", "storage_key", "switch_key", "tree_iter", "tree_map",
+    "tree_map_only", "when_cuda_starts", "without_modes", "without_pinning",
 ]  # fmt: skip
 
 #: Base classes of every batch norm and every dropout (``torch/nn/modules``).
@@ -57,6 +57,15 @@ class DispatchMode(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         """Nothing is compiled here; torch's guard around each operator would cost a tenth."""
         return False
+
+
+def is_traced() -> bool:
+    """Whether TorchScript is tracing on this thread (``torch/jit/_trace.py``)."""
+    return torch._C._get_tracing_state() is not None
+
+
+#: Inside ``with without_modes():`` no such mode sees anything.
+without_modes: Any = _disable_current_modes
 
 
 # -- autograd (torch/csrc/autograd) ----------------------------------------------------------------

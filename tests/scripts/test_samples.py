@@ -178,3 +178,34 @@ for epoch in range(3):
     assert len(answer.steps) == 3
     assert answer.knob == Knob(KnobKind.LOADER, "DataLoader", 32, (0,))
     assert [(e.when, e.forwards) for e in answer.evaluations] == [("before", 2), ("after", 3)]
+
+
+def test_sets_that_hold_their_images(run_sample: RunSample) -> None:
+    code = """
+from torchvision import datasets
+digits, photos = datasets.MNIST("gone"), datasets.CIFAR10("gone")
+assert digits.data[digits.targets == 3].shape == (30, 28, 28)
+assert photos.data.shape == (300, 32, 32, 3) and photos.targets[:2] == [0, 1]
+assert digits[3][1] == 3 and (photos.data[1] == photos[1][0]).all()
+"""
+    answer = run_sample("train.py", code=code, fake_data=FakeData(length=300))
+    assert answer.status is Status.NO_TRAINING, answer.traceback
+
+
+def test_a_graph_is_traced_and_kernels_compiled_where_they_run(run_sample: RunSample) -> None:
+    """TorchScript, and kernels that PyTorch compiles when they are first used."""
+    code = """
+import torch
+from torch import nn
+model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Sigmoid()).cuda()
+traced = torch.jit.trace(model, torch.rand(2, 3, 8, 8).cuda())
+optimizer = torch.optim.SGD(model.parameters(), 0.1)
+for _ in range(9):
+    x = torch.special.i0(torch.rand(2, 3, 8, 8).cuda())
+    traced(x).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+"""
+    answer = run_sample("train.py", code=code)
+    assert answer.status is Status.STOPPED, answer.traceback
+    assert len(answer.steps) >= 3

@@ -99,6 +99,7 @@ def _libraries(major: int) -> tuple[_Library, ...]:
         _Library(("blas",), f"libcublas.so.{major}", ("cublas",)),
         _Library(("blaslt",), f"libcublasLt.so.{major}", ("cublasLt",)),
         _Library(("dnn", "recurrent"), "libcudnn.so.9", ("cudnn",)),
+        _Library(("compiler",), f"libnvrtc.so.{major}", ("nvrtc",)),
         _DRIVER,
     )
 

@@ -22,6 +22,7 @@ from memfit.scripts.child.asked_again import Call, with_rules
 from memfit.torch_inside import (
     allocator_trace,
     in_backward,
+    is_traced,
     start_allocator_trace,
     when_cuda_starts,
 )
@@ -121,7 +122,8 @@ class ScriptFollower(Follower):
 
     def _before_module(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         is_root = not self.recorder.trail.running and not in_backward()
-        if self._aside or (is_root and not _is_on_gpu(module, inputs)):
+        is_aside = is_traced() or (is_root and not _is_on_gpu(module, inputs))
+        if self._aside or is_aside:  # a traced shape is no number
             self._aside += 1
             return
         super()._before_module(module, inputs)

@@ -9,29 +9,45 @@ from functools import wraps
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from memfit.scripts.told.job import FakeData
 
 __all__ = ["stand_in_for_data"]
 
 
+def _as_tensor(images: Tensor) -> Any:
+    return images.squeeze(1)
+
+
+def _as_array(images: Tensor) -> Any:
+    return images.permute(0, 2, 3, 1).numpy()
+
+
 @dataclass(frozen=True, slots=True)
 class _Usual:
-    """What a data set of torchvision has: (channels, height, width) and classes."""
+    """What a data set of torchvision has.
+
+    Args:
+        shape: (channels, height, width) of an image.
+        classes: how many.
+        holds: makes its attribute ``data`` of all images; None where it reads them from files.
+    """
 
     shape: tuple[int, int, int]
     classes: int
+    holds: Callable[[Tensor], Any] | None = None
 
 
 #: As torchvision 0.26 documents them; photographs vary in size, here they do not.
 _USUAL = {
-    "MNIST": _Usual((1, 28, 28), 10),
-    "FashionMNIST": _Usual((1, 28, 28), 10),
-    "KMNIST": _Usual((1, 28, 28), 10),
-    "EMNIST": _Usual((1, 28, 28), 47),
+    "MNIST": _Usual((1, 28, 28), 10, holds=_as_tensor),
+    "FashionMNIST": _Usual((1, 28, 28), 10, holds=_as_tensor),
+    "KMNIST": _Usual((1, 28, 28), 10, holds=_as_tensor),
+    "EMNIST": _Usual((1, 28, 28), 47, holds=_as_tensor),
     "USPS": _Usual((1, 16, 16), 10),
-    "CIFAR10": _Usual((3, 32, 32), 10),
-    "CIFAR100": _Usual((3, 32, 32), 100),
+    "CIFAR10": _Usual((3, 32, 32), 10, holds=_as_array),
+    "CIFAR100": _Usual((3, 32, 32), 100, holds=_as_array),
     "SVHN": _Usual((3, 32, 32), 10),
     "STL10": _Usual((3, 96, 96), 10),
     "ImageFolder": _Usual((3, 375, 500), 1000),
@@ -80,7 +96,7 @@ def _stand_in(kind: Any, usual: _Usual, fake: FakeData, note: Callable[[str], No
             make(self, *args, **kwargs)
         except (OSError, RuntimeError, ValueError, ImportError):
             given = signature.bind(self, *args, **kwargs).arguments
-            _make_up(self, kind, given, _Images(shape, classes, fake.length))
+            _make_up(self, kind, given, _Images(shape, classes, fake.length), usual)
             note(f"{kind.__name__} was made up: {fake.length} images {shape}, {classes} classes.")
 
     kind.__init__ = init
@@ -94,16 +110,23 @@ class _Images:
     classes: int
     length: int
 
+    def pixels(self, index: int) -> Tensor:
+        """Those of one image, which follow from its number."""
+        generator = torch.Generator().manual_seed(index)
+        return torch.randint(0, 256, self.shape, dtype=torch.uint8, generator=generator)
+
     def image(self, index: int) -> Any:
-        """A PIL image whose pixels follow from its number."""
+        """As a PIL image."""
         from torchvision.transforms.functional import to_pil_image
 
-        generator = torch.Generator().manual_seed(index)
-        pixels = torch.randint(0, 256, self.shape, dtype=torch.uint8, generator=generator)
-        return to_pil_image(pixels)
+        return to_pil_image(self.pixels(index))
+
+    def all(self) -> Tensor:
+        """The pixels of all, (images, channels, height, width)."""
+        return torch.stack([self.pixels(index) for index in range(self.length)])
 
 
-def _make_up(data: Any, kind: Any, given: dict[str, Any], images: _Images) -> None:
+def _make_up(data: Any, kind: Any, given: dict[str, Any], images: _Images, usual: _Usual) -> None:
     """Turn a data set that could not be opened into one that needs no files."""
     data.root = given.get("root", "")
     data.transform = given.get("transform")
@@ -120,11 +143,15 @@ def _make_up(data: Any, kind: Any, given: dict[str, Any], images: _Images) -> No
     names = [f"class {number}" for number in range(images.classes)]
     found = {"classes": names, "class_to_idx": {name: n for n, name in enumerate(names)}}
     body = {"__getitem__": _item, "__len__": lambda self: self.memfit_images.length} | found
+    if usual.holds is not None:
+        data.data = usual.holds(images.all())
+        if usual.holds is _as_tensor:
+            data.targets = torch.tensor(data.targets)
     data.__class__ = type(kind.__name__, (kind,), body)
 
 
 def _item(data: Any, index: int) -> tuple[Any, Any]:
-    image, target = data.memfit_images.image(index), data.targets[index]
+    image, target = data.memfit_images.image(index), int(data.targets[index])
     if data.transform is not None:
         image = data.transform(image)
     if data.target_transform is not None:

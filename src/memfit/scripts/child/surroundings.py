@@ -14,6 +14,7 @@ import torch
 
 from memfit.scripts.shelter.shadow import Shadow
 from memfit.scripts.told.job import ScriptJob
+from memfit.torch_inside import without_modes
 
 __all__ = ["BENCHMARK_KEPT_OFF", "Started", "arrange", "redirect_torch"]
 
@@ -55,6 +56,7 @@ def arrange(job: ScriptJob, note: Callable[[str], None]) -> None:
     for name, value in _VARIABLES.items():
         os.environ.setdefault(name, value)
     _leave_out_compiling(note)
+    _trace_unseen()
     if job.is_benchmark_off:
         _keep_benchmark_off(note)
 
@@ -66,6 +68,18 @@ def _leave_out_compiling(note: Callable[[str], None]) -> None:
 
     torch.compile = compiled
     torch.nn.Module.compile = lambda *_, **__: compiled(1) and None  # type: ignore
+
+
+def _trace_unseen() -> None:
+    """TorchScript loses sight of a convolution's output where a dispatch mode sees it, too."""
+    for name in ("trace", "trace_module"):
+        trace: Any = getattr(torch.jit, name)
+
+        def unseen(*args: Any, trace: Any = trace, **kwargs: Any) -> Any:
+            with without_modes():
+                return trace(*args, **kwargs)
+
+        setattr(torch.jit, name, wraps(trace)(unseen))
 
 
 def _keep_benchmark_off(note: Callable[[str], None]) -> None:
