@@ -122,16 +122,25 @@ def test_sum_over_rows_allocates_blocks_times_outputs():
     """By hand from Reduce.cuh: 32x4 threads, 4 outputs each, 6 blocks in x, 288 in y on an A100."""
     rows = facts(1 << 16, 768)
     expected = (4 * 768 * 288 * 32 * 4, 4 * 6)
-    assert temporaries("aten.sum.dim_IntList", (rows, [0], True), (), A100) == expected
+    assert (
+        temporaries("aten.sum.dim_IntList", (rows, [0], True), (facts(1, 768),), A100) == expected
+    )
 
 
 def test_sum_of_short_rows_needs_nothing():
-    assert temporaries("aten.sum.dim_IntList", (facts(4096, 768), [-1]), (), A100) == (0, 0)
+    call = (facts(4096, 768), [-1])
+    assert temporaries("aten.sum.dim_IntList", call, (facts(4096),), A100) == (0, 0)
+
+
+def test_what_is_no_float_is_converted_before_it_is_added_up():
+    call, total = (facts(64, 10, dtype="float16"), [0]), facts(10, dtype="int64")
+    assert temporaries("aten.sum.dim_IntList", call, (total,), A100) == (64 * 10 * 8, 0, 0)
+    assert temporaries("aten.sum.dim_IntList", call, (facts(10),), A100) == (0, 0)
 
 
 def test_sum_of_everything_splits_over_the_gpu():
     """By hand: 512 threads, 4 blocks for each of 108 multiprocessors, one partial sum each."""
-    assert temporaries("aten.sum.default", (facts(1 << 22),), (), A100) == (4 * 432, 4)
+    assert temporaries("aten.sum.default", (facts(1 << 22),), (facts(),), A100) == (4 * 432, 4)
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 300), st.sets(st.integers(0, 2)))
@@ -148,30 +157,36 @@ def test_reduction_buffers_hold_a_partial_result_for_every_output(a, b, c, dimen
 def test_layer_norm_backward_sums_blocks_of_32_rows_when_there_are_very_many(rows, blocks):
     image, stat, weight = facts(rows, 96), facts(rows, 1), facts(96)
     call = (image, image, [96], stat, stat, weight, weight, [True, True, True])
-    sizes = temporaries("aten.native_layer_norm_backward.default", call, (), A100)
-    assert sizes == (0, 0, blocks * 96 * 4, blocks * 96 * 4)
+    scope = temporaries("aten.native_layer_norm_backward.default", call, (), A100)
+    partial, total = blocks * 96 * 4, 96 * 4 if blocks else 0
+    copies_and_partials = [0, 0, partial, partial]
+    assert list(block_sizes(scope[:7])) == copies_and_partials
+    of_weight, of_bias = scope[7:]
+    assert of_weight == of_bias
+    assert of_weight[0] == total
 
 
 def test_group_norm_scale_and_shift_for_each_channel():
     image, weight = facts(4, 32, 8, 8, dtype="float16"), facts(32, dtype="float16")
     call = (image, weight, weight, 4, 32, 64, 8, 1e-5)
-    sizes = temporaries("aten.native_group_norm.default", call, (), A100)
-    assert sizes == (0, 4 * 32 * 4, 4 * 32 * 4)
+    scope = temporaries("aten.native_group_norm.default", call, (), A100)
+    statistics, per_channel = 4 * 8 * 4, 4 * 32 * 4
+    assert list(block_sizes(scope)) == [0, statistics, statistics, per_channel, per_channel]
 
 
 def test_batch_norm_copies_a_gradient_in_another_format():
     image, gradient = facts(8, 16, 4, 4), facts(8, 16, 4, 4, channels_last=True)
     call = (gradient, image, *[facts(16)] * 5, True, 1e-5, [True] * 3)
-    sizes = temporaries("aten.native_batch_norm_backward.default", call, (), A100)
-    assert sizes == (8 * 16 * 16 * 4, 0)
+    scope = temporaries("aten.native_batch_norm_backward.default", call, (), A100)
+    assert scope == (8 * 16 * 16 * 4, 0, Result(0), Result(1), Result(2))
 
 
 def test_channels_last_batch_norm_stages_partial_statistics():
     """By hand: tile 32 wide, 16 threads high, 16 elements each; 4 values, 64 channels."""
     image = facts(32, 64, 28, 28, channels_last=True)
     blocks = -(-32 * 28 * 28 // (16 * 16))
-    sizes = temporaries("aten.native_batch_norm.default", (image,), (), A100)
-    assert sizes == (0, 4 * 4 * 64 * min(blocks, 128))
+    scope = temporaries("aten.native_batch_norm.default", (image,), (), A100)
+    assert tuple(block_sizes(scope)) == (0, 4 * 4 * 64 * min(blocks, 128))
 
 
 def test_embedding_backward_allocates_nothing_for_few_indices():
@@ -182,13 +197,13 @@ def test_embedding_backward_allocates_nothing_for_few_indices():
 
 def test_embedding_backward_sums_segments_in_float32():
     call = (facts(4000, 64, dtype="float16"), facts(4000, dtype="int64"), 1000, -1, False)
-    sizes = temporaries("aten.embedding_dense_backward.default", call, (), A100)
-    assert max(sizes) == (400 + 1000) * 64 * 4
+    scope = temporaries("aten.embedding_dense_backward.default", call, (), A100)
+    assert max(block_sizes(scope)) == (400 + 1000) * 64 * 4
 
 
 def test_losses_keep_the_loss_of_each_element_before_the_mean():
     pair = (facts(8, 10), facts(8, 10))
-    assert temporaries("aten.mse_loss.default", pair, (), A100) == (320,)
+    assert temporaries("aten.mse_loss.default", pair, (), A100) == (320, 0, 0)
     assert temporaries("aten.mse_loss.default", (*pair, 0), (), A100) == ()
 
 

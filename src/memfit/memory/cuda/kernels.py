@@ -147,11 +147,36 @@ def _col2im(input: Tensor, *sizes: Any) -> Tensor:
     return input.new_empty(input.numel()).as_strided(output.shape, output.stride())
 
 
+def _loss_in_full(kernel: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A mean or sum in memory for every element: made for those, then resized, never given back.
+
+    Source: ``TORCH_META_FUNC(mse_loss)`` and ``smooth_l1_loss`` in ``native/BinaryOps.cpp``,
+    ``binary_cross_entropy_cuda`` in ``native/cuda/Loss.cu`` (2.15).
+    """
+
+    def loss(input: Tensor, *args: Any) -> Tensor:
+        output = kernel(input, *args)
+        if output.numel() >= input.numel():
+            return output
+        return output.new_empty(input.numel()).as_strided(output.shape, output.stride())
+
+    return loss
+
+
+def _log_sigmoid_forward(input: Tensor) -> tuple[Tensor, Tensor]:
+    """Without a buffer, which only the CPU needs (``Activation.cpp``, 2.15)."""
+    return _like(input), input.new_empty(0)
+
+
 #: By overload; each takes the operator's arguments and returns what CUDA would.
 CUDA_KERNELS: dict[Any, Callable[..., Any]] = {
     aten.col2im.default: _col2im,
     aten.convolution.default: _convolution,
     aten.convolution_backward.default: _convolution_backward,
+    aten.log_sigmoid_forward.default: _log_sigmoid_forward,
+    aten.mse_loss.default: _loss_in_full(aten.mse_loss.default),
+    aten.smooth_l1_loss.default: _loss_in_full(aten.smooth_l1_loss.default),
+    aten.binary_cross_entropy.default: _loss_in_full(aten.binary_cross_entropy.default),
     aten.native_batch_norm.default: _batch_norm,
     aten.native_batch_norm_backward.default: _batch_norm_backward,
     aten.native_layer_norm.default: _layer_norm,

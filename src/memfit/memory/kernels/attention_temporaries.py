@@ -15,11 +15,12 @@ from math import ceil
 from memfit.memory.kernels.facts import DeviceFacts, TensorFacts
 from memfit.memory.kernels.rules import Arguments, Outputs, Rule, argument
 from memfit.memory.kernels.rules import tensor_argument as tensor_at
-from memfit.memory.kernels.scope import Copy, Scope
+from memfit.memory.kernels.scope import Copy, Result, Returned, Scope
 
 __all__ = ["ATTENTION_RULES"]
 
 _FLOAT_BYTES = 4
+_RESULTS = tuple(Result(index) for index in range(9))
 _GRID_LIMIT = 65535  # larger batches ran in chunks until torch 2.14
 
 
@@ -47,8 +48,9 @@ def _flash(arguments: Arguments, _outputs: Outputs, device: DeviceFacts) -> Scop
     """Partial results when the keys are split over multiprocessors that would idle."""
     query, key = tensor_at(arguments, 0), tensor_at(arguments, 1)
     batch, heads, length, width = query.shape
+    output, logsumexp = _RESULTS[:2]
     if argument(arguments, 3, 0.0):
-        return (16,)  # the random state is allocated twice
+        return output, logsumexp, 16  # the random state is allocated twice
     key_block = 256 if width <= 64 else 128 if width <= 128 else 64
     splits = _splits(
         batch * heads * ceil(length / 64),
@@ -56,7 +58,8 @@ def _flash(arguments: Arguments, _outputs: Outputs, device: DeviceFacts) -> Scop
         ceil(key.shape[2] / key_block),
     )
     rows = splits * batch * heads * length * _FLOAT_BYTES
-    return (rows, rows * _flash_width(width)) if splits > 1 else (0, 0)
+    partial = (rows, rows * _flash_width(width)) if splits > 1 else (0, 0)
+    return output, logsumexp, *partial, *_RESULTS[2:8]
 
 
 def _splits(blocks: int, multiprocessors: int, key_blocks: int) -> int:
@@ -83,6 +86,7 @@ def _flash_backward(arguments: Arguments, _outputs: Outputs, _device: DeviceFact
     return (
         Copy(_copy_for_kernel(gradient)),
         Copy(_copy_for_kernel(output)),
+        *_RESULTS[:3],
         rows,
         rows * _flash_width(width),
         expanded,
@@ -172,15 +176,16 @@ def _efficient_backward(arguments: Arguments, _outputs: Outputs, device: DeviceF
         batch * heads * key.shape[2] * tensor.shape[3] * key.dtype_bytes if shares else 0
         for tensor in (key, value)
     ]
-    always = (Copy(_copy_for_kernel(gradient)), *expanded)
-    running = (rows, _workspace_bytes(query, key, value, tile, device))
+    always: Scope = (Copy(_copy_for_kernel(gradient)), *_RESULTS[:4], *expanded)
+    workspace = Returned(_workspace_bytes(query, key, value, tile, device))
     volta = (7, 0) <= device.compute_capability < (7, 5)
     if is_half and not (volta and tile.sums_in_memory):
-        return (*always, *running)
+        return (*always, (rows, workspace))
     product = rows * value.shape[3]
-    turned = rows if heads > 1 and length > 1 else 0
     copies = (product, product) if is_half else ()
-    return (*always, (*copies, product, rows, turned), running)
+    is_turned = heads > 1 and length > 1
+    delta: Scope = (rows, Returned(rows)) if is_turned else (Returned(rows),)
+    return (*always, ((*copies, product, *delta), workspace))
 
 
 def _efficient(arguments: Arguments, outputs: Outputs, device: DeviceFacts) -> Scope:
@@ -190,8 +195,10 @@ def _efficient(arguments: Arguments, outputs: Outputs, device: DeviceFacts) -> S
     if batch > _GRID_LIMIT and device.torch_version < (2, 15):
         parts = _chunk_shares(batch)
         return tuple(int(size.size_bytes * part) for size in outputs[:2] for part in parts)
-    sums = query.dtype_bytes == 2 and max(width, value.shape[3]) > 128
-    return (batch * heads * length * value.shape[3] * _FLOAT_BYTES,) if sums else ()
+    output, logsumexp, seed, offset = _RESULTS[:4]
+    is_summed = query.dtype_bytes == 2 and max(width, value.shape[3]) > 128
+    sums = batch * heads * length * value.shape[3] * _FLOAT_BYTES if is_summed else 0
+    return seed, offset, output, logsumexp, sums
 
 
 def _chunk_shares(batch: int) -> tuple[float, float]:

@@ -22,7 +22,7 @@ mse_loss_backward mul mvlgamma nan_to_num ne neg nextafter _prelu_kernel _prelu_
 pow reciprocal relu relu6 remainder round rsqrt rsub selu sgn sigmoid sigmoid_backward sign
 signbit silu silu_backward sin sinc sinh smooth_l1_loss_backward softplus softplus_backward
 softshrink softshrink_backward special_entr sqrt square sub tan tanh tanh_backward threshold
-threshold_backward tril triu trunc where xlogy native_dropout native_dropout_backward
+threshold_backward tril triu trunc where xlogy native_dropout_backward
 _fused_dropout _local_scalar_dense masked_scale binary_cross_entropy_backward
 """
 _FILL_AND_COPY = """

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from memfit.memory.kernels.facts import DeviceFacts
+from math import prod
+
+from memfit.memory.kernels.facts import DeviceFacts, TensorFacts
+from memfit.memory.kernels.reduction_temporaries import reduction_buffers
 from memfit.memory.kernels.rules import (
     Arguments,
     Outputs,
@@ -15,9 +18,12 @@ from memfit.memory.kernels.rules import (
     tensor_argument,
     tensors_in,
 )
-from memfit.memory.kernels.scope import Copy, Scope
+from memfit.memory.kernels.scope import Copy, Result, Scope
 
 __all__ = ["NORMALIZATION_RULES"]
+
+#: What a normalization returns, and its backward: made after the copies of its arguments.
+_RESULTS = Result(0), Result(1), Result(2)
 
 
 def _channels_last_batch_norm(per_channel: int, reference: int, *copied: int) -> Rule:
@@ -31,7 +37,7 @@ def _channels_last_batch_norm(per_channel: int, reference: int, *copied: int) ->
 
     def rule(arguments: Arguments, outputs: Outputs, device: DeviceFacts) -> Scope:
         image = tensor_argument(arguments, reference)
-        sizes = copies(arguments, outputs, device)
+        sizes = (*copies(arguments, outputs, device), *_RESULTS)
         if not image.channels_last:
             return sizes
         blocks = _batch_norm_blocks(image.numel // image.shape[1], image.shape[1])
@@ -48,38 +54,59 @@ def _batch_norm_blocks(reduction: int, channels: int) -> int:
     return blocks if blocks >= 8 else 1
 
 
+def _layer_norm(arguments: Arguments, outputs: Outputs, device: DeviceFacts) -> Scope:
+    """layer_norm_kernel.cu: copies."""
+    return (*copies_contiguous(0, 2, 3)(arguments, outputs, device), *_RESULTS)
+
+
 def _layer_norm_backward(arguments: Arguments, _outputs: Outputs, device: DeviceFacts) -> Scope:
-    """layer_norm_kernel.cu: copies; for very many short rows, partial sums of 32 rows each."""
+    """layer_norm_kernel.cu: copies; for very many short rows, partial sums of 32 rows each.
+
+    The partial sums of weight and bias are added up one after the other, each by a reduction
+    with a result of its own.
+    """
     gradient, image = tensor_argument(arguments, 0), tensor_argument(arguments, 1)
     copies = Copy(gradient.copy_bytes()), Copy(image.copy_bytes())
-    width = 1
-    for size in integers_in(arguments[2]):
-        width *= size
+    width = prod(integers_in(arguments[2]))
     rows = image.numel // max(1, width)
     is_tall = rows > 64 * 1024 and width // 32 < device.multiprocessors // 2
     blocks = min(64 * 1024 // 2 // -(-width // 32), -(-rows // 32)) if is_tall else 0
-    wanted = integers_in(arguments[7])[1:]
-    return (*copies, *(blocks * width * image.dtype_bytes for yes in wanted if yes))
+    partial = TensorFacts((blocks, width), (width, 1), image.dtype_bytes, image.dtype)
+    weight_bytes = width * image.dtype_bytes if is_tall else 0
+    total = (weight_bytes, *reduction_buffers(partial, {0}, 4, device))
+    wanted = [yes for yes in integers_in(arguments[7])[1:] if yes]
+    return (*copies, *_RESULTS, *[partial.size_bytes for _ in wanted], *[total for _ in wanted])
 
 
 def _group_norm(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Scope:
-    """group_norm_kernel.cu: scale a and shift b for each sample and channel, when affine."""
+    """group_norm_kernel.cu: float32 statistics beside half ones, scale and shift when affine."""
     image = tensor_argument(arguments, 0)
-    per_channel = (
-        integer_argument(arguments, 3) * integer_argument(arguments, 4) * image.accumulate_bytes
+    batch, channels, groups = (integer_argument(arguments, index) for index in (3, 4, 6))
+    statistics = batch * groups * 4 if image.dtype_bytes == 2 else 0
+    per_channel = batch * channels * image.accumulate_bytes
+    is_affine = bool(tensors_in(arguments[1:3]))
+    return (
+        Copy(image.copy_bytes(channels_last=image.channels_last)),
+        *_RESULTS,
+        Copy(statistics),
+        Copy(statistics),
+        *((per_channel, per_channel) if is_affine else ()),
     )
-    affine = bool(tensors_in(arguments[1:3]))
-    return (Copy(image.copy_bytes()), *((per_channel, per_channel) if affine else ()))
 
 
 def _group_norm_backward(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Scope:
-    """group_norm_kernel.cu: ds, db and c1 for each channel; c2 and c3 for each group."""
+    """group_norm_kernel.cu: ds and db for each channel; c2 and c3 for each group, then c1.
+
+    c1, the product of scale and deviation, is for the kernel of contiguous tensors.
+    """
     gradient, image = tensor_argument(arguments, 0), tensor_argument(arguments, 1)
     batch, channels, groups = (integer_argument(arguments, index) for index in (5, 6, 8))
     per_channel = batch * channels * image.accumulate_bytes
     per_group = batch * groups * image.accumulate_bytes
-    copies = Copy(gradient.copy_bytes()), Copy(image.copy_bytes())
-    return (*copies, *[per_channel] * 3, *[per_group] * 2)
+    last = image.channels_last
+    copies = (Copy(tensor.copy_bytes(channels_last=last)) for tensor in (gradient, image))
+    c1 = Copy(0 if last else per_channel)
+    return (*copies, *_RESULTS, per_channel, per_channel, per_group, per_group, c1)
 
 
 NORMALIZATION_RULES: dict[str, Rule] = {
@@ -94,7 +121,7 @@ NORMALIZATION_RULES: dict[str, Rule] = {
         _channels_last_batch_norm(2, 1, 0, 1),
     ),
     "aten.cudnn_batch_norm_backward.default": _channels_last_batch_norm(2, 0, 0, 1),
-    "aten.native_layer_norm.default": copies_contiguous(0, 2, 3),
+    "aten.native_layer_norm.default": _layer_norm,
     "aten.native_layer_norm_backward.default": _layer_norm_backward,
     "aten.native_group_norm.default": _group_norm,
     "aten.native_group_norm_backward.default": _group_norm_backward,

@@ -4,6 +4,7 @@ A C++ function holds what it allocated until it returns, and what it calls does 
 says so with a tuple, a *scope*. In it stand, in the order in which the kernel allocates:
 
 - a number: a block of so many bytes, freed when the scope ends, or a :class:`Copy`;
+- a :class:`Returned` block, freed when the scope around this one ends;
 - a :class:`Result`: the memory of a tensor that the operator returns, which outlives it;
 - a :class:`Held` workspace, which the library keeps;
 - another tuple: an inner scope.
@@ -22,7 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-__all__ = ["Copy", "Held", "Result", "Scope", "block_sizes", "with_results"]
+__all__ = ["Copy", "Held", "Result", "Returned", "Scope", "block_sizes", "with_results"]
 
 
 class Copy(int):
@@ -30,6 +31,10 @@ class Copy(int):
 
     One that is 0 has no place on the tape: a tensor of another batch needs no copy either.
     """
+
+
+class Returned(int):
+    """A block that a scope hands to the scope around it, as a C++ function returns a tensor."""
 
 
 @dataclass(frozen=True, slots=True)

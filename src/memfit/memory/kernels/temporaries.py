@@ -8,7 +8,8 @@ neither table is unknown, which is not the same as needing nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from memfit.memory.kernels.attention_temporaries import ATTENTION_RULES
 from memfit.memory.kernels.blas_workspaces import (
@@ -21,6 +22,7 @@ from memfit.memory.kernels.convolution_temporaries import (
     convolution_temporaries,
 )
 from memfit.memory.kernels.facts import DeviceFacts, TensorFacts
+from memfit.memory.kernels.indexing_temporaries import INDEXING_RULES
 from memfit.memory.kernels.no_temporaries import NO_TEMPORARIES
 from memfit.memory.kernels.normalization_temporaries import NORMALIZATION_RULES
 from memfit.memory.kernels.reduction_temporaries import reduction_buffers
@@ -37,7 +39,7 @@ from memfit.memory.kernels.rules import (
     tensor_argument,
     tensors_in,
 )
-from memfit.memory.kernels.scope import Copy, Scope
+from memfit.memory.kernels.scope import Copy, Result, Returned, Scope
 
 __all__ = ["RULES", "temporaries"]
 
@@ -89,19 +91,65 @@ def _gemm(op: str) -> Rule:
 # -- sums ----------------------------------------------------------------------------------------
 
 
-def _reduction(partial_elements: int, dimensions_index: int | None) -> Rule:
-    """gpu_reduce_kernel with partial results of so many accumulators."""
+def _reduction(partial: Callable[[TensorFacts], int], dimensions_index: int | None) -> Rule:
+    """gpu_reduce_kernel, whose partial results have so many bytes."""
 
     def rule(arguments: Arguments, _outputs: Outputs, device: DeviceFacts) -> Scope:
         tensor = tensor_argument(arguments, 0)
-        given = None if dimensions_index is None else argument(arguments, dimensions_index, None)
-        rank = len(tensor.shape)
-        listed = [given] if isinstance(given, int) else integers_in(given)
-        dimensions = {index % rank for index in listed} if rank and listed else set(range(rank))
-        partial = partial_elements * tensor.accumulate_bytes
-        return reduction_buffers(tensor, dimensions, partial, device)
+        dimensions = _reduced(tensor, arguments, dimensions_index)
+        return reduction_buffers(tensor, dimensions, partial(tensor), device)
 
     return rule
+
+
+def _sum(dimensions_index: int | None) -> Rule:
+    """ReduceOps.cpp ``make_reduction``: what is no float type is converted before it is added up.
+
+    Half types are read as they are where float32 is wanted.
+    """
+
+    def rule(arguments: Arguments, outputs: Outputs, device: DeviceFacts) -> Scope:
+        tensor = tensor_argument(arguments, 0)
+        dimensions = _reduced(tensor, arguments, dimensions_index)
+        total = outputs[0]
+        is_read = tensor.dtype in ("float16", "bfloat16") and total.dtype == "float32"
+        if tensor.dtype == total.dtype or is_read:
+            return reduction_buffers(tensor, dimensions, tensor.accumulate_bytes, device)
+        converted = replace(tensor, dtype=total.dtype, dtype_bytes=total.dtype_bytes)
+        buffers = reduction_buffers(converted, dimensions, converted.accumulate_bytes, device)
+        return (converted.size_bytes, *buffers)
+
+    return rule
+
+
+def _reduced(tensor: TensorFacts, arguments: Arguments, index: int | None) -> set[int]:
+    """The dimensions that a reduction goes over: those listed, all where none are."""
+    given = None if index is None else argument(arguments, index, None)
+    rank = len(tensor.shape)
+    listed = [given] if isinstance(given, int) else integers_in(given)
+    return {index % rank for index in listed} if rank and listed else set(range(rank))
+
+
+def _accumulated(tensor: TensorFacts) -> int:
+    return tensor.accumulate_bytes
+
+
+def _as_it_is(tensor: TensorFacts) -> int:
+    return tensor.dtype_bytes
+
+
+def _one_byte(_tensor: TensorFacts) -> int:
+    return 1
+
+
+def _with_index(tensor: TensorFacts) -> int:
+    """A value and its index, an int64."""
+    return 8 + max(8, tensor.dtype_bytes)
+
+
+def _welford(tensor: TensorFacts) -> int:
+    """(mean, m2, n, nf)."""
+    return 4 * tensor.accumulate_bytes
 
 
 def _foreach_norm(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Scope:
@@ -113,63 +161,85 @@ def _foreach_norm(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts)
     return (len(tensors) * chunks * width,)
 
 
-def _loss(copies: int, reduction_index: int) -> Rule:
-    """A loss that is computed for each element before it is averaged or summed.
-
-    BinaryOps / Loss.cpp / Loss.cu: mse_loss, smooth_l1_loss, huber_loss and binary_cross_entropy
-    keep one such tensor, binary_cross_entropy_with_logits two.
-    """
-
-    def rule(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Scope:
-        mean = 1
-        reduction = argument(arguments, reduction_index, mean)
-        size = tensor_argument(arguments, 0).size_bytes
-        return (size,) * (copies if reduction else copies - 1)
-
-    return rule
-
-
-# -- indexing ------------------------------------------------------------------------------------
-
-
-def _embedding_backward(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Scope:
-    """Embedding.cu, EmbeddingBackwardKernel.cu: sort the indices, sum rows by segments.
-
-    Up to 3,072 indices nothing is allocated. Beyond, a segment is at most 10 rows (NROWS_PER_
-    THREAD), and there are at most min(indices, rows of the table) of them: the one size here
-    that is not affine in the batch.
-    """
-    gradient, indices = tensor_argument(arguments, 0), tensor_argument(arguments, 1)
-    table_rows, by_frequency = integer_argument(arguments, 2), bool(arguments[4])
-    is_sorted = by_frequency or indices.numel > 3072
-    count = indices.numel if is_sorted else 0
-    segments = min(count, table_rows)
-    partial_segments = count // 10 + segments
-    index_bytes, width = indices.dtype_bytes, gradient.shape[-1]
-    sorted_bytes = count * index_bytes
-    return (
-        Copy(gradient.copy_bytes()),
-        Copy(indices.copy_bytes()),
-        *[sorted_bytes] * (4 if by_frequency else 3),  # sorted, original, segment offsets, count
-        *[segments * index_bytes] * 2,
-        partial_segments * index_bytes,
-        partial_segments * width * gradient.accumulate_bytes,
-    )
-
-
-def _index_put(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Scope:
-    """Indexing.cu ``index_put_with_sort_kernel``: linear, sorted and original indices, range."""
-    listed, accumulate = arguments[1], bool(argument(arguments, 3, False))
-    if not accumulate or not isinstance(listed, Sequence):
+def _loss(arguments: Arguments, _outputs: Outputs, device: DeviceFacts) -> Scope:
+    """BinaryOps.cpp: mse_loss and smooth_l1_loss average a tensor of every element's loss."""
+    loss = tensor_argument(arguments, 0)
+    if not _is_reduced(arguments, 2):
         return ()
-    count = max((tensor.numel for tensor in tensors_in(listed)), default=0)
-    return (count * 8,) * 4
+    return (loss.size_bytes, *_mean_buffers(loss, device))
 
 
-def _safe_softmax(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Scope:
-    """SoftMax.cpp: the softmax before rows without a finite value are blanked, and their mask."""
-    scores = tensor_argument(arguments, 0)
-    return scores.size_bytes, scores.numel
+def _huber_loss(arguments: Arguments, _outputs: Outputs, device: DeviceFacts) -> Scope:
+    """Loss.cpp: the loss of every element, then its mean."""
+    loss = tensor_argument(arguments, 0)
+    if not _is_reduced(arguments, 2):
+        return ()
+    return (loss.size_bytes, Result(0), *_mean_buffers(loss, device))
+
+
+def _binary_cross_entropy(arguments: Arguments, _outputs: Outputs, device: DeviceFacts) -> Scope:
+    """Loss.cu: a mean that is written back into the memory of every element's loss."""
+    loss = tensor_argument(arguments, 0)
+    if not _is_reduced(arguments, 3):
+        return ()
+    return (loss.dtype_bytes, *_mean_buffers(loss, device))
+
+
+def _binary_cross_entropy_with_logits(
+    arguments: Arguments, _outputs: Outputs, device: DeviceFacts
+) -> Scope:
+    """Loss.cpp: the logarithm of the sigmoid, its weights, the loss of every element."""
+    loss = tensor_argument(arguments, 0)
+    positive = tensors_in([argument(arguments, 3, None)])
+    weights = [((weight.size_bytes, Returned(loss.size_bytes)),) for weight in positive]
+    if not _is_reduced(arguments, 4):
+        return (loss.size_bytes, *weights, Result(0))
+    return (
+        loss.size_bytes, *weights, loss.size_bytes, Result(0), *_mean_buffers(loss, device)
+    )  # fmt: skip
+
+
+def _is_reduced(arguments: Arguments, index: int) -> bool:
+    mean = 1
+    return bool(argument(arguments, index, mean))
+
+
+def _mean_buffers(loss: TensorFacts, device: DeviceFacts) -> Scope:
+    every_dimension = set(range(len(loss.shape)))
+    return reduction_buffers(loss, every_dimension, loss.accumulate_bytes, device)
+
+
+# -- softmax -------------------------------------------------------------------------------------
+
+
+def _softmax_backward(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Scope:
+    """SoftMax.cu ``softmax_backward_cuda_out``: gradient times output, with the gradient's layout.
+
+    The kernel calls ``contiguous()`` on both.
+    """
+    gradient, output = tensor_argument(arguments, 0), tensor_argument(arguments, 1)
+    return gradient.size_bytes, Copy(gradient.copy_bytes()), Copy(output.copy_bytes())
+
+
+def _safe_softmax(arguments: Arguments, outputs: Outputs, device: DeviceFacts) -> Scope:
+    """SoftMax.cpp: which scores are minus infinity, in which rows all are, and a zero for those.
+
+    Until torch 2.14 the blanked rows are written to a second tensor.
+    """
+    scores, softmax = tensor_argument(arguments, 0), outputs[0]
+    dimension = integer_argument(arguments, 1) % len(scores.shape)
+    masked = replace(scores, dtype="bool", dtype_bytes=1)
+    rows = scores.numel // max(1, scores.shape[dimension])
+    all_masked = (rows, reduction_buffers(masked, {dimension}, 1, device))
+    if device.torch_version < (2, 15):
+        zero = softmax.dtype_bytes
+        return softmax.size_bytes, zero, masked.size_bytes, *all_masked, zero, Result(0)
+    return Result(0), masked.size_bytes, *all_masked, softmax.dtype_bytes
+
+
+def _native_dropout(_arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Scope:
+    """Dropout.cu: the mask is made before the output."""
+    return Result(1), Result(0)
 
 
 RULES: dict[str, Rule] = {
@@ -178,24 +248,26 @@ RULES: dict[str, Rule] = {
     **{op: _gemm(op) for op in _FIRST_FACTOR},
     **NORMALIZATION_RULES,
     # Reduce.cuh; a variance keeps (mean, m2, n, nf), an arg-reduction (value, index)
-    **each(
-        "sum.default mean.default max.default min.default norm.Scalar any.default all.default",
-        _reduction(1, None),
-    ),
-    **each("sum.dim_IntList mean.dim amax.default amin.default", _reduction(1, 1)),
-    **each("max.dim min.dim argmax.default argmin.default", _reduction(4, 1)),
-    **each("var.correction var_mean.correction std.correction", _reduction(4, 1)),
-    **each("linalg_vector_norm.default norm.ScalarOpt_dim", _reduction(1, 2)),
+    **each("sum.default mean.default", _sum(None)),
+    **each("sum.dim_IntList mean.dim", _sum(1)),
+    **each("max.default min.default", _reduction(_as_it_is, None)),
+    **each("amax.default amin.default", _reduction(_as_it_is, 1)),
+    **each("any.default all.default", _reduction(_one_byte, None)),
+    **each("max.dim min.dim argmax.default argmin.default", _reduction(_with_index, 1)),
+    **each("var.correction var_mean.correction std.correction", _reduction(_welford, 1)),
+    "aten.norm.Scalar": _reduction(_accumulated, None),
+    **each("linalg_vector_norm.default norm.ScalarOpt_dim", _reduction(_accumulated, 2)),
     "aten._foreach_norm.Scalar": _foreach_norm,
-    **each("mse_loss.default smooth_l1_loss.default huber_loss.default", _loss(1, 2)),
-    "aten.binary_cross_entropy.default": _loss(1, 3),
-    "aten.binary_cross_entropy_with_logits.default": _loss(2, 4),
+    **each("mse_loss.default smooth_l1_loss.default", _loss),
+    "aten.huber_loss.default": _huber_loss,
+    "aten.binary_cross_entropy.default": _binary_cross_entropy,
+    "aten.binary_cross_entropy_with_logits.default": _binary_cross_entropy_with_logits,
     # SoftMax.cu
     **each("_softmax.default _log_softmax.default", copies_contiguous(0)),
-    **each(
-        "_softmax_backward_data.default _log_softmax_backward_data.default",
-        copies_contiguous(0, 1),
-    ),
+    "aten._softmax_backward_data.default": _softmax_backward,
+    "aten._log_softmax_backward_data.default": copies_contiguous(0, 1),
+    "aten._safe_softmax.default": _safe_softmax,
+    "aten.native_dropout.default": _native_dropout,
     # DilatedMaxPool2d.cu, DilatedMaxPool3d.cu, AveragePool2d.cu, AdaptiveAveragePooling.cu
     **each(
         """max_pool2d_with_indices.default max_pool3d_with_indices.default
@@ -223,14 +295,7 @@ RULES: dict[str, Rule] = {
         "im2col.default col2im.default roll.default cumsum.default cumprod.default",
         copies_contiguous(0),
     ),
-    # Embedding.cu, Indexing.cu
-    "aten.embedding_dense_backward.default": _embedding_backward,
-    **each(
-        """index_put.default index_put_.default _index_put_impl_.default
-        _unsafe_index_put.default""",
-        _index_put,
-    ),
-    "aten._safe_softmax.default": _safe_softmax,
+    **INDEXING_RULES,
     **ATTENTION_RULES,
 }
 

@@ -76,8 +76,10 @@ def _is_accumulation(first: Tensor, second: Any) -> bool:
 
 def _is_bias_or_mask(first: Tensor, second: Any) -> bool:
     """Whether this adds something smaller to a result."""
+    is_leaf = first.requires_grad and first.is_leaf
     return (
         isinstance(second, Tensor)
+        and not is_leaf
         and 0 < second.dim() <= first.dim()
         and second.numel() < first.numel()
         and torch.result_type(first, second) == first.dtype

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from memfit.memory.kernels.scope import Copy, Held, Result, Scope, with_results
+from memfit.memory.kernels.scope import Copy, Held, Result, Returned, Scope, with_results
 from memfit.memory.kernels.transients import KernelMemory
 from memfit.memory.recording.in_place import in_place_twin
 from memfit.memory.recording.ledger import Ledger, Record
@@ -92,9 +92,13 @@ class Recorder(DispatchMode):
 
     def _allocate_scope(
         self, scope: Scope, made: tuple[Any, ...], part: Part, rules: Iterator[SizeRule]
-    ) -> None:
-        """Allocate what a kernel does, in its order; a block is freed when its scope ends."""
-        blocks = []
+    ) -> list[int]:
+        """Allocate what a kernel does, in its order; a block is freed when its scope ends.
+
+        Returns the blocks that the scope hands to the one around it.
+        """
+        blocks: list[int] = []
+        returned: list[int] = []
         for item in scope:
             if isinstance(item, Result):
                 for tensor in tensors_in(made[item.index : item.index + 1]):
@@ -104,11 +108,13 @@ class Recorder(DispatchMode):
             elif isinstance(item, int):
                 rule = next(rules)
                 if item or not isinstance(item, Copy):
-                    blocks.append(self._allocate(item, part, self.last_operator, rule=rule))
+                    number = self._allocate(int(item), part, self.last_operator, rule=rule)
+                    (returned if isinstance(item, Returned) else blocks).append(number)
             else:
-                self._allocate_scope(item, made, part, rules)
+                blocks += self._allocate_scope(item, made, part, rules)
         for number in reversed(blocks):
             self.ledger.free(number)
+        return returned
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What the operator returns."""
