@@ -94,9 +94,8 @@ def _is_pointwise_contiguous(problem: ConvolutionProblem) -> bool:
     convolutions need no workspace that grows with the batch: EfficientNet-B2 leaves the same 1.8
     to 2.0 GiB outside its tensors from batch 8 to 128. cuDNN 9.8, 9.19 and 9.26, asked about a
     described A100, name plans with copies for them (3.4 GiB at batch 128); for its 3x3
-    convolutions the table and cuDNN agree. The table's software is not documented and may have run
-    ``cudnn.benchmark``. xMem's measurements on 8.6 (arXiv 2510.21048; torch 2.6) show the
-    workspaces that cuDNN names there, so only the A100 is held to the table.
+    convolutions the table and cuDNN agree. Why is not known (``docs/decisions.md``), so only the
+    card that was measured is held to the table.
     """
     return (
         set(problem.weight_shape[2:]) == {1}
