@@ -129,6 +129,7 @@ def named(at: BatchPlan) -> dict[str, Any]:
             "phase": str(at.peak.phase),
             "module": at.peak.module,
             "operator": at.peak.operator.removesuffix(".default"),
+            "place": at.peak.place,
         },
     }
 

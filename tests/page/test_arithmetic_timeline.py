@@ -78,6 +78,7 @@ def test_allocations_are_described_at_the_batch(both: Both) -> None:
             "step": ours.step,
             "operator": ours.operator.removesuffix(".default"),
             "module": ours.module,
+            "place": ours.place,
             "shape": list(ours.shape),
             "dtype": ours.dtype,
             "allocatedAt": made[number],

@@ -156,11 +156,17 @@ class Script:
 
     @property
     def command(self) -> list[str]:
-        """The words that run it again, without the card."""
-        job = self._job
+        """The words that run it again, without the batch and the card."""
+        job, fake = self._job, self._job.fake_data
+        shape = "x".join(map(str, fake.shape)) if fake and fake.shape else None
+        options = {
+            "--ranks": job.ranks, "--steps": job.steps,
+            "--fake-shape": shape, "--fake-classes": fake and fake.classes,
+        }  # fmt: skip
+        asked = [word for flag, value in options.items() if value for word in (flag, str(value))]
         name = ["-m", job.script] if job.is_module else [job.script]
-        asked = [] if self.batch == self._batch_of_first else ["--batch", str(self.batch)]
-        return ["memfit", "run", *asked, *name, *job.arguments]
+        made_up = ["--fake-data"] if fake else []
+        return ["memfit", "run", *asked, *made_up, *name, *job.arguments]
 
     # -- the subject of a plan -----------------------------------------------------------------
 

@@ -7,7 +7,7 @@ a library's choice (cuDNN's workspaces) are tabled at a ladder of batches.
 from __future__ import annotations
 
 import platform
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import asdict
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -140,10 +140,14 @@ def _whole_tape(tape: Tape) -> dict[str, Any]:
 
 
 def _tape(tape: Tape, sizes: Line, shapes: Iterable[Line]) -> dict[str, Any]:
-    """Columns of a tape; ``operator``, ``module`` and ``dtype`` count into ``strings``."""
+    """Columns of a tape; those of words count into ``strings``, ``place`` where it has places."""
+    words: dict[str, Callable[[Allocation], str]] = {
+        "operator": _operator, "module": attrgetter("module"), "dtype": attrgetter("dtype"),
+    }  # fmt: skip
+    if any(allocation.place for allocation in tape.allocations):
+        words["place"] = attrgetter("place")
     strings, string_columns = interned(
-        [column(allocation) for allocation in tape.allocations]
-        for column in (_operator, attrgetter("module"), attrgetter("dtype"))
+        [column(allocation) for allocation in tape.allocations] for column in words.values()
     )
     shape_table, (shape_column,) = interned([[_pairs(line) for line in shapes]])
     return {
@@ -154,9 +158,7 @@ def _tape(tape: Tape, sizes: Line, shapes: Iterable[Line]) -> dict[str, Any]:
         "part": [ALLOCATED_PARTS.index(a.part) for a in tape.allocations],
         "phase": [PHASES.index(a.phase) for a in tape.allocations],
         "step": [a.step for a in tape.allocations],
-        "operator": string_columns[0],
-        "module": string_columns[1],
-        "dtype": string_columns[2],
+        **dict(zip(words, string_columns, strict=True)),
         "shape": shape_column,
         "constant": list(sizes.constants),
         "slope": list(sizes.slopes),

@@ -17,9 +17,10 @@ def script_document(made: ScriptPlan) -> dict[str, Any]:
         made: what was found.
 
     Returns:
-        The document of a plan; ``command`` runs the script again, ``script`` says what ran.
+        The document of a plan, without a recipe; ``command`` runs the script again, ``script``,
+        ``engine`` and ``made_up`` are those of ``memfit run --json``.
     """
     found = made.to_dict()
     document = plan_document(made.plan, options=made.found.options)
-    own = {name: found[name] for name in ("fits", "script", "engine", "made_up")}
+    own = {name: found[name] for name in ("fits", "recipe", "script", "engine", "made_up")}
     return document | own | {"command": made.script.command}

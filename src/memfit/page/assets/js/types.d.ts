@@ -75,6 +75,8 @@ interface TapeColumns {
   operator: number[];
   module: number[];
   dtype: number[];
+  /** The user's file and line, where a script ran. */
+  place?: number[];
   shape: number[];
   constant: number[];
   slope: number[];
@@ -110,7 +112,8 @@ interface PlanDocument {
   torch_version: string;
   python_version: string;
   model: { name: string; parameters: number };
-  recipe: Record<string, any>;
+  /** null of a script. */
+  recipe: Record<string, any> | null;
   input_shape: number[];
   command: string[];
   gpu: Card | null;
@@ -132,6 +135,48 @@ interface PlanDocument {
   traced: Record<string, TapeColumns>;
   options: Way[] | null;
   measured: MeasuredPoint[];
+  /** Of a script, documents/script.py. */
+  script?: Script;
+  engine?: string;
+  made_up?: ReadValue[];
+}
+
+/** What ran: scripts/plan.py. */
+interface Script {
+  knob: { kind: string; name: string; batch: number | null };
+  why_fixed: string;
+  steps: Step[];
+  evaluations: (Step & { when: string; forwards: number; place: string })[];
+  kept: { path: string; size_bytes: number; is_deleted: boolean }[];
+  notes: string[];
+  is_benchmarked: boolean;
+  proof: Proof | null;
+}
+
+/** The most that was in use, in a step or an evaluation. */
+interface Step {
+  allocated_bytes: number;
+  reserved_bytes: number;
+}
+
+/** PyTorch's own verdict: a run within the card's memory. */
+interface Proof {
+  batch_size: number;
+  fits: boolean;
+  message: string;
+  place: string;
+  steps: number;
+  peak_reserved_bytes: number;
+}
+
+/** A value of the GPU that Python read, scripts/told/answer.py. */
+interface ReadValue {
+  what: string;
+  place: string;
+  operator: string;
+  value: string;
+  is_made_up: boolean;
+  count: number;
 }
 
 /** documents/explained.py */

@@ -235,6 +235,7 @@ function Readout({ timeline, position, isHover }) {
     <span>${isFree ? "−" : "+"}${formatBytes(made.sizeBytes)}${" "}
       <code>${shortOperator(made.operator)}</code></span>
     ${made.module && html`<code class="muted">${made.module}</code>`}
+    ${made.place && html`<code class="muted" data-test="readout-place">${made.place}</code>`}
     <span>${t("time.allocated")}${" "}
       <b data-test="readout-allocated">${formatBytes(timeline.allocated[position])}</b></span>
     <span>${t("time.reserved")} <b>${formatBytes(timeline.reserved[position])}</b></span>

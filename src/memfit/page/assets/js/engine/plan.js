@@ -18,7 +18,7 @@ const RECENT_BATCHES = 12; // whose timelines are kept
  * @property {number} totalBytes reserved and the CUDA context
  * @property {Parts} parts requested bytes at the peak; they sum to totalBytes
  * @property {Parts} partsMost bytes of each part when it is largest, each at its own instant
- * @property {{position: number, phase: string, module: string, operator: string}} peak
+ * @property {{position: number, phase: string, module: string, operator: string, place: string}} peak
  * @property {Timeline} timeline
  */
 
@@ -75,6 +75,11 @@ export class Plan {
     this.forget();
   }
 
+  /** Whether nothing is known but the one batch at which a script ran. */
+  get isFixed() {
+    return Boolean(this.document.script) && !this.isAffine;
+  }
+
   /** Whether a batch can be answered: any one, or only those that were traced. */
   knows(batch) {
     return this.isAffine || this.traced.has(batch);
@@ -109,8 +114,10 @@ export class Plan {
     };
   }
 
-  /** Whether a batch runs on a card, releasing cached blocks where torch would. */
+  /** Whether a batch runs on a card, releasing cached blocks where torch would; as proved if it was. */
   fitsOn(card, batch) {
+    const proof = this.document.script?.proof;
+    if (proof && proof.batch_size === batch && this.isDocumentsCard(card)) return proof.fits;
     const key = `${card.usable_bytes} ${card.context_bytes} ${card.total_bytes} ${batch}`;
     return remembered(this.fitting, key, () => this.fitsByReplay(card, batch));
   }
@@ -126,9 +133,10 @@ export class Plan {
   /**
    * What runs on a card: see engine/search.js.
    * @param {Card} card
-   * @returns {Limits}
+   * @returns {Limits|null} null where nothing is known of other batches
    */
   limitsOn(card) {
+    if (this.isFixed) return null;
     if (this.isDocumentsCard(card)) return statedLimits(this.document);
     const runs = (batch) => this.fitsOn(card, batch);
     const runsSafely = (batch) => this.fitsSafelyOn(card, batch);
@@ -197,8 +205,8 @@ export class Plan {
     const tape = this.tapeAt(batch);
     const timeline = replay(tape, { batch, settings: this.settings });
     const position = timeline.peakPosition;
-    const { phase, module, operator } = timeline.describe(timeline.numberAt(position));
-    const peak = { position, phase, module, operator };
+    const { phase, module, operator, place } = timeline.describe(timeline.numberAt(position));
+    const peak = { position, phase, module, operator, place };
     this.peaks.set(batch, {
       allocatedBytes: timeline.peakAllocatedBytes,
       reservedBytes: timeline.peakReservedBytes,

@@ -16,6 +16,7 @@ export class Tape {
     this.operator = Uint32Array.from(columns.operator);
     this.module = Uint32Array.from(columns.module);
     this.dtype = Uint32Array.from(columns.dtype);
+    this.place = columns.place ? Uint32Array.from(columns.place) : null;
     this.shape = Uint32Array.from(columns.shape);
     this.constant = Float64Array.from(columns.constant);
     this.slope = Float64Array.from(columns.slope);
@@ -121,6 +122,11 @@ export class Tape {
   /** Operator that made an allocation. */
   operatorOf(number) {
     return this.strings[this.operator[number]];
+  }
+
+  /** The user's file and line that made an allocation; empty where none is known. */
+  placeOf(number) {
+    return this.place ? this.strings[this.place[number]] : "";
   }
 
   /** Bytes of a ruled entry: as the server said, as tabled, or on a line between stops. */

@@ -120,6 +120,7 @@ export class Timeline {
       step: tape.step[number],
       operator: tape.operatorOf(number),
       module: tape.moduleOf(number),
+      place: tape.placeOf(number),
       shape: tape.shapeAt(number, this.batch),
       dtype: tape.strings[tape.dtype[number]],
       allocatedAt: tape.allocatedAt[number],

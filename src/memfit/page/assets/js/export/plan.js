@@ -13,12 +13,14 @@ export { svgToPng, timelineSvg } from "memfit/export/svg";
  */
 export function planJson(plan, batch, card) {
   const { document } = plan;
+  const { script, engine, made_up } = document;
   const limits = card && plan.limitsOn(card);
   const value = {
     schema_version: 1, // of PlanResult.to_dict in memfit's planner/result.py
     memfit_version: document.memfit_version,
     torch_version: document.torch_version,
     recipe: document.recipe,
+    ...(script && { script, engine, made_up }),
     model: document.model,
     gpu: card && gpuOf(card),
     fits: card && plan.fitsOn(card, batch),
@@ -37,7 +39,7 @@ export function planJson(plan, batch, card) {
 }
 
 function atOf(at) {
-  const { phase, module, operator } = at.peak;
+  const { phase, module, operator, place } = at.peak;
   return {
     batch_size: at.batch,
     is_exact: at.exact,
@@ -46,7 +48,7 @@ function atOf(at) {
     total_bytes: at.totalBytes,
     parts: at.parts,
     parts_most: at.partsMost,
-    peak: { phase, module, operator },
+    peak: { phase, module, operator, place },
   };
 }
 

@@ -20,6 +20,7 @@ const COLUMNS = [
   { id: "dtype", key: (row) => row.dtype },
   { id: "module", key: (row) => row.module },
   { id: "operator", key: (row) => row.operator },
+  { id: "place", key: (row) => row.place },
   { id: "allocated", key: (row) => row.allocatedAt, isNumber: true },
 ];
 
@@ -62,7 +63,7 @@ export function LiveTable({ timeline, position, pinned, setPinned, goTo }) {
       <input type="search" data-test="live-search" value=${query} placeholder=${t("live.search")}
         aria-label=${t("live.search")} onInput=${(event) => setQuery(event.target.value)} />
     </div>
-    <div class="grid" role="table" aria-rowcount=${rows.length + pins.length + 1}
+    <div class=${`grid ${timeline.tape.place ? "placed" : ""}`} role="table" aria-rowcount=${rows.length + pins.length + 1}
       aria-label=${title}>
       <${Head} order=${order} setOrder=${setOrder} />
       ${pins.map(
@@ -139,6 +140,8 @@ function Row({ row, index, isPinned = false, at, toggle, goTo }) {
     <span role="cell" class="mono col-module" title=${row.module}>${row.module || "–"}</span>
     <span role="cell" class="mono col-operator" title=${row.operator}>
       ${shortOperator(row.operator)}</span>
+    <span role="cell" class="mono col-place" title=${row.place}>
+      <bdi>${row.place || "–"}</bdi></span>
     <span role="cell" class="right number col-allocated">
       <button type="button" class="link" onClick=${() => goTo(row.allocatedAt)}
         title=${lifetime(row)}>${formatCount(row.allocatedAt)}</button>
@@ -165,6 +168,7 @@ function matches(row, query) {
     row.dtype,
     row.module,
     row.operator,
+    row.place,
     row.shape.join("x"),
     formatShape(row.shape),
   ]

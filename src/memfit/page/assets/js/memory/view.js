@@ -16,7 +16,8 @@ export function viewAt(plan, card, batch) {
 /** @typedef {{largest: number, largestThatRuns: number, recommended: number}} Limits */
 
 /**
- * The largest and the recommended batch on a card; null while they are worked out.
+ * The largest and the recommended batch on a card; null while they are worked out, and where
+ * nothing is known of other batches.
  * @returns {Limits|null}
  */
 export function useLimits(plan, card, version) {
@@ -29,7 +30,7 @@ export function useLimits(plan, card, version) {
   );
   useEffect(() => {
     setFound(null);
-    if (!plan || stated) return undefined;
+    if (!plan || plan.isFixed || stated) return undefined;
     let timer = 0;
     const work = () => {
       const limits = limitsOn(inSlices(plan), card);

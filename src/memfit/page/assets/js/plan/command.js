@@ -6,11 +6,14 @@ import { t } from "memfit/ui/i18n";
 
 const COPIED_MS = 1500;
 
-/** `memfit plan …` as words that a shell takes. */
+/** `memfit plan …`, or `memfit run … SCRIPT …`, as words that a shell takes. */
 function wordsOf(document, batch, choice) {
   const free = choice.freeBytes ? ["--free", sizeFlag(choice.freeBytes)] : [];
   const card = ["--gpu", gpuFlag(choice), ...free];
-  return [...document.command, "--batch-size", String(batch), ...card].map(quoted);
+  const { command, script } = document;
+  if (!script) return [...command, "--batch-size", String(batch), ...card].map(quoted);
+  const asked = script.knob.batch === null ? [] : ["--batch", String(batch)];
+  return [...command.slice(0, 2), ...asked, ...card, ...command.slice(2)].map(quoted);
 }
 
 /** A flag and its value stay on one line while there is room. */

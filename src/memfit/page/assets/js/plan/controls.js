@@ -141,9 +141,10 @@ function readShape(text) {
   return sizes.every((size) => Number.isInteger(size) && size > 0) ? sizes : undefined;
 }
 
-/** What the plan of a file was asked with. @param {{document: PlanDocument}} properties */
+/** What the plan of a file was asked with; nothing of a script's. @param {{document: PlanDocument}} properties */
 export function RecipeFacts({ document }) {
   const { recipe, input_shape: shape } = document;
+  if (!recipe) return null;
   const shown = {
     model: document.model.name,
     input_shape: shape.join("×"),

@@ -97,7 +97,8 @@ function openedPlan(document) {
     TEXTS.every((name) => typeof document[name] === "string"),
     "memfit_version",
   );
-  check(isObject(document.recipe) && isObject(document.allocator), "recipe");
+  check(isObject(document.recipe ?? document.script), "recipe");
+  check(isObject(document.allocator), "allocator");
   check(isObject(document.model) && typeof document.model.name === "string", "model");
   check(isCard(document.card) && (document.gpu === null || isCard(document.gpu)), "card");
   check(Array.isArray(document.cards) && document.cards.every(isCard), "cards");

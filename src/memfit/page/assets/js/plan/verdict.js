@@ -1,6 +1,7 @@
 /** The answer first: does it fit, what it takes, the batch to use. */
 
 import { PartsBar } from "memfit/memory/parts";
+import { batchWords, knobWords } from "memfit/plan/script";
 import { setBatch } from "memfit/plan/store";
 import {
   formatBytes,
@@ -26,7 +27,7 @@ const ICONS = {
 export function Verdict({ view, limits, document, card, batch, isPending, needsTrace }) {
   const verdict = view?.verdict ?? "unknown";
   return html`<section class=${`card verdict ${verdict}`} aria-labelledby="verdict-title">
-    <${Subject} document=${document} card=${card} />
+    <${Subject} document=${document} card=${card} batch=${batch} />
     <div class="verdict-head">
       <div class="answer" aria-live="polite">
         ${view && html`<${Icon} verdict=${verdict} />`}
@@ -37,7 +38,7 @@ export function Verdict({ view, limits, document, card, batch, isPending, needsT
             ${
               needsTrace
                 ? t("verdict.needsTrace", { batch: formatCount(batch) })
-                : view && sentence(view, card)
+                : view && sentence(view, card, document)
             }
           </p>
         </div>
@@ -56,10 +57,22 @@ export function Verdict({ view, limits, document, card, batch, isPending, needsT
   </section>`;
 }
 
-function Subject({ document, card }) {
-  const { model, recipe, input_shape: shape } = document;
-  const facts = [
-    t("verdict.parameters", { count: shortCount(model.parameters) }),
+function Subject({ document, card, batch }) {
+  const { model, script, engine } = document;
+  const parameters = t("verdict.parameters", { count: shortCount(model.parameters) });
+  const facts = script
+    ? [parameters, knobWords(script.knob, batch), engine]
+    : [parameters, ...recipeWords(document)];
+  return html`<div class="subject">
+    <p class="model-name"><b data-test="model-name">${model.name}</b>
+      <span class="muted"> ${t("verdict.on")} </span><span data-test="card-name">${card.name}</span>
+    </p>
+    <p class="muted small" data-test="subject">${facts.join(" · ")}</p>
+  </div>`;
+}
+
+function recipeWords({ recipe, input_shape: shape }) {
+  return [
     recipe.input_ids ? t("verdict.tokens", { count: formatCount(shape[0]) }) : formatShape(shape),
     recipe.precision,
     recipe.optimizer.name ?? recipe.optimizer,
@@ -67,12 +80,6 @@ function Subject({ document, card }) {
     ...(recipe.gradient_checkpointing ? [t("field.gradient_checkpointing")] : []),
     ...(recipe.ema ? [t("field.ema")] : []),
   ];
-  return html`<div class="subject">
-    <p class="model-name"><b data-test="model-name">${model.name}</b>
-      <span class="muted"> ${t("verdict.on")} </span><span data-test="card-name">${card.name}</span>
-    </p>
-    <p class="muted small">${facts.join(" · ")}</p>
-  </div>`;
 }
 
 function Icon({ verdict }) {
@@ -81,9 +88,9 @@ function Icon({ verdict }) {
   </svg>`;
 }
 
-function sentence(view, card) {
+function sentence(view, card, document) {
   const values = {
-    batch: formatCount(view.batch),
+    subject: batchWords(document, view.batch),
     total: formatBytes(view.totalBytes),
     card: formatBytes(card.usable_bytes),
     share: formatShare(view.totalBytes / card.usable_bytes),
@@ -96,11 +103,15 @@ function sentence(view, card) {
 
 function Numbers({ view, limits, batch, document }) {
   const percent = Math.round(100 * document.safety);
+  const isFixed = document.script && !document.is_affine;
   return html`<div class="stats">
-    <${Figure} label=${t("verdict.recommended")} note=${t("verdict.within", { percent })}
+    ${
+      !isFixed &&
+      html`<${Figure} label=${t("verdict.recommended")} note=${t("verdict.within", { percent })}
       value=${limits?.recommended} current=${batch} test="recommended" />
     <${Figure} label=${t("verdict.largest")} note=${largestNote(limits)}
-      value=${limits?.largest} current=${batch} test="largest" />
+      value=${limits?.largest} current=${batch} test="largest" />`
+    }
     <div class="stat still">
       <span class="muted small">${t("verdict.peak")}</span>
       <b class="number" data-test="peak-total">${view ? formatBytes(view.totalBytes) : "…"}</b>
@@ -136,7 +147,8 @@ function PeakLine({ view, isPending }) {
     operator: shortOperator(peak.operator),
   };
   return html`<p class=${`peak-line small ${isPending ? "pending" : ""}`}>
-    <span>${t("verdict.peakAt", values)}</span>
+    <span data-test="peak-at">${t("verdict.peakAt", values)}
+      ${peak.place && html` · <code>${peak.place}</code>`}</span>
     <span class="muted number">${t("time.allocated")}${" "}
       <b data-test="peak-allocated" data-bytes=${view.peakAllocatedBytes}>
         ${formatBytes(view.peakAllocatedBytes)}</b>

@@ -18,6 +18,8 @@ const WAYS = [
   [/^--zero-grad/, "zeroGrad"],
   [/^--no-ema/, "ema"],
   [/--accumulation/, "accumulate"],
+  [/^PYTORCH_ALLOC_CONF/, "segments"],
+  [/^batch \d+/, "halve"],
 ];
 
 /** @typedef {{document: PlanDocument, options?: Way[], isBusy?: boolean, error?: Told}} Asked */
@@ -37,6 +39,7 @@ export function Ways({ document, planId }) {
     }
   };
   if (!options && !planId) return null;
+  if (document.script && !options?.length) return null;
   return html`<section class="card" aria-labelledby="ways-title" data-test="ways">
     <h2 id="ways-title">${t("ways.title")}</h2>
     ${

@@ -5,6 +5,7 @@ import { PartsBar } from "memfit/memory/parts";
 import { viewAt } from "memfit/memory/view";
 import { readRecord } from "memfit/plan/load";
 import { MeasuredTable, measuredOn, SnapshotTable } from "memfit/plan/measured";
+import { knobWords } from "memfit/plan/script";
 import { cardOf, setPlanState, usePlanState } from "memfit/plan/store";
 import { hasDocument, isServed } from "memfit/source/bundle";
 import { formatBytes, formatCount, formatSigned } from "memfit/ui/format";
@@ -117,11 +118,16 @@ function Side({ name, side }) {
   return html`<div class=${`side verdict ${view.verdict}`} data-test=${`side-${name}`}>
     <p><b class="side-name">${name}</b> <b class="tone" data-test=${`verdict-${name}`}>
       ${t(`verdict.${view.verdict}`)}</b></p>
-    <p class="small"><b>${plan.document.model.name}</b> · ${plan.document.recipe.precision}
-      ${" · "}${t("compare.batch", { batch: formatCount(view.batch) })} · ${card.name}</p>
+    <p class="small"><b>${plan.document.model.name}</b> · ${subjectOf(plan.document, view.batch)}
+      ${" · "}${card.name}</p>
     <${PartsBar} parts=${view.parts} totalBytes=${view.totalBytes} limitBytes=${card.usable_bytes}
       test=${`parts-${name}`} />
   </div>`;
+}
+
+function subjectOf({ recipe, script }, batch) {
+  if (script) return knobWords(script.knob, batch);
+  return `${recipe.precision} · ${t("compare.batch", { batch: formatCount(batch) })}`;
 }
 
 function Differences({ a, b }) {

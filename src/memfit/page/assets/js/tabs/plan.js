@@ -12,6 +12,7 @@ import { ExportMenu } from "memfit/plan/export";
 import { FirstScreen } from "memfit/plan/first";
 import { GpuPicker } from "memfit/plan/gpu";
 import { measuredOn } from "memfit/plan/measured";
+import { FixedBatch, ScriptCard } from "memfit/plan/script";
 import { useExact, usePlanning, useReplanForCard } from "memfit/plan/served";
 import {
   cardOf,
@@ -121,7 +122,12 @@ function PlanView({ state, planning, theme, language }) {
     <${Verdict} ...${{ view, limits, document, card, batch }} isPending=${isPending || exact.isBusy}
       needsTrace=${!view && !exact.error} />
     <aside class="card controls" aria-label=${t("control.title")}>
-      <${BatchSlider} ...${{ batch, limits, last }} traced=${plan.isAffine ? null : plan.stops} />
+      ${
+        plan.isFixed
+          ? html`<${FixedBatch} script=${document.script} batch=${batch} />`
+          : html`<${BatchSlider} ...${{ batch, limits, last }}
+        traced=${plan.isAffine ? null : plan.stops} />`
+      }
       <${GpuPicker} ...${{ document, choice, card, isServed }} />
       <${Command} ...${{ document, batch, choice }} />
       <div class="toolbar">
@@ -139,7 +145,7 @@ function PlanView({ state, planning, theme, language }) {
           : html`<${RecipeFacts} document=${document} />`
       }
     </aside>
-    ${details}`;
+    <div class="details">${details}</div>`;
 }
 
 function KeepButton({ state, card }) {
@@ -165,16 +171,20 @@ function Details({ plan, planId, version, selected, view, card, limits, last, th
   const kept = useRef(/** @type {ModuleNode|null} */ (null));
   kept.current = tree ?? kept.current;
   const curves = useMemo(() => [{ label: "", plan, card }], [plan, card.context_bytes]);
-  return html`<div class="details" ref=${frame}>
-    <${MemoryExplorer} timeline=${view.timeline} contextBytes=${card.context_bytes}
+  const title = t(plan.document.script ? "script.timeline" : "time.title");
+  return html`${plan.document.script && html`<${ScriptCard} plan=${plan} script=${plan.document.script} />`}
+    <div ref=${frame}><${MemoryExplorer} timeline=${view.timeline} contextBytes=${card.context_bytes}
       limitBytes=${card.usable_bytes} selected=${selected} select=${select}
-      focus=${focus} theme=${theme} language=${language} title=${t("time.title")} />
-    <section class="card" aria-labelledby="curve-title">
+      focus=${focus} theme=${theme} language=${language} title=${title} /></div>
+    ${
+      !plan.isFixed &&
+      html`<section class="card" aria-labelledby="curve-title">
       <h2 id="curve-title">${t("curve.title")}</h2>
       <${MemoryCurve} ...${{ curves, limits, last, theme, language, version }} batch=${view.batch}
         limitBytes=${card.usable_bytes} measured=${measuredOn(plan.document, card)} choose=${setBatch}
         label=${t("curve.title")} />
-    </section>
+    </section>`
+    }
     <section class="card" aria-labelledby="tree-title">
       <h2 id="tree-title">${t("tree.title")}</h2>
       <p class="muted small">${t("tree.about")}</p>
@@ -184,6 +194,5 @@ function Details({ plan, planId, version, selected, view, card, limits, last, th
         language=${language} />`
       }
     </section>
-    <${Ways} document=${plan.document} planId=${planId} />
-  </div>`;
+    <${Ways} document=${plan.document} planId=${planId} />`;
 }
