@@ -209,3 +209,27 @@ for _ in range(9):
     answer = run_sample("train.py", code=code)
     assert answer.status is Status.STOPPED, answer.traceback
     assert len(answer.steps) >= 3
+
+
+def test_shards_of_a_model(run_sample: RunSample) -> None:
+    """FSDP2: its tensors have operators of their own, and its shapes are found by fake ones."""
+    code = """
+import torch
+import torch.distributed as dist
+from torch.distributed.fsdp import fully_shard
+dist.init_process_group("nccl")
+model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Linear(64, 64))
+for layer in model:
+    fully_shard(layer)
+fully_shard(model)
+optimizer = torch.optim.AdamW(model.parameters())
+for _ in range(9):
+    loss = model(torch.rand(8, 64, device="cuda")).square().mean()
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    print(loss.item())
+"""
+    answer = run_sample("train.py", code=code, ranks=4, is_recorded=False)
+    assert answer.status is Status.STOPPED, answer.traceback
+    assert len(answer.steps) >= 3

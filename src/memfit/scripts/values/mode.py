@@ -21,7 +21,6 @@ _aten: Any = torch.ops.aten
 
 #: More than these elements cost more time than their values are worth.
 _MOST_ELEMENTS = 4_000_000
-_PLAIN = {Tensor, torch.nn.Parameter}
 _INDEXED = ("aten.index", "aten.index_put", "aten.index_put_", "aten._index_put_impl_")
 
 
@@ -52,10 +51,8 @@ class Values(DispatchMode):
     ) -> Any:
         """Run an operator, and give its results values."""
         kwargs = kwargs or {}
-        if set(types) - _PLAIN:  # tensors with operators of their own come here in their turn
-            return NotImplemented
         inputs = list(tensors_in((*args, *kwargs.values())))
-        if any(tensor.layout is not torch.strided for tensor in inputs):
+        if not all(map(_is_plain, inputs)):
             return func(*args, **kwargs)
         if any(tensor.is_cuda for tensor in inputs) or _is_cuda(kwargs.get("device")):
             return self._on_card(func, args, kwargs, inputs)
@@ -101,6 +98,8 @@ class Values(DispatchMode):
             return self._by_values(func, operator, args, kwargs, is_made_up)
         result = func(*args, **kwargs)
         outputs = list(tensors_in((result,)))
+        if not all(map(_is_plain, outputs)):
+            return result
         known = {tensor.untyped_storage().data_ptr() for tensor in inputs}
         fresh = [t for t in outputs if t.untyped_storage().data_ptr() not in known]
         changed = [*fresh, *operator.written(args, kwargs)]
@@ -228,6 +227,12 @@ class Values(DispatchMode):
         else:
             is_any = known.is_made_up or is_made_up
             self.decided[key] = replace(known, is_made_up=is_any, count=known.count + 1)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether its values are the bytes of its storage: not sparse, sharded or fake."""
+    has_own_operators = type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__
+    return tensor.layout is torch.strided and not has_own_operators
 
 
 def _is_cuda(device: Any) -> bool:
