@@ -17,7 +17,7 @@ SOURCE = ROOT / "src" / "memfit"
 #: themselves, and its own files stand above them.
 FLOORS = {
     "errors": 1, "progress": 1, "version": 1, "torch_inside": 1, "places": 1,
-    "units": 2,
+    "units": 2, "elsewhere": 2,
     "files": 3, "recipe": 3, "cards": 3, "models": 3,
     "data": 4,
     "data.images": 1, "data.sets": 2, "data.facts": 3, "data.loading": 3,

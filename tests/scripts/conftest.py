@@ -42,18 +42,30 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture
-def run_sample(tmp_path: Path, environment: dict[str, str]) -> RunSample:
+def run_sample(run_script_in: RunSample, environment: dict[str, str]) -> RunSample:
+    """Run a sample, or code, on PyTorch itself."""
+
+    def run(*words: str, **options: Any) -> Answer:
+        card = options.pop("environment", {})
+        return run_script_in(environment | card, *words, **options)
+
+    return run
+
+
+@pytest.fixture
+def run_script_in(tmp_path: Path) -> RunSample:
     """Run a sample, or code, in a folder that must be afterwards what it was before."""
 
-    def run(name: str, *arguments: str, code: str = "", **options: Any) -> Answer:
+    def run(
+        environment: dict[str, str], name: str, *arguments: str, code: str = "", **options: Any
+    ) -> Answer:
         if code:
             (tmp_path / name).write_text(code, encoding="utf-8")
         else:
             shutil.copy(SAMPLES / name, tmp_path / name)
         before = state_of(tmp_path)
-        card = options.pop("environment", {})
         job = ScriptJob(name, arguments, str(tmp_path), **options)
-        answer = run_script(job, environment | card)
+        answer = run_script(job, environment)
         assert state_of(tmp_path) == before
         return answer
 

@@ -22,8 +22,8 @@ from typing import Any
 
 from torch import nn
 
+from memfit.elsewhere import cuda_is
 from memfit.errors import MemfitError, ModelError, UserCodeError
-from memfit.models.elsewhere import cuda_is
 from memfit.models.meta import construct_on_meta, is_for_training, random_state_kept
 from memfit.models.only_defining import only_building, only_defining, refuse_deeds
 from memfit.models.reading import assigns, file_of

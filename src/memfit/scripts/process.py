@@ -25,7 +25,7 @@ from typing import Any
 from memfit.cards.catalogue import GPU
 from memfit.scripts.shelter.layers import kept_of
 from memfit.scripts.told.answer import Answer, Protection, Status, Step
-from memfit.scripts.told.job import ScriptJob
+from memfit.scripts.told.job import CARD_VARIABLE, EngineName, ScriptJob
 from memfit.virtual_cuda.child import child_environment
 from memfit.virtual_cuda.stubs import build_stubs
 
@@ -41,16 +41,22 @@ _END_OF_FILE = b"\x04"
 _TERMINAL = (24, 80)
 
 
-def on_card(card: GPU, capacity_bytes: int | None = None) -> Mapping[str, str]:
-    """The environment in which PyTorch itself finds a card that is not there.
+def on_card(
+    card: GPU, capacity_bytes: int | None = None, engine: EngineName = "pytorch"
+) -> Mapping[str, str]:
+    """The environment in which a script finds a card that is not there.
 
     Args:
         card: the GPU to play.
-        capacity_bytes: what the allocator may take of it; what it has when None.
+        capacity_bytes: what the allocator may take of it; what it has when None. On meta tensors
+            memory has no end, and :attr:`Answer.tape` is replayed against the card.
+        engine: of the job.
 
     Raises:
         NoStubs: this system has no CUDA build of PyTorch, or no compiler.
     """
+    if engine == "meta":
+        return {CARD_VARIABLE: json.dumps(card.to_dict())}
     return child_environment(build_stubs(), card, capacity_bytes=capacity_bytes)
 
 
@@ -75,7 +81,7 @@ def run_script(
     with _rooms() as rooms, _child(job, rooms, dict(environment)) as child:
         child.listen(job.limit_seconds + job.after_seconds + _GRACE_SECONDS, told)
         answer = replace(child.answer(), kept=kept_of(rooms, Path(job.folder).resolve()))
-    return replace(answer, seconds=time.monotonic() - begin)
+    return replace(answer, seconds=time.monotonic() - begin, engine=job.engine)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from torch import nn
 from memfit.errors import InputShapeError, NotTraceable, StepError
 from memfit.memory.recording.virtual_gpu import VirtualGPU
 
-__all__ = ["explain"]
+__all__ = ["explain", "is_data_dependent"]
 
 
 def explain(error: Exception, gpu: VirtualGPU) -> StepError:
@@ -16,7 +16,7 @@ def explain(error: Exception, gpu: VirtualGPU) -> StepError:
     module = None if path is None else gpu.module_at(path)
     where = f"{path or 'the model'} ({type(module).__name__})" if module else "the training step"
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if _is_data_dependent(error):
+    if is_data_dependent(error):
         return NotTraceable(
             f"{where} asks for a value during the trace ({gpu.recorder.last_operator}): {text}",
             hint="Values are not known without running. Replace .item(), boolean masks and "
@@ -45,7 +45,8 @@ _ASKS_FOR_VALUES = (
 )
 
 
-def _is_data_dependent(error: Exception) -> bool:
+def is_data_dependent(error: Exception) -> bool:
+    """Whether a tensor without values was asked for one, or for a size that values decide."""
     text = str(error).lower()
     return (
         isinstance(error, NotImplementedError) and ("meta" in text or "data-dep" in text)

@@ -15,13 +15,14 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from memfit.cards.catalogue import GPU
+from memfit.elsewhere import moves
 from memfit.memory.recording.meta_recorder import MetaRecorder
 from memfit.memory.recording.statistics import Statistics
 from memfit.memory.recording.values import Values
-from memfit.models.elsewhere import moves
 from memfit.torch_inside import TensorBase, meta_is_cuda, replaced, tree_map, without_pinning
 
 __all__ = ["cuda_names"]
@@ -132,6 +133,9 @@ def _of_memory(card: GPU, statistics: Statistics) -> list[StandIn]:
         "reset_accumulated_memory_stats": _always(None),
         "empty_cache": statistics.empty_cache,
         "memory_stats": lambda *_: statistics.as_dict(),
+        "memory_stats_as_nested_dict": lambda *_: {
+            "allocation": {"all": {"allocated": statistics.allocations}}
+        },
         "memory_summary": lambda *_, **__: str(statistics.as_dict()),
         "memory_snapshot": _always([]),
         "mem_get_info": free_and_total,
@@ -243,7 +247,7 @@ def _of_tensors(recorder: MetaRecorder) -> list[StandIn]:
 
 
 def _of_modules(recorder: MetaRecorder) -> list[StandIn]:
-    make = Optimizer.__init__
+    make, distribute = Optimizer.__init__, DistributedDataParallel.__init__
 
     def make_optimizer(optimizer: Any, *args: Any, **kwargs: Any) -> None:
         recorder.has_optimizer = True
@@ -256,6 +260,12 @@ def _of_modules(recorder: MetaRecorder) -> list[StandIn]:
         )
         return parallel.module(*inputs, **kwargs)
 
+    def make_parallel(parallel: Any, module: Any, *_: Any, **options: Any) -> None:
+        """PyTorch asks for the streams of the devices that it is told to move inputs to."""
+        distribute(parallel, module, **options | {"device_ids": None, "output_device": None})
+
     return [
-        (Optimizer, "__init__", make_optimizer), (nn.DataParallel, "forward", forward_alone)
-    ]  # fmt: skip
+        (Optimizer, "__init__", make_optimizer),
+        (nn.DataParallel, "forward", forward_alone),
+        (DistributedDataParallel, "__init__", make_parallel),
+    ]

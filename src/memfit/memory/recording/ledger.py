@@ -22,12 +22,13 @@ class Record:
     dtype: str
     step: int
     rule: SizeRule | None = None
+    place: str = ""
 
     def frozen(self) -> Allocation:
         """As the tape has it: what got no part by now was temporary."""
         return Allocation(
             self.size_bytes, self.part or Part.TEMPORARIES, self.phase, self.operator,
-            self.module, self.shape, self.dtype, self.step, self.rule,
+            self.module, self.shape, self.dtype, self.step, self.rule, self.place,
         )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ class Statistics:
         self._blocks: dict[int, Block] = {}
         self._position = 0
         self._peaks = (0, 0)
-        self.allocations = 0
+        self._allocations = 0
 
     def _followed(self) -> CachingAllocator:
         allocator, events = self._allocator, self._ledger.events
@@ -33,7 +33,7 @@ class Statistics:
             if event >= 0:
                 size_bytes = self._ledger.records[event].size_bytes
                 self._blocks[event] = allocator.allocate(size_bytes)
-                self.allocations += size_bytes > 0
+                self._allocations += size_bytes > 0
                 self._note_peaks()
             else:
                 allocator.free(self._blocks.pop(~event))
@@ -45,6 +45,12 @@ class Statistics:
         self._peaks = (
             max(allocated, allocator.allocated_bytes), max(reserved, allocator.reserved_bytes)
         )  # fmt: skip
+
+    @property
+    def allocations(self) -> int:
+        """How many there were, as ``num_alloc`` of ``torch.cuda.memory_stats``."""
+        self._followed()
+        return self._allocations
 
     @property
     def allocated_bytes(self) -> int:

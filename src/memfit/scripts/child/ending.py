@@ -38,8 +38,13 @@ class Ending:
     exit_code: int = 0
 
 
-def run_to_its_end(job: ScriptJob) -> Ending:
-    """Run a script as ``python script.py`` does, and say how it ended."""
+def run_to_its_end(job: ScriptJob, missing: Callable[[BaseException], str]) -> Ending:
+    """Run a script as ``python script.py`` does, and say how it ended.
+
+    Args:
+        job: the script.
+        missing: what the engine lacks where a script raised; empty where the script is to blame.
+    """
     try:
         _run(job)
     except Enough:
@@ -51,13 +56,21 @@ def run_to_its_end(job: ScriptJob) -> Ending:
             Status.EXITED, "It was interrupted.", place_of_error(error), "", 128 + signal.SIGINT
         )
     except BaseException as error:
-        if is_out_of_memory(error):
-            message, place = str(error).strip(), place_of_error(error)
-            return Ending(Status.OUT_OF_MEMORY, message, place, own_traceback(error), 1)
-        first = (str(error).strip().splitlines() or [""])[0]
-        message = f"{type(error).__name__}: {first}".removesuffix(": ")
-        return Ending(Status.FAILED, message, place_of_error(error), own_traceback(error), 1)
+        return _raised(error, missing(error))
     return Ending(Status.ENDED)
+
+
+def _raised(error: BaseException, missing: str) -> Ending:
+    place = place_of_error(error)
+    if is_out_of_memory(error):
+        return Ending(
+            Status.OUT_OF_MEMORY, str(error).strip(), place, own_traceback(error), exit_code=1
+        )
+    if missing:
+        return Ending(Status.FAILED, missing, place, exit_code=1)
+    first = (str(error).strip().splitlines() or [""])[0]
+    message = f"{type(error).__name__}: {first}".removesuffix(": ")
+    return Ending(Status.FAILED, message, place, own_traceback(error), 1)
 
 
 def exited(code: object) -> Ending:

@@ -116,13 +116,11 @@ def _device_facts() -> DeviceFacts:
 class ScriptFollower(Follower):
     """Follows what runs on the GPU; modules that prepare images on the CPU are no forward pass."""
 
-    def __init__(self, recorder: PlacedRecorder) -> None:
-        super().__init__(recorder)
-        self._aside = 0  # how deep in modules that are left out
+    _aside = 0  # how deep in modules that are left out
 
     def _before_module(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         is_root = not self.recorder.trail.running and not in_backward()
-        is_aside = is_traced() or (is_root and not _is_on_gpu(module, inputs))
+        is_aside = is_traced() or (is_root and not self._is_on_gpu(module, inputs))
         if self._aside or is_aside:  # a traced shape is no number
             self._aside += 1
             return
@@ -134,12 +132,12 @@ class ScriptFollower(Follower):
             return
         super()._after_module(module, inputs, output)
 
-
-def _is_on_gpu(module: nn.Module, inputs: tuple[Any, ...]) -> bool:
-    parameter = next(module.parameters(), None)
-    if parameter is not None:
-        return parameter.is_cuda
-    return any(isinstance(value, Tensor) and value.is_cuda for value in inputs)
+    def _is_on_gpu(self, module: nn.Module, inputs: tuple[Any, ...]) -> bool:
+        gpu = self.recorder.device_type
+        parameter = next(module.parameters(), None)
+        if parameter is not None:
+            return parameter.device.type == gpu
+        return any(isinstance(value, Tensor) and value.device.type == gpu for value in inputs)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import sys
@@ -10,15 +11,12 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from memfit.cards.catalogue import GPU
 from memfit.places import place_of
 from memfit.scripts.child.ending import Ending, replace_exit, run_to_its_end
+from memfit.scripts.child.engine import Engine, PyTorchEngine
+from memfit.scripts.child.meta_engine import MetaEngine
 from memfit.scripts.child.ranks import play_ranks
-from memfit.scripts.child.recording import (
-    PlacedRecorder,
-    ScriptFollower,
-    recorded,
-    recorded_tape,
-)
 from memfit.scripts.child.stand_ins import stand_in_for_data
 from memfit.scripts.child.surroundings import (
     BENCHMARK_KEPT_OFF,
@@ -30,8 +28,7 @@ from memfit.scripts.child.telling import Watchdog, tell
 from memfit.scripts.child.watch import Enough, Watch
 from memfit.scripts.shelter.shadow import Shadow
 from memfit.scripts.told.answer import Answer, Status, Step
-from memfit.scripts.told.job import ScriptJob
-from memfit.scripts.values.mode import Values
+from memfit.scripts.told.job import CARD_VARIABLE, ScriptJob
 
 __all__ = ["run_session"]
 
@@ -53,10 +50,8 @@ class _Session:
         self._pipe = pipe
         self._is_told = False
         self._leave = os._exit
-        self._recorder = PlacedRecorder() if job.is_recorded else None
-        self._follower: ScriptFollower | None = None
-        self._watch = Watch(job, self._recorder, self._tell_steps)
-        self._values = Values(self._watch.place)
+        self._engine = _engine_of(job)
+        self._watch = Watch(job, self._engine, self._tell_steps)
         self._started = Started()
         self._over_since: float | None = None
         self._watchdog = Watchdog(self._is_over, Enough, self._give_up)
@@ -70,12 +65,11 @@ class _Session:
         if self.job.fake_data is not None:
             stand_in_for_data(self.job.fake_data, self._note)
         with ExitStack() as stack:
-            stack.enter_context(self._values)
-            if self._recorder is not None:
-                self._follower = stack.enter_context(recorded(self._recorder))
-            stack.enter_context(self._watch.install())
+            watch = self._watch
+            stack.enter_context(self._engine.running(watch.place, watch.was_denied))
+            stack.enter_context(watch.install())
             self._watchdog.start()
-            ending = run_to_its_end(self.job)
+            ending = run_to_its_end(self.job, self._engine.missing)
             self._watchdog.stop()
         self.tell(self._judged(ending))
         sys.stdout.flush()
@@ -151,21 +145,19 @@ class _Session:
         watch.end()
         self._advise(ending)
         knob = self.job.knob_in_arguments or watch.knob
-        tape = None
-        if is_recorded and self._recorder is not None:
-            tape = recorded_tape(self._recorder)
+        tape = self._engine.tape() if is_recorded else None
         answer = Answer(
             **asdict(ending) | {"status": ending.status},
             steps=tuple(watch.steps),
             evaluations=tuple(watch.evaluations),
             knob=knob,
-            values=tuple(self._values.decided.values()),
             notes=tuple(note for note in watch.notes if note != BENCHMARK_KEPT_OFF),
+            values=self._engine.values(),
             denied=tuple(watch.denied),
             is_benchmarked=BENCHMARK_KEPT_OFF in watch.notes,
             allocator=_allocator_options(),
             samples=watch.samples,
-            parameters=0 if self._follower is None else self._follower.parameter_count,
+            parameters=self._engine.parameter_count,
             tape=tape,
             memory_bytes=_most_resident_bytes(),
         )
@@ -189,6 +181,14 @@ def _allocator_options() -> str:
     """As the script set them; CUDA reads them when it starts."""
     names = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
     return next((os.environ[name] for name in names if os.environ.get(name)), "")
+
+
+def _engine_of(job: ScriptJob) -> Engine:
+    if job.engine == "pytorch":
+        return PyTorchEngine(is_recorded=job.is_recorded)
+    card = json.loads(os.environ[CARD_VARIABLE])
+    lists = {name: tuple(card[name]) for name in ("aliases", "compute_capability")}
+    return MetaEngine(GPU(**card | lists))
 
 
 def _most_resident_bytes() -> int:

@@ -7,7 +7,7 @@ import inspect
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial, wraps
+from functools import wraps
 from typing import Any
 
 import torch
@@ -16,12 +16,13 @@ from torch import nn
 from memfit.memory.recording.follower import hooked
 from memfit.places import place_of
 from memfit.scripts.child.alike import is_alike
+from memfit.scripts.child.engine import Engine
 from memfit.scripts.child.loaders import watch_loaders
-from memfit.scripts.child.recording import PlacedRecorder, allocations_so_far
+from memfit.scripts.child.recording import allocations_so_far
 from memfit.scripts.told.answer import Evaluation, Step
 from memfit.scripts.told.job import ScriptJob
 from memfit.scripts.told.knob import Knob, KnobKind
-from memfit.torch_inside import in_backward, observe_out_of_memory, when_cuda_starts
+from memfit.torch_inside import in_backward
 
 __all__ = ["Enough", "Watch"]
 
@@ -45,7 +46,7 @@ class Watch:
 
     Args:
         job: how far to run.
-        recorder: is told where steps begin; None where nothing is recorded.
+        engine: is told where steps begin.
         told: is given the steps so far, each time there is one more.
 
     Attributes:
@@ -60,7 +61,7 @@ class Watch:
     def __init__(
         self,
         job: ScriptJob,
-        recorder: PlacedRecorder | None = None,
+        engine: Engine,
         told: Callable[[list[Step]], None] = lambda _: None,
     ) -> None:
         self.job = job
@@ -71,7 +72,7 @@ class Watch:
         self._backward_place = ""
         self.notes: dict[str, None] = {}  # each once, in order
         self.denied: dict[str, None] = {}
-        self._recorder = recorder
+        self._engine = engine
         self._told = told
         self._peak = (0, 0)  # of the step so far
         self._allocations = 0  # at the end of the last step
@@ -103,7 +104,6 @@ class Watch:
             optimizers.add(self)
 
         _optimizers.Optimizer.__init__ = init
-        when_cuda_starts(partial(observe_out_of_memory, self._was_denied))
         return hooked(
             self._before_module, self._after_module, lambda *_: None, self._after_optimizer
         )
@@ -129,15 +129,13 @@ class Watch:
             if self._is_next_epoch or self._left < 0:
                 raise Enough
             return
-        if self._recorder is not None:
-            self._recorder.backward_place = place
+        self._engine.begin_backward(place)
         self._backward_place = place
         if self.backwards == 0:
             self._feeders = dict(self._fed)
         elif not self._optimizers and not self._numbers:
             self._end_step(-1)
-            if self._recorder is not None:
-                self._recorder.begin_step()
+            self._engine.begin_step()
         self._end_evaluation()
         self.backwards += 1
 
@@ -177,7 +175,8 @@ class Watch:
             self._peak = max(self._peak[0], peaks[0]), max(self._peak[1], peaks[1])
         return peaks
 
-    def _was_denied(self, *_: Any) -> None:
+    def was_denied(self, *_: Any) -> None:
+        """Memory was asked for in vain; the script may go on."""
         self.denied[self.place()] = None
 
     def place(self) -> str:

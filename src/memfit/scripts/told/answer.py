@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from memfit.memory.tape.tape import Tape
+from memfit.scripts.told.job import EngineName
 from memfit.scripts.told.knob import Knob, KnobKind
 from memfit.scripts.told.rows import rows_of, tape_of
 
@@ -138,6 +139,7 @@ class Answer:
         seconds: that the process took.
         memory_bytes: the most that it held resident.
         output: the end of what it printed.
+        engine: what played the card.
     """
 
     status: Status
@@ -161,6 +163,7 @@ class Answer:
     seconds: float = 0.0
     memory_bytes: int = 0
     output: str = ""
+    engine: EngineName = "pytorch"
 
     @property
     def _seen(self) -> tuple[Step | Evaluation, ...]:

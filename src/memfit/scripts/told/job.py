@@ -8,7 +8,11 @@ from typing import Any, Literal
 from memfit.errors import UsageError
 from memfit.scripts.told.knob import Knob, KnobKind, find_flag, is_template, with_batch
 
-__all__ = ["FakeData", "ScriptJob"]
+__all__ = ["CARD_VARIABLE", "EngineName", "FakeData", "ScriptJob"]
+
+EngineName = Literal["pytorch", "meta"]
+#: The variable in which a process with meta tensors finds its card, as JSON.
+CARD_VARIABLE = "MEMFIT_META_CARD"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,7 @@ class ScriptJob:
         ranks: how many the script is one of, as ``torchrun`` would start it; alone when None.
         fake_data: stands in for data sets that are not there; none does when None.
         protection: ``"python"`` tries no namespaces.
+        engine: what plays the card: PyTorch itself behind the stubs, or meta tensors.
     """
 
     script: str
@@ -65,6 +70,7 @@ class ScriptJob:
     ranks: int | None = None
     fake_data: FakeData | None = None
     protection: Literal["auto", "python"] = "auto"
+    engine: EngineName = "pytorch"
 
     @property
     def words(self) -> tuple[str, ...]:
