@@ -242,6 +242,19 @@ def _native_dropout(_arguments: Arguments, _outputs: Outputs, _device: DeviceFac
     return Result(1), Result(0)
 
 
+def _roll(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Scope:
+    """One dimension after the other (``roll_common`` of TensorTransformations.h)."""
+    tensor = tensor_argument(arguments, 0)
+    dimensions = len(integers_in(argument(arguments, 2, None)))
+    if dimensions < 2:
+        return (Copy(tensor.copy_bytes()), Result(0))
+    scope: Scope = (tensor.size_bytes, Result(0))
+    for _ in range(dimensions - 2):
+        scope = (tensor.size_bytes, scope)
+    first, *rest = scope
+    return ((Copy(tensor.copy_bytes()), Returned(tensor.size_bytes)), *rest)
+
+
 RULES: dict[str, Rule] = {
     "aten.convolution.default": convolution_temporaries,
     "aten.convolution_backward.default": convolution_backward_temporaries,
@@ -265,6 +278,7 @@ RULES: dict[str, Rule] = {
     # SoftMax.cu
     **each("_softmax.default _log_softmax.default", copies_contiguous(0)),
     "aten._softmax_backward_data.default": _softmax_backward,
+    "aten.roll.default": _roll,
     "aten._log_softmax_backward_data.default": copies_contiguous(0, 1),
     "aten._safe_softmax.default": _safe_softmax,
     "aten.native_dropout.default": _native_dropout,
@@ -292,7 +306,7 @@ RULES: dict[str, Rule] = {
     "aten.upsample_bicubic2d_backward.default": copies_contiguous(0),
     # Im2Col.cu, TensorTransformations.cu, ScanKernels.cpp
     **each(
-        "im2col.default col2im.default roll.default cumsum.default cumprod.default",
+        "im2col.default col2im.default cumsum.default cumprod.default",
         copies_contiguous(0),
     ),
     **INDEXING_RULES,
