@@ -61,14 +61,15 @@ class ScriptPlan:
     def to_dict(self) -> dict[str, Any]:
         """The names of ``memfit plan --json``, and beside them the script, engine and values."""
         first, found = self.script.first, self.found
+        shown = self.script.answer(found.micro_batch)
         options = [asdict(option) for option in found.options or ()]
         script = {
             "name": self.script.name,
             "knob": asdict(first.knob),
             "why_fixed": self.why_fixed,
             "samples": first.samples,
-            "steps": [asdict(step) for step in first.steps],
-            "evaluations": [asdict(evaluation) for evaluation in first.evaluations],
+            "steps": [asdict(step) for step in shown.steps],
+            "evaluations": [asdict(evaluation) for evaluation in shown.evaluations],
             "kept": [asdict(kept) for kept in first.kept],
             "notes": list(first.notes),
             "protection": str(first.protection),

@@ -251,8 +251,7 @@ def _roll(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Scop
     scope: Scope = (tensor.size_bytes, Result(0))
     for _ in range(dimensions - 2):
         scope = (tensor.size_bytes, scope)
-    first, *rest = scope
-    return ((Copy(tensor.copy_bytes()), Returned(tensor.size_bytes)), *rest)
+    return ((Copy(tensor.copy_bytes()), Returned(tensor.size_bytes)), *scope[1:])
 
 
 RULES: dict[str, Rule] = {

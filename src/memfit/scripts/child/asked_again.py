@@ -8,11 +8,11 @@ block gets its rule, and blocks of no bytes get their place; elsewhere the tape 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from memfit.measure.history import marks_of
-from memfit.memory.kernels.scope import Copy, Held, Result, Scope, with_results
+from memfit.memory.kernels.scope import Copy, Held, Result, Returned, Scope, with_results
 from memfit.memory.kernels.transients import KernelMemory
 from memfit.memory.tape.tape import Allocation, SizeRule, Tape
 
@@ -82,28 +82,34 @@ class _Played:
         self._rules = call.kernel.rules()
         self.made: dict[int, Allocation] = {}
         self.is_as_seen = True
-        self.events = list(self._play(with_results(call.kernel.scope, len(call.results))))
+        self.events: list[int] = []
+        self._play(with_results(call.kernel.scope, len(call.results)))
         self.is_as_seen &= self._next == call.until
 
-    def _play(self, scope: Scope) -> Iterator[int]:
-        blocks = []
+    def _play(self, scope: Scope) -> list[int]:
+        """Note the events of a scope, as the recorder's ``_allocate_scope`` makes them.
+
+        Returns the blocks that the scope hands to the one around it.
+        """
+        blocks: list[int] = []
+        returned: list[int] = []
         for item in scope:
             if isinstance(item, Result):
                 if self._is_next(self._call.results[item.index], has_owner=True):
-                    yield self._take()
+                    self.events.append(self._take())
             elif isinstance(item, Held):
                 if self._is_next(item.size_bytes, has_owner=False):
-                    yield self._take()
+                    self.events.append(self._take())
             elif isinstance(item, int):
                 rule = next(self._rules)
                 if item or not isinstance(item, Copy):
-                    number = self._block(item, rule)
-                    blocks.append(number)
-                    yield number
+                    number = self._block(int(item), rule)
+                    (returned if isinstance(item, Returned) else blocks).append(number)
+                    self.events.append(number)
             else:
-                yield from self._play(item)
-        for number in reversed(blocks):
-            yield ~number
+                blocks += self._play(item)
+        self.events += [~number for number in reversed(blocks)]
+        return returned
 
     def _block(self, size_bytes: int, rule: SizeRule) -> int:
         like = self._seen[self._call.first]
