@@ -215,3 +215,18 @@ def test_the_command(
     assert "PyTorch itself ran out of the card's memory" in out
     assert max(map(len, out.splitlines())) <= 60
     assert (tmp_path / "run.pickle").stat().st_size > 10_000
+
+
+def test_the_command_on_meta_tensors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where PyTorch itself cannot run: the plan's own allocator says what fits."""
+    shutil.copy(SAMPLES / "mnist_like.py", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    words = ["run", "--gpu", SMALL, "--engine", "meta", "--fake-data", "--json", *LARGE]
+    assert main(words) == 3
+    told = json.loads(capsys.readouterr().out)
+    assert told["engine"].startswith("meta tensors")
+    assert told["script"]["proof"] is None
+    assert told["fits"] is False
+    assert 0 < told["max_batch_size"] < LARGE_BATCH

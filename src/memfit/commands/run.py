@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import ArgumentCollection, Parameter
 
@@ -33,6 +34,7 @@ def run(
     free: str | None = None,
     batch: str | None = None,
     ranks: Whole = None,
+    engine: Literal["auto", "pytorch", "meta"] = "auto",
     fake_data: Switch = False,
     fake_shape: str | None = None,
     fake_classes: Whole = None,
@@ -65,6 +67,9 @@ def run(
         that fits.
     ranks:
         Be the first of so many, as torchrun would start it.
+    engine:
+        pytorch runs PyTorch itself (Linux, CUDA build, a compiler); meta takes the usual loop on
+        tensors without memory, anywhere; auto is the first that can.
     fake_data:
         Made-up images stand in for data sets of torchvision and image folders that are not there.
     fake_shape:
@@ -104,12 +109,14 @@ def run(
     from memfit.cards.catalogue import gpu as find_gpu
     from memfit.planner.tracing import DEFAULT_CARD
     from memfit.scripts.plan import plan_script
+    from memfit.scripts.process import chosen_engine
     from memfit.scripts.subject import Script
 
     def planned(told: Callable[[str], None]) -> ScriptPlan:
         played = card or find_gpu(DEFAULT_CARD)
         printed = _print if verbose else _say_nothing
-        ran = Script(job, played, is_limited=card is not None, told=told, printed=printed)
+        asked = replace(job, engine=chosen_engine() if engine == "auto" else engine)
+        ran = Script(asked, played, is_limited=card is not None, told=told, printed=printed)
         return plan_script(ran, card, is_largest=batch == _AUTO, has_more=not quick)
 
     made = staged(planned)

@@ -48,7 +48,7 @@ class ScriptPlan:
         script: that ran.
         plan: of its tapes, the same as a recipe's.
         found: everything that is reported of it; the verdict is the proof's.
-        proof: the run within the card's memory; None without a card.
+        proof: the run within the card's memory; None without a card, and on meta tensors.
         why_fixed: why other batches are not spoken of; empty where they are.
     """
 
@@ -119,7 +119,8 @@ def plan_script(
             plan = Plan(script, gpu)
         else:
             plan = plan.asking(script.batch)
-    proof = None if gpu is None else Proof(script.batch, script.proof(script.batch))
+    has_proof = gpu is not None and script.can_prove
+    proof = Proof(script.batch, script.proof(script.batch)) if has_proof else None
     options = list(_ways(plan)) if has_more else None
     found = overview(plan, options)
     if proof is not None and found.verdict is not None:
@@ -150,6 +151,9 @@ def _largest(plan: Plan, script: Script, why_fixed: str) -> int:
     """The largest batch that PyTorch itself trains with on the card; 1 where none does."""
     if not script.has_knob:
         raise UsageError(f"--batch auto: {why_fixed}.")
+
+    if not script.can_prove:
+        return max(plan.max_batch_size or 1, 1)
 
     def fits(batch: int) -> bool:
         return Proof(batch, script.proof(batch)).fits

@@ -23,13 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from memfit.cards.catalogue import GPU
+from memfit.errors import NoStubs
 from memfit.scripts.shelter.layers import kept_of
 from memfit.scripts.told.answer import Answer, Protection, Status, Step
 from memfit.scripts.told.job import CARD_VARIABLE, EngineName, ScriptJob
 from memfit.virtual_cuda.child import child_environment
 from memfit.virtual_cuda.stubs import build_stubs
 
-__all__ = ["on_card", "run_script"]
+__all__ = ["chosen_engine", "on_card", "run_script"]
 
 #: A layer of writes must not lie in what it covers: the second is for what is written to the first.
 _ROOMS_IN = ("/tmp", "/var/tmp")
@@ -39,6 +40,15 @@ _GRACE_SECONDS = 20.0
 _MOST_OUTPUT = 8000
 _END_OF_FILE = b"\x04"
 _TERMINAL = (24, 80)
+
+
+def chosen_engine() -> EngineName:
+    """PyTorch itself where it can run without a GPU, else meta tensors."""
+    try:
+        build_stubs()
+    except NoStubs:
+        return "meta"
+    return "pytorch"
 
 
 def on_card(

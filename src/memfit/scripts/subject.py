@@ -89,7 +89,7 @@ class Script:
             first = self._checked(answer)
         else:
             first = self._checked(self._run(self._job, _NO_LIMIT_BYTES, " without a limit"))
-        if is_limited and not first.is_benchmarked:
+        if is_limited and self.can_prove and not first.is_benchmarked:
             self._proofs[first.knob.batch or 1] = answer
         return first
 
@@ -137,7 +137,8 @@ class Script:
     ) -> Answer:
         self._told(f"running {self.name}{where}")
         job = replace(job, is_benchmark_off=not is_free)
-        return run_script(job, on_card(self.gpu, capacity_bytes), self._printed)
+        card = on_card(self.gpu, capacity_bytes, job.engine)
+        return run_script(job, card, self._printed)
 
     def _checked(self, answer: Answer) -> Answer:
         if answer.status.is_trained and answer.tape is not None and answer.tape.allocations:
@@ -152,7 +153,14 @@ class Script:
     @property
     def engine(self) -> str:
         """What ran it, in words."""
-        return f"PyTorch {version('torch')} itself"
+        meta = "meta tensors of " if self._job.engine == "meta" else ""
+        itself = "" if meta else " itself"
+        return f"{meta}PyTorch {version('torch')}{itself}"
+
+    @property
+    def can_prove(self) -> bool:
+        """Whether PyTorch's own allocator says what fits: meta tensors have none."""
+        return self._job.engine == "pytorch"
 
     @property
     def command(self) -> list[str]:

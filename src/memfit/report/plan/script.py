@@ -41,9 +41,7 @@ def render_script(made: ScriptPlan, console: Console) -> Group:
     first = made.script.first
     sections = [
         _header(made, marks),
-        _answer(made, found.verdict, made.proof, width, marks)
-        if found.verdict and made.proof
-        else _cards(made),
+        _answer(made, found.verdict, made.proof, width, marks) if found.verdict else _cards(made),
         bytes_section(found, width, marks, names_batch=made.script.has_knob),
         list_of("Steps and evaluations", list(_passes(made)), width, marks, style=""),
         chart(found, width, marks),
@@ -79,10 +77,13 @@ def _batch(made: ScriptPlan) -> str:
 
 
 def _answer(
-    made: ScriptPlan, verdict: Verdict, proof: Proof, width: int, marks: Marks
+    made: ScriptPlan, verdict: Verdict, proof: Proof | None, width: int, marks: Marks
 ) -> RenderableType:
     lines = [Text(_fits(made, verdict), style="bold")]
-    lines += [Text(line) for line in _proof(made, proof)]
+    if proof is not None:
+        lines += [Text(line) for line in _proof(made, proof)]
+    else:
+        lines.append(Text("Worked out on meta tensors; PyTorch's own allocator did not run."))
     if made.found.limits is not None:
         lines.append(Text(largest_sentence(made.found)))
         samples = made.script.first.samples
