@@ -230,6 +230,10 @@ for _ in range(9):
     optimizer.zero_grad()
     print(loss.item())
 """
-    answer = run_sample("train.py", code=code, ranks=4, is_recorded=False)
+    answer = run_sample("train.py", code=code, ranks=4)
     assert answer.status is Status.STOPPED, answer.traceback
     assert len(answer.steps) >= 3
+    assert answer.tape is not None
+    assert replay(answer.tape).peak_allocated_bytes == answer.peak_allocated_bytes
+    shards = [a for a in answer.tape.allocations if a.part is Part.PARAMETERS]
+    assert sum(a.size_bytes for a in shards) >= 2 * (64 * 64 + 64)  # a fourth of four bytes each

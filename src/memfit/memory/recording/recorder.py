@@ -145,6 +145,11 @@ class Recorder(DispatchMode):
 
     def adopt(self, tensor: Tensor, part: Part, module: str = "", operator: str = "") -> None:
         """Say what a tensor is for; allocate it now when it is not on the tape yet."""
+        if hasattr(tensor, "__tensor_flatten__"):  # made of others, such as a shard
+            for name in tensor.__tensor_flatten__()[0]:
+                if isinstance(inner := getattr(tensor, name), Tensor):
+                    self.adopt(inner, part, module, operator)
+            return
         if not self.tag(tensor, part, module):
             self.record(tensor, operator or "aten._to_copy.default")
             self.tag(tensor, part, module)

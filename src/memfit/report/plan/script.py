@@ -168,6 +168,12 @@ def _passes(made: ScriptPlan) -> Iterator[str]:
         f"{_steps(len(answer.steps))}: at most {format_bytes(steps)} allocated"
         f"{peak if steps == most else ''}"
     )
+    counted, replayed = answer.peak_reserved_bytes, made.found.at.peak_reserved_bytes
+    if counted != replayed:
+        yield (
+            f"PyTorch itself reserved {format_bytes(counted)} without a limit, the table above has "
+            f"{format_bytes(replayed)}: it emptied its cache on the way, or used several streams"
+        )
     for row in answer.evaluations:
         yield f"{_evaluation(row)}{peak if row.allocated_bytes == most > steps else ''}"
 

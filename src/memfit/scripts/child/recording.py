@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from memfit.measure.history import HistoryRecorder, joined_tape
 from memfit.memory.kernels.facts import DeviceFacts
@@ -60,6 +61,10 @@ class PlacedRecorder(HistoryRecorder):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Run the operator; one that allocates nothing leaves no span."""
+        if any(issubclass(kind, FakeTensor) for kind in types):  # of no memory at all
+            return func(*args, **kwargs or {})
+        if any(kind.__torch_dispatch__ is not Tensor.__torch_dispatch__ for kind in types):
+            return NotImplemented  # of several tensors, such as shards, which come here in turn
         result = super().__torch_dispatch__(func, types, args, kwargs)
         until = self.spans[-1].until
         if until == (self._untils[-1] if self._untils else self.base):
