@@ -408,7 +408,10 @@ def test_training_images_decide_the_colour_for_inspection_loader_and_plan() -> N
     assert found.delivered is not None
     assert found.delivered.channels == loader(data, batch_size=2).shape[0] == 1
     assert [hazard.kind for hazard in found.hazards] == ["colour outside of training"]
-    assert memfit.plan("cnn", data=data, gpu="11GiB").at(4).parts["batch"] == 4 * (16 * 16 * 4 + 8)
+    mean_and_deviation = 2 * 4  # of the one channel; they stay on the device
+    assert memfit.plan("cnn", data=data, gpu="11GiB").at(4).parts["batch"] == (
+        4 * (16 * 16 * 4 + 8) + mean_and_deviation
+    )
     assert {
         tuple(image.shape) for image, _ in samples_of(loader(data, "test", batch_size=2)).values()
     } == {(1, 16, 16)}

@@ -37,8 +37,6 @@ ENTRIES: list[Entry] = bench.entries()
 
 _SWIN = "roll over two dimensions makes a tensor for the first, index_put sorts in blocks of cub"
 FAULTS = {
-    "swin-t": _SWIN,
-    "swin-t-timm-amp": _SWIN,
     "swin-v2-t-amp": _SWIN,
     "lstm": "cuDNN's workspaces of the LSTM",
     "gpt2-adafactor-amp": (

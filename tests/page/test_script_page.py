@@ -70,7 +70,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
             is_limited = capacity_bytes == gpu(CARD).capacity_bytes
             return replace(answer, **facts, **(limited or {} if is_limited else {}))
 
-        monkeypatch.setattr(subject, "on_card", lambda _, capacity_bytes: capacity_bytes)
+        monkeypatch.setattr(subject, "on_card", lambda _, capacity_bytes, *__: capacity_bytes)
         monkeypatch.setattr(subject, "run_script", run)
         job = ScriptJob("train.py", ("--batch-size", "64", "--gpu", "0"), fake_data=FakeData())
         played = subject.Script(job, gpu(CARD), is_limited=card is not None)

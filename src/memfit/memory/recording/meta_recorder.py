@@ -12,7 +12,7 @@ from torch import Tensor
 from memfit.memory.recording.recorder import Recorder, TransientRule
 from memfit.memory.recording.values import Values, tensors_in
 from memfit.memory.tape.tape import Phase
-from memfit.torch_inside import has_kernel, tree_map
+from memfit.torch_inside import has_kernel, tree_map, without_modes
 
 __all__ = ["MetaRecorder"]
 
@@ -70,10 +70,12 @@ class MetaRecorder(Recorder):
         """The operator's result, on meta; on the CPU where it is a copy to the host."""
         self.is_inside = True
         try:
-            result = self._answer(func, args, kwargs)
+            with without_modes():  # values are no tensors of whatever watches this trace
+                result = self._answer(func, args, kwargs)
             if result is None:
                 result = self._on_meta(func, args, kwargs)
-                self.values.follow(func, args, kwargs, result)
+                with without_modes():
+                    self.values.follow(func, args, kwargs, result)
             return result
         finally:
             self.is_inside = False
