@@ -278,3 +278,18 @@ def test_parts_of_a_usual_loop() -> None:
     assert (most[Part.PARAMETERS], most[Part.GRADIENTS]) == (size, size)
     assert most[Part.OPTIMIZER] == 2 * size
     assert most[Part.BATCH] == 2 * (64 * 784 * 4 + 64 * 8)
+
+
+def test_a_share_of_the_memory_is_heeded() -> None:
+    with VirtualGPU(CARD) as gpu:
+        torch.cuda.set_per_process_memory_fraction(0.0001)
+        LOOPS[next(iter(LOOPS))]()
+        assert torch.cuda.get_per_process_memory_fraction() == 0.0001
+    assert not gpu.fits
+
+
+def test_an_event_of_a_stream_has_a_time() -> None:
+    with VirtualGPU(CARD) as gpu:
+        begin = torch.cuda.current_stream().record_event()
+        assert begin.elapsed_time(torch.cuda.Event(enable_timing=True)) == 1.0
+    assert [row.value for row in gpu.made_up] == ["1.0"]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memfit.commands.shared.cards import card_of
 from memfit.commands.shared.flags import JsonFlag, MemoryFlags, Switch, recipe_of
 from memfit.commands.shared.output import show, show_json, working
+from memfit.commands.shared.plan_files import check_plan_files, write_plan_files
 from memfit.errors import ExitCode
-from memfit.files.names import shown
-from memfit.files.output_path import check_output_path, write_output
 
 if TYPE_CHECKING:
     from memfit.planner.plan import Plan
@@ -57,10 +55,7 @@ def plan(
     as_json:
         Print the plan as JSON and nothing else.
     """
-    if html is not None:
-        check_output_path(html, what="page", suffixes=(".html", ".htm"), force=force)
-    if snapshot is not None:
-        check_output_path(snapshot, what="snapshot", suffixes=(".pickle", ".pkl"), force=force)
+    check_plan_files(html, snapshot, force=force)
     recipe = recipe_of(model, (flags or MemoryFlags()).given())
     card = card_of(gpu, free)
 
@@ -71,10 +66,7 @@ def plan(
     options = None if quick or made.gpu is None else working(
         "planning ways to fit more", lambda: ways_to_fit_more(made)
     )  # fmt: skip
-    if html is not None:
-        working("drawing the page", lambda: _write_page(made, options, html))
-    if snapshot is not None:
-        working("writing the snapshot", lambda: _write_snapshot(made, snapshot))
+    write_plan_files(html, snapshot, made, lambda: _page(made, options))
     if as_json:
         from dataclasses import asdict
 
@@ -90,16 +82,8 @@ def plan(
     return ExitCode.INCOMPLETE if strict and made.unsupported else ExitCode.OK
 
 
-def _write_page(plan: Plan, options: list[Option] | None, path: Path) -> None:
+def _page(plan: Plan, options: list[Option] | None) -> str:
     from memfit.measure.records import measured_of_plan
     from memfit.page.single_file import plan_page
 
-    write_output(path, plan_page(plan, options, measured_of_plan(plan)).encode())
-    print(f"page: {shown(path)}", file=sys.stderr)
-
-
-def _write_snapshot(plan: Plan, path: Path) -> None:
-    from memfit.planner.snapshot import plan_snapshot
-
-    write_output(path, plan_snapshot(plan))
-    print(f"snapshot: {shown(path)}", file=sys.stderr)
+    return plan_page(plan, options, measured_of_plan(plan))

@@ -11,10 +11,10 @@ from cyclopts import ArgumentCollection, Parameter
 
 from memfit.commands.shared.cards import card_of
 from memfit.commands.shared.flags import JsonFlag, Switch, Whole
-from memfit.commands.shared.output import show, show_json, staged, working
+from memfit.commands.shared.output import show, show_json, staged
+from memfit.commands.shared.plan_files import check_plan_files, write_plan_files
 from memfit.errors import ExitCode, UsageError
 from memfit.files.names import shown
-from memfit.files.output_path import check_output_path, write_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -93,10 +93,7 @@ def run(
     as_json:
         Print the plan as JSON and nothing else.
     """
-    if html is not None:
-        check_output_path(html, what="page", suffixes=(".html", ".htm"), force=force)
-    if snapshot is not None:
-        check_output_path(snapshot, what="snapshot", suffixes=(".pickle", ".pkl"), force=force)
+    check_plan_files(html, snapshot, force=force)
     fake = _fake_data(fake_shape, fake_classes) if fake_data or fake_shape or fake_classes else None
     job = _job(script, module, batch, ranks, steps, seconds, fake)
     named = card_of(gpu, free)
@@ -120,10 +117,7 @@ def run(
         return plan_script(ran, card, is_largest=batch == _AUTO, has_more=not quick)
 
     made = staged(planned)
-    if html is not None:
-        working("drawing the page", lambda: _write_page(made, html))
-    if snapshot is not None:
-        working("writing the snapshot", lambda: _write_snapshot(made, snapshot))
+    write_plan_files(html, snapshot, made.plan, lambda: _page(made))
     if as_json:
         show_json(made.to_dict())
     else:
@@ -221,15 +215,7 @@ def _say_nothing(_: str) -> None:
     """What a script prints is not the answer."""
 
 
-def _write_page(made: ScriptPlan, path: Path) -> None:
+def _page(made: ScriptPlan) -> str:
     from memfit.page.single_file import script_page
 
-    write_output(path, script_page(made).encode())
-    print(f"page: {shown(path)}", file=sys.stderr)
-
-
-def _write_snapshot(made: ScriptPlan, path: Path) -> None:
-    from memfit.planner.snapshot import plan_snapshot
-
-    write_output(path, plan_snapshot(made.plan))
-    print(f"snapshot: {shown(path)}", file=sys.stderr)
+    return script_page(made)

@@ -140,7 +140,10 @@ def _of_memory(card: GPU, statistics: Statistics) -> list[StandIn]:
         "memory_snapshot": _always([]),
         "mem_get_info": free_and_total,
         "get_memory_info": free_and_total,
-        "set_per_process_memory_fraction": _always(None),
+        "set_per_process_memory_fraction": lambda share, *_: statistics.allow(share),
+        "get_per_process_memory_fraction": lambda *_: (
+            statistics.settings.per_process_memory_fraction
+        ),
     }
     return _where_known((torch.cuda, torch.cuda.memory, torch.accelerator), answers)
 
@@ -165,7 +168,7 @@ class _Stream:
 
     def record_event(self, event: Any = None) -> Any:
         """An event that has happened."""
-        return _Event() if event is None else event
+        return torch.cuda.Event() if event is None else event
 
     def __enter__(self) -> _Stream:
         return self

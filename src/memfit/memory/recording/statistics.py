@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from memfit.memory.allocator.allocator import AllocatorSettings, CachingAllocator
 from memfit.memory.allocator.blocks import Block
 from memfit.memory.recording.ledger import Ledger
@@ -15,10 +17,14 @@ class Statistics:
     Args:
         ledger: grows while it is followed.
         settings: options of the caching allocator.
+
+    Attributes:
+        settings: with what the program set itself.
     """
 
     def __init__(self, ledger: Ledger, settings: AllocatorSettings) -> None:
         self._ledger = ledger
+        self.settings = settings
         self._allocator = CachingAllocator(settings)
         self._blocks: dict[int, Block] = {}
         self._position = 0
@@ -83,6 +89,15 @@ class Statistics:
     def empty_cache(self) -> None:
         """As ``torch.cuda.empty_cache``."""
         self._followed().empty_cache()
+
+    @property
+    def share(self) -> float:
+        """As ``torch.cuda.get_per_process_memory_fraction``."""
+        return self.settings.per_process_memory_fraction
+
+    def allow(self, share: float) -> None:
+        """As ``torch.cuda.set_per_process_memory_fraction``: heeded where a tape is replayed."""
+        self.settings = replace(self.settings, per_process_memory_fraction=share)
 
     def as_dict(self) -> dict[str, int]:
         """As ``torch.cuda.memory_stats``, as far as it is about bytes."""

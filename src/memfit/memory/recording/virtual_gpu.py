@@ -64,7 +64,6 @@ class VirtualGPU(Follower):
     ) -> None:
         self.gpu = find_gpu(gpu) if isinstance(gpu, str) else gpu
         self.device = torch.device("meta")
-        self.settings = settings or AllocatorSettings()
         self._semantics = CudaSemantics(self.gpu.compute_capability, attention)
         facts = DeviceFacts(
             compute_capability=self.gpu.compute_capability,
@@ -76,7 +75,7 @@ class VirtualGPU(Follower):
         self.values = Values(makes_up=makes_up)
         self.recorder: MetaRecorder
         super().__init__(MetaRecorder(self._transients, CUDA_KERNELS, self.values))
-        self._statistics = Statistics(self.recorder.ledger, self.settings)
+        self._statistics = Statistics(self.recorder.ledger, settings or AllocatorSettings())
         self._stack = ExitStack()
 
     def __enter__(self) -> VirtualGPU:
@@ -100,6 +99,11 @@ class VirtualGPU(Follower):
     def tape(self) -> Tape:
         """What was recorded so far."""
         return self.recorder.tape()
+
+    @property
+    def settings(self) -> AllocatorSettings:
+        """Options of the caching allocator, with the share of memory that the program set."""
+        return self._statistics.settings
 
     @property
     def timeline(self) -> Timeline:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -13,19 +13,10 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from memfit.torch_inside import host_storage, storage_key
 
-__all__ = ["Marks", "clear", "elements", "on_host", "tensors_in", "to_host"]
+__all__ = ["Marks", "clear", "elements", "on_host", "to_host"]
 
 #: Marks that are kept without looking which have ended.
 _FEWEST = 1024
-
-
-def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
-    """Tensors among arguments or results, also in their lists."""
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from tensors_in(value)
 
 
 def elements(tensors: Iterable[Tensor]) -> int:

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from memfit.memory.recording.values import tensors_in
 from memfit.scripts.told.answer import Decided
-from memfit.scripts.values.memory import Marks, clear, elements, on_host, tensors_in, to_host
+from memfit.scripts.values.memory import Marks, clear, elements, on_host, to_host
 from memfit.scripts.values.operators import Kind, Operator, operator_of
 from memfit.torch_inside import DispatchMode
 
@@ -76,7 +77,7 @@ class Values(DispatchMode):
         operator = operator_of(func)
         if operator.kind in (Kind.READS, Kind.SIZES):
             self._decide(operator, result, is_made_up)
-        for tensor in (*tensors_in((result,)), *operator.written(args, kwargs)):
+        for tensor in (*tensors_in(result), *operator.written(args, kwargs)):
             self._marks.set(tensor, is_made_up)
 
     # -- operators of the GPU ------------------------------------------------------------------
@@ -97,7 +98,7 @@ class Values(DispatchMode):
         if operator.kind in (Kind.READS, Kind.SIZES):
             return self._by_values(func, operator, args, kwargs, is_made_up)
         result = func(*args, **kwargs)
-        outputs = list(tensors_in((result,)))
+        outputs = list(tensors_in(result))
         if not all(map(_is_plain, outputs)):
             return result
         known = {tensor.untyped_storage().data_ptr() for tensor in inputs}
@@ -170,7 +171,7 @@ class Values(DispatchMode):
         if case in self._without_kernel:
             return False
         try:
-            values = list(tensors_in((self._run_on_host(func, operator, args, kwargs),)))
+            values = list(tensors_in(self._run_on_host(func, operator, args, kwargs)))
         except Exception:  # whatever a kernel of the host does not take
             self._without_kernel.add(case)
             return False

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from memfit.scripts.values.memory import tensors_in
+from memfit.memory.recording.values import tensors_in
 from memfit.torch_inside import schema_of
 
 __all__ = ["Kind", "Operator", "operator_of"]
@@ -67,7 +67,7 @@ class Operator:
     def written(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Iterator[Tensor]:
         """The tensors among the arguments of a call that it writes to."""
         for place, name in self.writes:
-            yield from tensors_in((args[place] if place < len(args) else kwargs.get(name),))
+            yield from tensors_in(args[place] if place < len(args) else kwargs.get(name))
 
 
 @cache
