@@ -54,7 +54,7 @@ class Tapes:
 
     def at(self, batch_size: int) -> tuple[Tape, list[int]]:
         """The events, and the requested bytes of every allocation at a micro-batch."""
-        if self.affine is not None:
+        if self.affine is not None and batch_size not in self._direct:
             if batch_size == 1 and self._single is not None:
                 return self._single, self._single.sizes_bytes
             if self._asked_last[0] != batch_size:  # who asks for sizes often asks again

@@ -105,6 +105,10 @@ class VirtualGPU(Follower):
         """Options of the caching allocator, with the share of memory that the program set."""
         return self._statistics.settings
 
+    @settings.setter
+    def settings(self, settings: AllocatorSettings) -> None:
+        self._statistics.settings = settings
+
     @property
     def timeline(self) -> Timeline:
         """The tape replayed through the caching allocator, with no limit.

@@ -2,8 +2,9 @@
 
 cuDNN chooses its plan by the batch, so its workspace is no straight line through two runs, and may
 be none at all in one of them. memfit's rules say for every operator which blocks its kernel takes,
-in order (:mod:`memfit.memory.kernels`). Where they say what the allocator saw, to the byte, each
-block gets its rule, and blocks of no bytes get their place; elsewhere the tape stays as it is.
+in order (:mod:`memfit.memory.kernels`). Where they say what the allocator saw each block gets its
+rule, and blocks of no bytes get their place; elsewhere the tape stays as it is. A workspace may
+have another size than its rule says: for the batches that ran, what the allocator saw stands.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 from memfit.measure.history import marks_of
 from memfit.memory.kernels.scope import Copy, Held, Result, Returned, Scope, with_results
 from memfit.memory.kernels.transients import KernelMemory
-from memfit.memory.tape.tape import Allocation, SizeRule, Tape
+from memfit.memory.tape.tape import Allocation, Part, SizeRule, Tape
 
 __all__ = ["Call", "with_rules"]
 
@@ -112,7 +113,9 @@ class _Played:
         return returned
 
     def _block(self, size_bytes: int, rule: SizeRule) -> int:
-        like = self._seen[self._call.first]
+        like, part = self._seen[self._call.first], self._call.kernel.part
+        if part is Part.WORKSPACES:
+            size_bytes = self._next_workspace_bytes()
         if not size_bytes:
             number, self._fresh = self._fresh, self._fresh + 1
         elif self._is_next(size_bytes, has_owner=False):
@@ -120,11 +123,17 @@ class _Played:
         else:
             self.is_as_seen = False
             return self._call.first
-        part = self._call.kernel.part
         self.made[number] = replace(
             like, size_bytes=size_bytes, part=part, shape=(), dtype="", rule=rule
         )
         return number
+
+    def _next_workspace_bytes(self) -> int:
+        """Bytes of the next allocation, if it is there and no tensor's."""
+        if self._next >= self._call.until:
+            return 0
+        following = self._seen[self._next]
+        return 0 if following.dtype else following.size_bytes
 
     def _is_next(self, size_bytes: int | None, *, has_owner: bool) -> bool:
         """Whether the next allocation has so many bytes, and is a tensor's or not."""
