@@ -4,7 +4,8 @@ import torch
 
 from memfit.memory.kernels.facts import DeviceFacts
 from memfit.memory.kernels.scope import Copy, Held, Result
-from memfit.memory.kernels.transients import KernelMemory, KernelSizes, Transients
+from memfit.memory.kernels.sizes import KernelSizes
+from memfit.memory.kernels.transients import KernelMemory, Transients
 from memfit.memory.recording.recorder import Recorder
 from memfit.memory.tape.tape import Part, Phase
 

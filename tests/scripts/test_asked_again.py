@@ -6,7 +6,8 @@ import pytest
 
 from memfit.memory.kernels.facts import DeviceFacts
 from memfit.memory.kernels.scope import Copy, Result, Returned, Scope
-from memfit.memory.kernels.transients import KernelMemory, KernelSizes
+from memfit.memory.kernels.sizes import KernelSizes
+from memfit.memory.kernels.transients import KernelMemory
 from memfit.memory.tape.tape import Allocation, Part, Phase, Tape
 from memfit.scripts.child.asked_again import Call, with_rules
 

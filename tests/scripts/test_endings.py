@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -184,3 +186,13 @@ def test_a_missing_data_set_has_advice(run_sample: RunSample) -> None:
     answer = run_sample("train.py", code=code)
     assert answer.status is Status.FAILED
     assert any("--fake-data" in note for note in answer.notes)
+
+
+def test_nothing_of_the_script_is_imported_before_its_folder_is_entered() -> None:
+    """``multiprocessing`` remembers the folder in which it was imported, and torch imports it."""
+    code = (
+        "import sys, memfit.scripts.child.__main__\n"
+        "print({'torch', 'multiprocessing'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-from memfit.memory.kernels.transients import KernelSize, KernelSizes
+from memfit.memory.kernels.sizes import KernelSize, KernelSizes
 from memfit.memory.tape.tape import Allocation, Mark, Part, Phase, SizeRule, Tape
 
 __all__ = ["rows_of", "tape_of"]
