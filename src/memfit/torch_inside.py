@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
@@ -25,7 +26,8 @@ from torch.utils._pytree import tree_iter, tree_map, tree_map_only
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 __all__ = [
-    "AnyBatchNorm", "AnyDropout", "AnyLoaderIterator", "DispatchMode", "TensorBase",
+    "AnyBatchNorm", "AnyDropout", "AnyLoaderIterator", "DispatchMode", "FakeTensor",
+    "TensorBase",
     "allocator_trace", "autograd_position", "backward_task", "compiled_from", "copy_all",
     "excluding", "has_kernel", "host_storage", "in_backward", "is_traced", "is_view", "key_set",
     "lists_on",

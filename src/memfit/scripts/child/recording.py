@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 
 from memfit.measure.history import HistoryRecorder, joined_tape
 from memfit.memory.kernels.facts import DeviceFacts
@@ -21,6 +20,7 @@ from memfit.memory.tape.tape import Tape
 from memfit.places import place_of
 from memfit.scripts.child.asked_again import Call, with_rules
 from memfit.torch_inside import (
+    FakeTensor,
     allocator_trace,
     in_backward,
     is_traced,
