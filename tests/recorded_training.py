@@ -91,8 +91,8 @@ def stack_of(made: Allocation) -> Stack:
 @cache
 def training_tape() -> Tape:
     """Two steps of a small convolutional net with Adam."""
-    made = memfit.plan("cnn", batch_size=8, optimizer="adam")
-    tape = made.tape_at(8)[0]
+    made = memfit.plan("cnn", batch_size=4, optimizer="adam")
+    tape = made.tape_at(4)[0]
     events = list(tape.events)
     while events[-1] < 0:  # a program is still there when its snapshot is taken
         events.pop()
