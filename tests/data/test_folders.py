@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from memfit.data.sets.dataset import Dataset, FileSplit
+from memfit.data.samples.dataset import Dataset, FileSplit
 from memfit.data.sets.opening import open_dataset
 from memfit.errors import DataError
 

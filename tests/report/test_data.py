@@ -14,7 +14,7 @@ from rich.console import Console
 from sample_inspection import clean_dataset, clean_inspection, messy_inspection
 
 from memfit.data.facts.inspection import Inspection, inspect_dataset
-from memfit.data.sets.dataset import Dataset
+from memfit.data.samples.dataset import Dataset
 from memfit.files.names import clean
 from memfit.report.console.terminal import ASCII, UNICODE, as_text
 from memfit.report.data.inspection import render_inspection

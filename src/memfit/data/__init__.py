@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     )
     from memfit.data.loading.batch import Batch
     from memfit.data.loading.loader import Loader, loader
-    from memfit.data.sets.dataset import Dataset, Split
+    from memfit.data.samples.dataset import Dataset, Split
     from memfit.data.sets.opening import open_dataset as open
 
 __all__ = [
@@ -59,10 +59,10 @@ __all__ = [
 
 _HOMES = {
     "Batch": ("loading.loader", "Batch"),
-    "Dataset": ("sets.dataset", "Dataset"),
+    "Dataset": ("samples.dataset", "Dataset"),
     "Inspection": ("facts.inspection", "Inspection"),
     "Loader": ("loading.loader", "Loader"),
-    "Split": ("sets.dataset", "Split"),
+    "Split": ("samples.dataset", "Split"),
     "inspect": ("facts.inspection", "inspect_source"),
     "loader": ("loading.loader", "loader"),
     "open": ("sets.opening", "open_dataset"),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from memfit.data.images.decode import MAX_PIXELS, Pixels, reading_images
-from memfit.data.sets.dataset import Dataset, Split
+from memfit.data.samples.dataset import Dataset, Split
 from memfit.errors import DataError
 from memfit.files.names import clean
 from memfit.files.output_path import check_figure_path, write_output

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from memfit.cards.catalogue import GPU
 from memfit.cards.catalogue import gpu as find_gpu
 from memfit.data.loading.loader import DEFAULT_BATCH
-from memfit.data.sets.dataset import Dataset
+from memfit.data.samples.dataset import Dataset
 from memfit.errors import DataError, UsageError
 from memfit.planner.plan import Plan
 from memfit.planner.planning import plan_job

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memfit.data.sets.dataset import Split
+from memfit.data.samples.dataset import Split
 
 __all__ = ["DuplicateGroup", "Duplicates", "Leak", "find_duplicates"]
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from memfit.data.facts.statistics import Histogram, histogram_of
 from memfit.data.images.decode import Pixels, open_image, pixels_of, read_file
-from memfit.data.sets.dataset import FileSplit, Split
+from memfit.data.samples.dataset import FileSplit, Split
 
 __all__ = ["DIGEST_BYTES", "Facts", "Trait", "bits_of_mode", "examine", "fingerprint"]
 

@@ -17,7 +17,7 @@ from memfit.data.facts.split_facts import SplitFacts, class_counts, facts_of
 from memfit.data.facts.statistics import PixelStatistics, pixel_statistics
 from memfit.data.facts.tally import Sizes, Tally, summarise_sizes
 from memfit.data.images.decode import MAX_PIXELS, reading_images
-from memfit.data.sets.dataset import Dataset, Problem, Split
+from memfit.data.samples.dataset import Dataset, Problem, Split
 from memfit.errors import UsageError
 from memfit.progress import SILENT, Tell
 

@@ -18,7 +18,7 @@ from memfit.data.facts.examine import DIGEST_BYTES, Facts, bits_of_mode, examine
 from memfit.data.facts.statistics import histogram_of
 from memfit.data.facts.tally import Tally
 from memfit.data.images.decode import Pixels
-from memfit.data.sets.dataset import ArraySplit, FileSplit, Split
+from memfit.data.samples.dataset import ArraySplit, FileSplit, Split
 from memfit.errors import BadImage
 
 __all__ = ["DEFAULT_THREADS", "Scan", "scan_split"]

@@ -9,7 +9,7 @@ import numpy as np
 
 from memfit.data.facts.examine import Trait
 from memfit.data.facts.tally import Found, Sizes, Tally, Unreadable, counted
-from memfit.data.sets.dataset import Split
+from memfit.data.samples.dataset import Split
 
 __all__ = ["SplitFacts", "class_counts", "facts_of"]
 

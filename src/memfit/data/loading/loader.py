@@ -38,7 +38,7 @@ from memfit.data.loading.reading import (
     unreadable_error,
 )
 from memfit.data.loading.source import Source
-from memfit.data.sets.dataset import ArraySplit, Dataset, Problem
+from memfit.data.samples.dataset import ArraySplit, Dataset, Problem
 from memfit.errors import DataError, UnknownName, UsageError
 from memfit.models.user_code import import_object
 from memfit.recipe.fields import FIELDS

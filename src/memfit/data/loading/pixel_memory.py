@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from memfit.data.loading.reading import Samples
-from memfit.data.sets.dataset import ArraySplit, Split
+from memfit.data.samples.dataset import ArraySplit, Split
 
 __all__ = ["PixelMemory", "pixels_of_array"]
 

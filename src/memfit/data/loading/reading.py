@@ -21,7 +21,7 @@ from memfit.data.images.decode import Pixels, reading_images
 from memfit.data.images.jpeg import decode_plain_jpeg
 from memfit.data.loading.augment import Transform, seeded
 from memfit.data.loading.randomness import sample_seeds
-from memfit.data.sets.dataset import FileSplit, Split
+from memfit.data.samples.dataset import FileSplit, Split
 from memfit.errors import BadImage, DataError
 from memfit.recipe.fields import Resize
 

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from memfit.data.loading.survey import Survey, survey
-from memfit.data.sets.dataset import Dataset
+from memfit.data.samples.dataset import Dataset
 from memfit.data.sets.opening import open_dataset
 from memfit.errors import DataError, UsageError
 from memfit.recipe.recipe import Recipe

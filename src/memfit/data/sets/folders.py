@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from memfit.data.sets.dataset import Dataset, FileSplit, Problem, Split
-from memfit.data.sets.labels import in_order, split_named
-from memfit.data.sets.paths import PathTable
+from memfit.data.samples.dataset import Dataset, FileSplit, Problem, Split
+from memfit.data.samples.labels import in_order, split_named
+from memfit.data.samples.paths import PathTable
 from memfit.errors import DataError
 from memfit.files.names import printable
 

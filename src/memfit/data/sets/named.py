@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from memfit.data.samples.dataset import Dataset
+from memfit.data.samples.labels import split_named
 from memfit.data.sets.cifar import find_cifar, open_cifar
-from memfit.data.sets.dataset import Dataset
 from memfit.data.sets.folders import open_folder
 from memfit.data.sets.idx import find_idx, open_idx
-from memfit.data.sets.labels import split_named
 from memfit.errors import DataError
 from memfit.files.names import printable
 

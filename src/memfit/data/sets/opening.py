@@ -12,8 +12,8 @@ import os
 from pathlib import Path
 
 from memfit.data.images.decode import open_image
+from memfit.data.samples.dataset import Dataset
 from memfit.data.sets.cifar import find_cifar, is_cifar_archive, open_cifar
-from memfit.data.sets.dataset import Dataset
 from memfit.data.sets.folders import is_image_name, open_folder, open_image_file
 from memfit.data.sets.idx import find_idx, is_idx_name, open_idx
 from memfit.data.sets.named import NAMED_SETS, open_named

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from memfit.data.sets.dataset import Dataset, FileSplit, Problem, Split
+from memfit.data.samples.dataset import Dataset, FileSplit, Problem, Split
+from memfit.data.samples.labels import MAX_CLASSES, in_order, split_named
+from memfit.data.samples.paths import PathTable
 from memfit.data.sets.folders import IMAGE_EXTENSIONS
-from memfit.data.sets.labels import MAX_CLASSES, in_order, split_named
-from memfit.data.sets.paths import PathTable
 from memfit.errors import DataError, UsageError
 from memfit.files.names import printable
 

@@ -22,7 +22,7 @@ from memfit.data.facts.split_facts import SplitFacts
 from memfit.data.images.decode import Pixels, reading_images
 from memfit.data.loading.loader import Loader
 from memfit.data.loading.source import Source
-from memfit.data.sets.dataset import Dataset
+from memfit.data.samples.dataset import Dataset
 from memfit.data.sets.opening import open_dataset
 from memfit.errors import MemfitError
 from memfit.recipe.recipe import Recipe

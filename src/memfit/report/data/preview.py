@@ -15,7 +15,7 @@ from rich.style import Style
 from rich.text import Text
 
 from memfit.data.images.decode import MAX_PIXELS, Pixels, pixels_of, reading_images
-from memfit.data.sets.dataset import Dataset, Split
+from memfit.data.samples.dataset import Dataset, Split
 from memfit.errors import BadImage
 from memfit.files.names import clean
 from memfit.report.console.terminal import Marks, marks_of, shorten
@@ -69,7 +69,7 @@ def spread_samples(split: Split, count: int) -> list[int]:
         split: to choose from.
         count: of samples at most.
 
-    >>> from memfit.data.sets.dataset import ArraySplit
+    >>> from memfit.data.samples.dataset import ArraySplit
     >>> images = np.zeros((6, 2, 2), dtype=np.uint8)
     >>> spread_samples(ArraySplit("train", images, np.array([0, 0, 0, 1, 1, 1])), 2)
     [0, 3]

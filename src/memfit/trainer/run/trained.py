@@ -13,8 +13,8 @@ from torch import Tensor
 
 from memfit.data.loading.normalisation import normalised
 from memfit.data.loading.reading import Request, SampleReader, Shaping
-from memfit.data.sets.dataset import FileSplit
-from memfit.data.sets.paths import PathTable
+from memfit.data.samples.dataset import FileSplit
+from memfit.data.samples.paths import PathTable
 from memfit.errors import BadImage, DataError, RunError, UsageError
 from memfit.models.user_code import import_object
 from memfit.recipe.toml import load_recipe

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from memfit.data.images.decode import MAX_PIXELS, Pixels, check_floats, open_image, pixels_of
-from memfit.data.sets.paths import PathTable
+from memfit.data.samples.paths import PathTable
 from memfit.errors import DataError, UnknownName
 from memfit.files.names import printable
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memfit.data.sets.dataset import Split
+from memfit.data.samples.dataset import Split
 from memfit.errors import DataError
 
 __all__ = ["MAX_CLASSES", "SPLIT_NAMES", "class_labels", "classes_of", "in_order", "split_named"]

@@ -1,0 +1,1 @@
+"""What every source of images becomes: splits of samples with their answers."""
