@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import wraps
+from functools import cache, wraps
 from importlib import import_module
 from types import FunctionType, MethodType
 from typing import Any, cast
@@ -59,6 +59,27 @@ class DispatchMode(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         """Nothing is compiled here; torch's guard around each operator would cost a tenth."""
         return False
+
+    def in_parts(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """What a composite operator gives, each of its parts seen; ``NotImplemented`` of others.
+
+        Autograd takes composites apart before a mode sees them. Under ``inference_mode``, and for
+        tensors made there, it does not.
+        """
+        if not _is_composite(func):
+            return NotImplemented
+        with self:
+            return func.decompose(*args, **kwargs)
+
+
+@cache
+def _is_composite(func: Any) -> bool:
+    """Whether an operator has no kernel but others, as the dispatcher chooses (a few have both)."""
+    if not hasattr(func, "decompose"):
+        return False
+    own, composite = ("CPU", "CUDA"), "CompositeImplicitAutograd"
+    name = func.name()
+    return has_kernel(name, composite) and not any(has_kernel(name, key) for key in own)
 
 
 def is_traced() -> bool:

@@ -61,7 +61,23 @@ def values_of(run_sample: RunSample, code: str) -> dict[str, Decided]:
 )
 def test_the_gpu_has_the_values_of_the_host(run_sample: RunSample, function: str) -> None:
     """PyTorch's own operators on the host are the oracle, sizes by values included."""
-    values_of(run_sample, f"function = {function}\nsame(function(card), function(host))\n")
+    code = f"""function = {function}
+for mode in torch.enable_grad, torch.no_grad, torch.inference_mode:
+    with mode():
+        same(function(card), function(host))
+"""
+    values_of(run_sample, code)
+
+
+def test_composite_operators_of_inference_have_values(run_sample: RunSample) -> None:
+    """Autograd takes them apart elsewhere; a count of what was found then is a size."""
+    code = """with torch.inference_mode():
+    counts = card.round().long().view(-1).unique(return_counts=True)[1].to(torch.int32)
+expected = host.round().long().view(-1).unique(return_counts=True)[1]
+assert torch.zeros(counts.max(), device="cuda").numel() == expected.max()
+assert counts.to(torch.float64).reshape(-1, 1).sum() == expected.sum()
+"""
+    values_of(run_sample, code)
 
 
 def test_boxes_that_overlap(run_sample: RunSample) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from memfit.memory.recording.recorder import Recorder, TransientRule
 from memfit.memory.recording.values import Values, tensors_in
 from memfit.memory.tape.tape import Phase
-from memfit.torch_inside import has_kernel, tree_map, without_modes
+from memfit.torch_inside import tree_map, without_modes
 
 __all__ = ["MetaRecorder"]
 
@@ -55,11 +54,6 @@ class MetaRecorder(Recorder):
     ) -> Any:
         """Run the operator on meta and record the storages it made."""
         kwargs = _here(kwargs) if kwargs else {}
-        if torch.is_inference_mode_enabled() and _is_composite(func):
-            with self:  # autograd, which takes such operators apart, is off
-                result = func.decompose(*args, **kwargs)
-            if result is not NotImplemented:
-                return result
         if self.is_list_update(func) and next(tensors_in(args)).is_meta:
             self.operators += 1
             self.values.forget(args)
@@ -151,11 +145,6 @@ def _here(kwargs: dict[str, Any]) -> dict[str, Any]:
     if kwargs.get("pin_memory"):
         kwargs = kwargs | {"pin_memory": False}
     return kwargs
-
-
-@cache
-def _is_composite(func: Any) -> bool:
-    return has_kernel(func.name(), "CompositeImplicitAutograd")
 
 
 def _lacks_meta_kernel(func: Any, error: RuntimeError) -> bool:

@@ -74,10 +74,14 @@ class Recorder(DispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Run the operator and record the storages it made."""
+        kwargs = kwargs or {}
+        parts = self.in_parts(func, args, kwargs)
+        if parts is not NotImplemented:
+            return parts
         func = in_place_twin(func, args)
         self.operators += 1
         self.last_operator = str(func)
-        result = self.run(func, args, kwargs or {})
+        result = self.run(func, args, kwargs)
         results = result if isinstance(result, (tuple, list)) else (result,)
         made = tuple(results) if self._effect_of(func) is _Effect.MAKES_STORAGE else ()
         kernel = None

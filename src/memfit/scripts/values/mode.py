@@ -55,6 +55,9 @@ class Values(DispatchMode):
         inputs = list(tensors_in((*args, *kwargs.values())))
         if not all(map(_is_plain, inputs)):
             return func(*args, **kwargs)
+        parts = self.in_parts(func, args, kwargs)
+        if parts is not NotImplemented:
+            return parts
         if any(tensor.is_cuda for tensor in inputs) or _is_cuda(kwargs.get("device")):
             return self._on_card(func, args, kwargs, inputs)
         result = func(*args, **kwargs)
