@@ -180,6 +180,46 @@ for epoch in range(3):
     assert [(e.when, e.forwards) for e in answer.evaluations] == [("before", 2), ("after", 3)]
 
 
+def test_loaders_that_keep_their_iterator(run_sample: RunSample) -> None:
+    """As libraries do to keep their workers: each epoch takes so many batches of an endless one."""
+    code = """
+import torch
+from torch.utils.data import BatchSampler, DataLoader
+class Again(BatchSampler):
+    def __iter__(self):
+        while True:
+            yield from super().__iter__()
+class EndlessLoader(DataLoader):
+    def __init__(self, data, size):
+        sampler = Again(range(len(data)), size, drop_last=True)
+        super().__init__(data, batch_sampler=sampler)
+        self.iterator = super().__iter__()
+    def __iter__(self):
+        for _ in range(len(self)):
+            yield next(self.iterator)
+model = torch.nn.Linear(512, 512).cuda()
+optimizer = torch.optim.SGD(model.parameters(), 0.1)
+train, val = EndlessLoader(torch.rand(4096, 512), 32), EndlessLoader(torch.rand(4096, 512), 64)
+def check():
+    model.eval()
+    with torch.inference_mode():
+        assert [model(x.cuda()) for x in val]
+    model.train()
+for epoch in range(3):
+    for x in train:
+        model(x.cuda()).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    check()
+    check()
+"""
+    answer = run_sample("train.py", code=code)
+    assert answer.status is Status.STOPPED, answer.traceback
+    assert len(answer.steps) == 3
+    assert [(e.when, e.forwards) for e in answer.evaluations] == [("after", 6)]
+    assert not any("raised" in note for note in answer.notes)
+
+
 def test_sets_that_hold_their_images(run_sample: RunSample) -> None:
     code = """
 from torchvision import datasets

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable, Iterator
 from functools import wraps
 from typing import Any, Protocol
 
@@ -17,6 +18,10 @@ _WITHOUT_WORKERS = {
     "num_workers": 0, "prefetch_factor": None, "persistent_workers": False, "timeout": 0,
     "multiprocessing_context": None,
 }  # fmt: skip
+
+
+class _Over(StopIteration):
+    """An iterator ends although its data have not."""
 
 
 class LoaderWatch(Protocol):
@@ -55,6 +60,7 @@ def watch_loaders(watch: LoaderWatch) -> None:
         self._memfit_number = number
         del given["self"]
         make(self, **given)
+        _let_end(type(self))
         batches = self.batch_sampler if self.batch_size is None else self
         watch.made(number, getattr(batches, "batch_size", None), _length(self))
 
@@ -66,7 +72,7 @@ def watch_loaders(watch: LoaderWatch) -> None:
     @wraps(take)
     def next_batch(self: Any) -> Any:
         if watch.is_over(self, self._memfit_number):
-            raise StopIteration
+            raise _Over
         batch = take(self)
         watch.gave(self, self._memfit_number)
         return batch
@@ -74,6 +80,29 @@ def watch_loaders(watch: LoaderWatch) -> None:
     DataLoader.__init__ = init  # type: ignore[method-assign]
     AnyLoaderIterator.__init__ = init_iterator
     AnyLoaderIterator.__next__ = next_batch
+
+
+def _let_end(kind: type[DataLoader[Any]]) -> None:
+    """A loader that takes batches of an endless iterator, one epoch each time, ends with it."""
+    iterate: Any = kind.__iter__
+    if iterate is DataLoader.__iter__ or hasattr(iterate, "__wrapped__"):
+        return
+
+    @wraps(iterate)
+    def iterate_to_the_end(self: Any) -> Any:
+        batches = iterate(self)
+        return _to_the_end(batches) if inspect.isgenerator(batches) else batches
+
+    kind.__iter__ = iterate_to_the_end  # type: ignore[method-assign]
+
+
+def _to_the_end(batches: Iterable[Any]) -> Iterator[Any]:
+    """In a generator, Python makes a ``RuntimeError`` of an end that nobody expected (PEP 479)."""
+    try:
+        yield from batches
+    except RuntimeError as error:
+        if not isinstance(error.__cause__, _Over):
+            raise
 
 
 def _set_batch(given: dict[str, Any], batch: int) -> None:

@@ -248,6 +248,7 @@ class Watch:
         most = self.job.evaluation_batches
         if batches >= most and forwards >= most and backwards == self.backwards:
             self.notes[f"Evaluation was cut after {most} batches of a loader."] = None
+            self._given.pop(iterator, None)  # another evaluation may go on with it
             return True
         return False
 
