@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import memfit
 from memfit.errors import UsageError
 from memfit.recipe.fields import FIELDS, Field, Offer, offered
-from memfit.recipe.kinds import Choice, Kind, Many, Number, Shape, Spec, Text, Whole
+from memfit.recipe.kinds import Choice, Kind, Many, Number, Range, Shape, Spec, Text, Whole
 from memfit.recipe.recipe import Recipe
 from memfit.recipe.toml import load_recipe, recipe_to_toml
 from memfit.web.asking.names import KnownNames
@@ -57,6 +57,9 @@ def values_of(kind: Kind) -> st.SearchStrategy[Any]:
             return UNICODE
         case Many():
             return st.lists(values_of(kind.each), min_size=kind.least, max_size=4)
+        case Range():
+            finite = st.floats(allow_nan=False, allow_infinity=False)
+            return st.tuples(finite, finite).filter(lambda pair: pair[0] < pair[1])
         case Shape():
             return st.lists(st.integers(1, 64), min_size=1, max_size=kind.most)
         case Spec():

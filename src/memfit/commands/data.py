@@ -6,10 +6,11 @@ import os
 import sys
 from pathlib import Path
 
-from memfit.commands.shared.flags import JsonFlag, OnOff, Switch, Whole
+from memfit.commands.shared.flags import DataFlags, JsonFlag, OnOff, Switch, Whole
 from memfit.commands.shared.output import counting, show, show_json
 from memfit.errors import ExitCode, UsageError
 from memfit.files.output_path import check_figure_path
+from memfit.recipe.fields import FIELDS
 
 __all__ = ["data"]
 
@@ -18,6 +19,7 @@ def data(
     source: str,
     *,
     root: Path | None = None,
+    flags: DataFlags | None = None,
     download: Switch = False,
     batch_size: Whole = None,
     max_pixels: Whole = None,
@@ -66,7 +68,9 @@ def data(
     from memfit.data.sets.opening import open_dataset
 
     limit, size = max_pixels or MAX_PIXELS, batch_size or 64
-    opened = open_dataset(source, root=root, download=download)
+    given = (flags or DataFlags()).given()
+    reading = {name: FIELDS[name].checked(value) for name, value in given.items()}
+    opened = open_dataset(source, root=root, download=download, **reading)
     if figure is not None and figure.exists() and opened.holds(figure):
         raise UsageError(f"{figure} is one of the images: it is not overwritten.")
     found = counting(

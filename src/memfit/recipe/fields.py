@@ -15,7 +15,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from enum import Enum, Flag
 from typing import Any, Literal, get_args
 
-from memfit.recipe.kinds import Choice, Kind, Many, Number, Shape, Spec, Text, Whole
+from memfit.recipe.kinds import Choice, Kind, Many, Number, Range, Shape, Spec, Text, Whole
 
 __all__ = [
     "FIELDS",
@@ -32,6 +32,7 @@ __all__ = [
     "Resize",
     "Schedule",
     "Section",
+    "Task",
     "ZeroGrad",
     "offered",
 ]
@@ -45,6 +46,7 @@ Colour = Literal["auto", "grey", "rgb"]
 Resize = Literal["crop", "stretch", "pad"]
 OnBadImage = Literal["error", "skip"]
 Schedule = Literal["cosine", "step", "constant"]
+Task = Literal["classes", "masks", "values", "labels"]
 
 
 class Section(Enum):
@@ -65,6 +67,7 @@ class Offer(Flag):
     REQUEST = 8  # what a page may ask of memfit serve
     FORM = 16  # a control of the page's form
     MORE = 32  # one under "More"
+    DATA = 64  # a flag of memfit data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +130,7 @@ MAX_BATCH = 1 << 24
 
 _MODEL, _MEMORY, _TRAINING = Section.MODEL, Section.MEMORY, Section.TRAINING
 _NOBODY, _PLAN, _TRAIN, _ASK = Offer.NOBODY, Offer.PLAN, Offer.TRAIN, Offer.REQUEST
+_DATA = Offer.DATA
 _SHORT, _FORM, _MORE = Offer.MODEL | _PLAN, _ASK | Offer.FORM, _ASK | Offer.MORE
 _BATCH, _COUNT = Whole(1, MAX_BATCH), Whole(1, 1_000_000_000)
 _SWITCH, _WORDS = Choice((False, True)), Many(Text())
@@ -164,6 +168,18 @@ class RecipeFields:
         takes_code=True)
     root: str | None = _row(
         None, Text(), _MODEL, _PLAN, "Where the named sets are.", has_effect=False)
+    task: Task | None = _row(
+        None, Choice(get_args(Task)), _MODEL, _PLAN | _DATA,
+        "What the data asks for: classes, masks (a class for each pixel), values (numbers to "
+        "predict) or labels (several for an image); as the data looks when omitted.")
+    window: tuple[float, float] | None = _row(
+        None, Range(), _MODEL, _PLAN | _DATA,
+        "Grey levels that become black and white, for 16 and 32-bit and float images: -1000:3000.",
+        has_effect=False)
+    frame: int | None = _row(
+        None, Whole(0, 1_000_000), _MODEL, _PLAN | _DATA,
+        "Of images with several frames or pages, from 0; the first when omitted.",
+        has_effect=False)
     colour: Colour = _row(
         "auto", Choice(get_args(Colour)), _MODEL, _PLAN,
         "What the model gets: grey or rgb; auto is what the images are.")

@@ -13,7 +13,7 @@ from typing import Any
 from memfit.errors import UnknownName, UsageError
 from memfit.recipe.words import parse_shape, parse_spec, plain_options, write_spec
 
-__all__ = ["Choice", "Kind", "Many", "Number", "Shape", "Spec", "Text", "Whole"]
+__all__ = ["Choice", "Kind", "Many", "Number", "Range", "Shape", "Spec", "Text", "Whole"]
 
 _LONGEST_SPEC = 200
 
@@ -218,6 +218,37 @@ class Many(Kind):
     def written(self, flag: str, value: Any) -> list[str]:
         """The flag before each."""
         return [text for each in value for text in (flag, str(each))]
+
+
+@dataclass(frozen=True, slots=True)
+class Range(Kind):
+    """Two finite numbers, the lower one first."""
+
+    def checked(self, name: str, value: Any) -> tuple[float, float]:
+        """``"-1000:3000"`` is a range, too."""
+        pair = self.read(value) if isinstance(value, str) else value
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise UsageError(f"{name} is {value!r}; it must be two numbers, LOW:HIGH.")
+        low, high = (Number().checked(f"one of {name}", each) for each in pair)
+        if low >= high:
+            raise UsageError(f"{name} is {value!r}; the lower number comes first.")
+        return low, high
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """An array of two numbers."""
+        return {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+
+    def read(self, text: Any) -> Any:
+        """``-1000:3000``; what is none stays as it is, for the error."""
+        try:
+            return tuple(float(word) for word in text.split(":"))
+        except ValueError:
+            return text
+
+    def written(self, flag: str, value: Any) -> list[str]:
+        """The flag and ``LOW:HIGH``."""
+        return [flag, ":".join(map(str, value))]
 
 
 @dataclass(frozen=True, slots=True)

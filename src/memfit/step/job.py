@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "absolute", "resolve"]
 
+#: What decides how data is opened.
+_READING = ("data", "root", "task", "window", "frame")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -100,7 +103,7 @@ class Job:
 
         kept = {name: value for name, value in self.own.given().items() if is_same(name)}
         added = {} if own is None else own.given()
-        is_same_data = is_same("data") and is_same("root") and "data" not in added
+        is_same_data = "data" not in added and all(map(is_same, _READING))
         source = self.source if is_same_data else None
         return _made(recipe, Own(**kept | added), source, self.card)
 
@@ -149,7 +152,7 @@ def _made(asked: Recipe, own: Own, source: Source | None, card: GPU | None) -> J
                 hint=f"Give it in Python, beside the recipe: {name}={getattr(asked, name)}.",
             )
     if source is None and asked.data is not None:
-        source = Source(asked.data if own.data is None else own.data, asked.root)
+        source = Source(asked.data if own.data is None else own.data, asked)
     recipe = asked
     if source is not None:
         recipe = source.answer(asked, asked.model if own.model is None else own.model)

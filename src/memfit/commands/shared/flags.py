@@ -16,7 +16,7 @@ from memfit.recipe.recipe import Recipe, example_recipe
 from memfit.recipe.toml import load_recipe
 
 __all__ = [
-    "Flag", "JsonFlag", "MemoryFlags", "ModelFlags", "OnOff", "RecipeFlags", "Switch",
+    "DataFlags", "Flag", "JsonFlag", "MemoryFlags", "ModelFlags", "OnOff", "RecipeFlags", "Switch",
     "TrainingFlags", "Whole", "recipe_of", "training_recipe",
 ]  # fmt: skip
 
@@ -68,7 +68,10 @@ def _of(rows: Sequence[Field]) -> Callable[[type[F]], type[F]]:
     def with_flags(cls: type[F]) -> type[F]:
         flags: list[tuple[str, Any, Any]] = []
         for row in rows:
-            place = Parameter(group=_GROUPS[row.section], help=row.help)
+            place = Parameter(
+                group=_GROUPS[row.section], help=row.help,
+                allow_leading_hyphen=isinstance(row.kind, kinds.Range),
+            )  # fmt: skip
             flags.append((row.name, Annotated[_read_as(row.kind), place], field(default=None)))
             for word, words in _own_flags(row).items():
                 alone = Parameter(negative=(), group=_GROUPS[row.section], help=words)
@@ -98,6 +101,11 @@ def _own_flags(row: Field) -> dict[str, str]:
 @_of(offered(Offer.MODEL))
 class ModelFlags(RecipeFlags):
     """What the layers of a model depend on."""
+
+
+@_of(offered(Offer.DATA))
+class DataFlags(RecipeFlags):
+    """What decides how data is read."""
 
 
 @_of(offered(Offer.PLAN))

@@ -94,10 +94,10 @@ def examine(split: Split, index: int, max_pixels: int) -> Facts:
     name = split.sample_name(index)
     content = _content(split, index)
     if content:
-        image = open_image(content, name, max_pixels=max_pixels)
+        image = open_image(content, name, max_pixels=max_pixels, frame=split.frame)
     else:
         image = split.image(index, max_pixels=max_pixels)
-    pixels = pixels_of(image, name=name)
+    pixels = pixels_of(image, name=name, window=split.window)
     histogram = histogram_of(pixels)
     grey_as_colour = _is_grey_as_colour(pixels, histogram)
     bits, orientation, profile = _bits(image, content), _orientation(image), _profile(image)

@@ -16,6 +16,7 @@ from memfit.data.facts.scan import DEFAULT_THREADS, Scan, scan_split
 from memfit.data.facts.split_facts import SplitFacts, class_counts, facts_of
 from memfit.data.facts.statistics import PixelStatistics, pixel_statistics
 from memfit.data.facts.tally import Sizes, Tally, summarise_sizes
+from memfit.data.facts.task_facts import TaskFacts, task_facts
 from memfit.data.images.decode import MAX_PIXELS, reading_images
 from memfit.data.samples.dataset import Dataset, Problem, Split
 from memfit.errors import UsageError
@@ -131,7 +132,8 @@ class Inspection:
     Args:
         name: of the source, as asked.
         layout: what was found there, in words.
-        classes: names by number, empty without labels.
+        task: what is asked of a sample.
+        classes: names by number, empty without any; of masks and labels, too.
         bytes_on_disk: of the files; None when unknown.
         splits: facts of each split.
         overall: facts of all splits together.
@@ -147,6 +149,7 @@ class Inspection:
 
     name: str
     layout: str
+    task: TaskFacts
     classes: tuple[str, ...]
     bytes_on_disk: int | None
     splits: tuple[SplitFacts, ...]
@@ -283,6 +286,7 @@ def inspect_dataset(
     return Inspection(
         name=dataset.name,
         layout=dataset.layout,
+        task=task_facts(dataset),
         classes=dataset.classes,
         bytes_on_disk=dataset.bytes_on_disk or total.stored_bytes or None,
         splits=tuple(

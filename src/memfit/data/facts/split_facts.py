@@ -99,9 +99,11 @@ def facts_of(
 
 
 def class_counts(split: Split, classes: int) -> tuple[tuple[int, ...] | None, int]:
-    """Samples of each class, and samples of none of them."""
+    """Samples of each class or label, and samples of which nothing is known."""
+    if split.targets is not None and split.targets.shape[1:] == (classes,):
+        return tuple(split.targets.sum(axis=0).astype(int).tolist()), 0
     if split.labels is None or not classes:
-        return None, len(split) if classes else 0
+        return None, 0 if split.is_labelled or not classes else len(split)
     known = split.labels[(split.labels >= 0) & (split.labels < classes)]
     counts = np.bincount(known, minlength=classes)
     return tuple(int(count) for count in counts), len(split) - len(known)

@@ -10,8 +10,11 @@ palette (P, PA)        indices, if unconverted     the colours (grey if all of t
 alpha (LA, PA, RGBA)   dropped, hidden colours show laid on white
 16-bit grey            cut off at 255              scaled from 0..65535 to 0..255
 float (F)              cut off at 255              scaled from 0..1 to 0..255, else refused
-animation              first frame                 first frame
+animation              first frame                 first frame, or the one that is named
 =====================  ==========================  =============================================
+
+A window that the user names takes the place of 0..65535 and 0..1: what lies below is black, what
+lies above is white.
 """
 
 from __future__ import annotations
@@ -37,7 +40,8 @@ from memfit.files.names import printable
 __all__ = [
     "MAX_PIXELS",
     "Pixels",
-    "check_floats",
+    "Window",
+    "eight_bits",
     "is_grey",
     "open_image",
     "pixels_of",
@@ -48,13 +52,16 @@ __all__ = [
 Pixels = NDArray[np.uint8]
 """``(H, W, C)`` with one channel (grey) or three (RGB), 0 to 255."""
 
+Window = tuple[float, float]
+"""The values that become 0 and 255."""
+
 #: More pixels than this in one image are refused unless the caller raises it: Pillow's own limit
 #: for a warning (``Image.MAX_IMAGE_PIXELS``, 1 GiB of RGB divided by 12 bytes).
 MAX_PIXELS = 89_478_485
 
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 _ALPHA_MODES = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
-_UINT16_MAX = 65_535
+_WHOLE, _SHARE = (0.0, 65_535.0), (0.0, 1.0)  # windows when none is named
 _EXIF_ORIENTATION = 0x0112
 
 #: What Pillow's decoders raise for damaged files.
@@ -65,7 +72,11 @@ _DAMAGED = (
 
 
 def open_image(
-    source: str | Path | bytes, name: str | None = None, *, max_pixels: int = MAX_PIXELS
+    source: str | Path | bytes,
+    name: str | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    frame: int | None = None,
 ) -> Image.Image:
     """The image as stored, all pixels decoded.
 
@@ -73,6 +84,7 @@ def open_image(
         source: a path, or a file's content.
         name: for messages; the path when omitted.
         max_pixels: larger images are refused before they are decoded.
+        frame: of an image with several, from 0; the first when omitted.
 
     Raises:
         BadImage: it cannot be read, with the reason.
@@ -86,6 +98,8 @@ def open_image(
         raise BadImage(name, "the file is empty")
     try:
         image = Image.open(io.BytesIO(content))
+        if frame:
+            _seek(image, frame, name)
         width, height = image.size
         if width * height > max_pixels:
             raise BadImage(
@@ -99,6 +113,13 @@ def open_image(
     except _DAMAGED as error:
         raise BadImage(name, _reason(error)) from None
     return image
+
+
+def _seek(image: Image.Image, frame: int, name: str) -> None:
+    frames = getattr(image, "n_frames", 1)
+    if frame >= frames:
+        raise BadImage(name, f"it has {frames:,} frames, from 0, and none of number {frame:,}")
+    image.seek(frame)
 
 
 def read_file(path: str | Path) -> bytes:
@@ -117,13 +138,19 @@ def is_grey(image: Image.Image) -> bool:
     return image.mode in _GREY_MODES
 
 
-def pixels_of(image: Image.Image, channels: int | None = None, name: str = "image") -> Pixels:
+def pixels_of(
+    image: Image.Image,
+    channels: int | None = None,
+    name: str = "image",
+    window: Window | None = None,
+) -> Pixels:
     """The pixels of a decoded image, see :mod:`memfit.data.images.decode`.
 
     Args:
         image: as stored.
         channels: 1 for grey, 3 for RGB; what the image is when omitted.
         name: for messages.
+        window: of the values of 16 and 32-bit and float images.
 
     Returns:
         ``(H, W, C)`` uint8.
@@ -136,7 +163,8 @@ def pixels_of(image: Image.Image, channels: int | None = None, name: str = "imag
     try:
         if _may_be_rotated(image):
             image = ImageOps.exif_transpose(image)
-        image = _eight_bits(image, name)
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+            image = Image.fromarray(eight_bits(np.asarray(image), name, window))
         image = _on_white(image)
         image = image.convert("L" if channels == 1 else "RGB")
     except _DAMAGED as error:
@@ -152,33 +180,30 @@ def _may_be_rotated(image: Image.Image) -> bool:
     return bool(image.getexif().get(_EXIF_ORIENTATION, 1) != 1)
 
 
-def _eight_bits(image: Image.Image, name: str) -> Image.Image:
-    if image.mode == "F":
-        values = np.asarray(image)
-        check_floats(values, name)
-        return Image.fromarray(np.round(values * 255).astype(np.uint8))
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > _UINT16_MAX:
-            raise BadImage(name, "32-bit values outside of 0..65535 have no place in 0..255")
-        return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
-    return image
+def eight_bits(values: NDArray[Any], name: str, window: Window | None = None) -> Pixels:
+    """Values of more than 8 bits, scaled to 0..255.
 
-
-def check_floats(values: NDArray[np.floating[Any]], name: str) -> None:
-    """Float pixels are shares from 0 to 1.
+    Args:
+        values: of any shape, whole numbers or floats.
+        name: for messages.
+        window: what becomes 0 and 255; else 0..65535 for whole numbers and 0..1 for floats, and
+            nothing may lie outside.
 
     Raises:
-        BadImage: they are not.
+        BadImage: something does, or is no number.
     """
     if not np.isfinite(values).all():
         raise BadImage(name, "it holds NaN or infinite values")
-    if values.min() < 0 or values.max() > 1:
+    low, high = window or (_SHARE if values.dtype.kind == "f" else _WHOLE)
+    if window is None and (values.min() < low or values.max() > high):
+        lowest, highest = f"{values.min():g}", f"{values.max():g}"
         raise BadImage(
             name,
-            f"float values from {values.min():g} to {values.max():g} do not lie in 0..1: "
-            "divide them, or store uint8",
+            f"its values from {lowest} to {highest} do not lie in {low:g}..{high:g}: name those "
+            f"that are black and white, such as --window {lowest}:{highest}",
         )
+    shares = (values.astype(np.float64) - low) / (high - low)
+    return np.round(np.clip(shares, 0, 1) * 255).astype(np.uint8)
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -98,7 +98,7 @@ def loader(
     recipe = source.but(**plain) if isinstance(source, Recipe) else Recipe(model="cnn", **plain)
     if recipe.data is None:
         raise UsageError("The recipe names no data.", hint='Add: data = "mnist", or a folder.')
-    opened = Source(recipe.data if own.data is None else own.data, recipe.root)
+    opened = Source(recipe.data if own.data is None else own.data, recipe)
     return Loader(
         recipe, opened, split, batch_size=batch_size, rank=rank, world_size=world_size,
         transform=own.transform,
@@ -141,6 +141,11 @@ class Loader:
         chosen = dataset.train if split is None else dataset[split]
         if batch_size is None:
             batch_size = recipe.global_batch or recipe.batch_size or DEFAULT_BATCH
+        if dataset.task not in (None, "classes"):
+            raise DataError(
+                f"{dataset.name} asks for {dataset.task}, not for classes: not trained yet.",
+                hint='If these are classes: task="classes" (--task classes).',
+            )
         if chosen.labels is None:
             raise DataError(
                 f"{dataset.name} has no labels.",

@@ -25,11 +25,13 @@ class Source:
 
     Args:
         data: a named set, a path, or an opened data set.
-        root: folder of the named sets.
+        recipe: says where named sets are, and how to read the images.
     """
 
-    def __init__(self, data: str | os.PathLike[str] | Dataset, root: str | None = None) -> None:
-        self._data, self._root = data, root
+    def __init__(
+        self, data: str | os.PathLike[str] | Dataset, recipe: Recipe | None = None
+    ) -> None:
+        self._data, self._recipe = data, recipe
         self._seen: dict[int | None, Survey] = {}
 
     @cached_property
@@ -40,7 +42,12 @@ class Source:
             DataError: it does not exist, or is damaged.
             UnknownName: neither a name nor a path.
         """
-        return open_dataset(self._data, root=self._root)
+        if self._recipe is None:
+            return open_dataset(self._data)
+        asked = self._recipe
+        return open_dataset(
+            self._data, root=asked.root, task=asked.task, window=asked.window, frame=asked.frame
+        )
 
     def survey(self, recipe: Recipe) -> Survey:
         """What the training images are, seen in the recipe's colours.

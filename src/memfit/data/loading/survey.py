@@ -79,7 +79,8 @@ def _of_samples(split: Split, picked: NDArray[np.int64], channels: int | None) -
             try:
                 image = split.image(index)
                 colours += not is_grey(image)
-                views = {c: pixels_of(image, c, split.sample_name(index)) for c in counts}
+                name = split.sample_name(index)
+                views = {c: pixels_of(image, c, name, split.window) for c in counts}
             except BadImage:
                 continue  # the loader meets it again, and says so
             read += 1

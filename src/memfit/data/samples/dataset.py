@@ -1,29 +1,48 @@
-"""What every source of images becomes: splits of samples with labels."""
+"""What every source of images becomes: splits of samples, and what there is to say of each.
+
+What is asked of a sample is the task of its set: its class, the class of each pixel (a mask),
+numbers (values), or which of several labels it has. Only classes are :attr:`Split.labels`, so that
+nothing else can be taken for classes.
+"""
 
 from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from memfit.data.images.decode import MAX_PIXELS, Pixels, check_floats, open_image, pixels_of
+from memfit.data.images.decode import MAX_PIXELS, Pixels, Window, eight_bits, open_image, pixels_of
 from memfit.data.samples.paths import PathTable
-from memfit.errors import DataError, UnknownName
+from memfit.errors import BadImage, DataError, UnknownName
 from memfit.files.names import printable
+from memfit.recipe.fields import Task
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ArraySplit", "Dataset", "FileSplit", "Problem", "Split"]
+__all__ = [
+    "ArraySplit", "Dataset", "FileSplit", "Labels", "MaskOf", "Problem", "Split", "Target",
+    "Targets",
+]  # fmt: skip
 
 Labels = NDArray[np.int64]
+Targets = NDArray[np.float32]
+Target = int | NDArray[np.float32] | NDArray[np.int64]
+"""Of one sample: a class number, ``()`` or ``(K,)`` float32, or a mask ``(H, W)`` int64."""
+
+
+class MaskOf(Protocol):
+    """The mask of a sample: ``masks[i]`` is ``(H, W)`` int64, a class for each pixel."""
+
+    def __getitem__(self, index: int, /) -> NDArray[np.int64]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +61,35 @@ class Problem:
 class Split(ABC):
     """Samples of one purpose (``train``, ``test``): a map-style dataset for PyTorch.
 
-    ``split[i]`` is ``(image, label)``: a uint8 tensor ``(C, H, W)`` as
-    :mod:`memfit.data.images.decode` describes, and the class as an int (-1 without labels).
+    ``split[i]`` is ``(image, target)``: a uint8 tensor ``(C, H, W)`` as
+    :mod:`memfit.data.images.decode` describes, and the class as an int (-1 without any), or a
+    tensor of what :meth:`target` gives.
 
     Args:
         name: ``"train"``, ``"test"``, ``"val"``, or ``"all"`` where a source has no splits.
         labels: ``(N,)`` int64, a class each; None when the source has none.
+        targets: ``(N,)`` or ``(N, K)`` float32: values, or 0 and 1 for each of K labels.
+        masks: a class for each pixel.
+
+    Attributes:
+        window: values of 16 and 32-bit and float images that become 0 and 255; None for all.
+        frame: of images with several; the first when None.
     """
 
-    def __init__(self, name: str, labels: Labels | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        labels: Labels | None,
+        *,
+        targets: Targets | None = None,
+        masks: MaskOf | None = None,
+    ) -> None:
         self.name = name
         self.labels = labels
+        self.targets = targets
+        self.masks = masks
+        self.window: Window | None = None
+        self.frame: int | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -79,23 +116,55 @@ class Split(ABC):
         Raises:
             BadImage: it cannot be read.
         """
-        return pixels_of(self.image(index), channels, self.sample_name(index))
+        return pixels_of(self.image(index), channels, self.sample_name(index), self.window)
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether it is known what there is to say of its samples."""
+        return any(known is not None for known in (self.labels, self.targets, self.masks))
 
     def label(self, index: int) -> int:
         """The class of a sample, -1 without labels."""
         return -1 if self.labels is None else int(self.labels[index])
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def target(self, index: int) -> Target:
+        """What is asked of a sample: its class (-1 without any), values, labels or mask.
+
+        Raises:
+            BadImage: its mask cannot be read.
+        """
+        if self.targets is not None:
+            return np.asarray(self.targets[index])
+        return self.label(index) if self.masks is None else self.masks[index]
+
+    def sample(self, index: int, channels: int | None = None) -> tuple[Pixels, Target]:
+        """Pixels and target at once, see :meth:`pixels` and :meth:`target`.
+
+        Raises:
+            BadImage: the sample cannot be read, or its mask has another size.
+        """
+        pixels, target = self.pixels(index, channels), self.target(index)
+        if self.masks is not None and np.shape(target) != pixels.shape[:2]:
+            raise BadImage(
+                self.sample_name(index),
+                "the image is {1} x {0} pixels, its mask {3} x {2}".format(
+                    *pixels.shape[:2], *np.shape(target)
+                ),
+            )
+        return pixels, target
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int | Tensor]:
         import torch
 
         if not -len(self) <= index < len(self):
             raise IndexError(f"{self.name} has {len(self):,} samples, no number {index}")
         index %= len(self)
         # A copy: what Pillow gives is read-only, which PyTorch warns about.
-        pixels = np.array(self.pixels(index).transpose(2, 0, 1), order="C")
-        return torch.from_numpy(pixels), self.label(index)
+        pixels, target = self.sample(index)
+        image = torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C"))
+        return image, target if isinstance(target, int) else torch.from_numpy(target)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, int | Tensor]]:
         return (self[index] for index in range(len(self)))
 
 
@@ -104,9 +173,10 @@ class ArraySplit(Split):
 
     Args:
         name: of the split.
-        images: ``(N, H, W)`` grey or ``(N, H, W, C)`` with 1 to 4 channels; uint8, uint16, or
-            float between 0 and 1.
+        images: ``(N, H, W)`` grey or ``(N, H, W, C)`` with 1 to 4 channels; uint8, whole numbers
+            of more bits, or float.
         labels: ``(N,)``; None when there are none.
+        targets: ``(N,)`` or ``(N, K)`` float32; None when there are none.
         source: the file, for messages.
 
     Raises:
@@ -114,7 +184,13 @@ class ArraySplit(Split):
     """
 
     def __init__(
-        self, name: str, images: NDArray[Any], labels: NDArray[Any] | None, source: str = ""
+        self,
+        name: str,
+        images: NDArray[Any],
+        labels: NDArray[Any] | None,
+        source: str = "",
+        *,
+        targets: Targets | None = None,
     ) -> None:
         where = f"{source}: " if source else ""
         if images.ndim == 4 and images.shape[3] == 1:
@@ -124,9 +200,10 @@ class ArraySplit(Split):
                 f"{where}images of {name} have shape {images.shape}; "
                 "(N, H, W) or (N, H, W, channels) is needed."
             )
-        if images.dtype not in (np.uint8, np.uint16) and images.dtype.kind != "f":
+        if images.dtype.kind not in "iuf":
             raise DataError(
-                f"{where}images of {name} are {images.dtype}, not uint8, uint16, float."
+                f"{where}images of {name} are {images.dtype}, not uint8, other whole numbers or "
+                "float."
             )
         if labels is not None:
             labels = labels.reshape(-1) if labels.size == len(labels) else labels
@@ -134,7 +211,11 @@ class ArraySplit(Split):
                 raise DataError(
                     f"{where}{name} has {len(images):,} images and labels of shape {labels.shape}."
                 )
-        super().__init__(name, None if labels is None else labels.astype(np.int64))
+        if targets is not None and len(targets) != len(images):
+            raise DataError(
+                f"{where}{name} has {len(images):,} images and {len(targets):,} targets."
+            )
+        super().__init__(name, None if labels is None else labels.astype(np.int64), targets=targets)
         self.images = images
 
     def __len__(self) -> int:
@@ -147,13 +228,12 @@ class ArraySplit(Split):
     def image(self, index: int, *, max_pixels: int = MAX_PIXELS) -> Image.Image:  # noqa: ARG002
         """A sample as a Pillow image."""
         pixels = self.images[index]
-        if pixels.dtype.kind == "f":
+        if pixels.ndim == 3 and pixels.dtype != np.uint8:  # Pillow has no such colour
+            pixels = eight_bits(pixels, self.sample_name(index), self.window)
+        elif pixels.dtype.kind == "f":
             pixels = pixels.astype(np.float32)
-            if pixels.ndim == 3:  # Pillow has no float colour
-                check_floats(pixels, self.sample_name(index))
-                pixels = np.round(pixels * 255).astype(np.uint8)
-        elif pixels.dtype == np.uint16 and pixels.ndim == 3:  # nor 16-bit colour
-            pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        elif pixels.dtype not in (np.uint8, np.uint16):
+            pixels = pixels.astype(np.int32)
         return Image.fromarray(pixels)
 
 
@@ -165,10 +245,21 @@ class FileSplit(Split):
         root: what the paths are relative to.
         paths: of the images.
         labels: ``(N,)``; None when there are none.
+        targets: ``(N,)`` or ``(N, K)`` float32; None when there are none.
+        masks: a class for each pixel; None when there are none.
     """
 
-    def __init__(self, name: str, root: Path, paths: PathTable, labels: Labels | None) -> None:
-        super().__init__(name, labels)
+    def __init__(
+        self,
+        name: str,
+        root: Path,
+        paths: PathTable,
+        labels: Labels | None,
+        *,
+        targets: Targets | None = None,
+        masks: MaskOf | None = None,
+    ) -> None:
+        super().__init__(name, labels, targets=targets, masks=masks)
         self.root = root
         self.paths = paths
         self._prefix = os.fspath(root)
@@ -190,7 +281,9 @@ class FileSplit(Split):
 
     def image(self, index: int, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         """The file, decoded."""
-        return open_image(self.filename(index), self.sample_name(index), max_pixels=max_pixels)
+        return open_image(
+            self.filename(index), self.sample_name(index), max_pixels=max_pixels, frame=self.frame
+        )
 
 
 @dataclass(frozen=True)
@@ -201,7 +294,10 @@ class Dataset:
         name: as asked: ``"mnist"``, or the path.
         layout: what was found, in words: ``"class folders"``, ``"IDX files"``.
         splits: by name; in the order train, val, test, others.
-        classes: names, by class number; empty without labels.
+        classes: names by class number; of the values in masks, or of the labels where a sample has
+            several; empty without any.
+        value_names: what the values are, where there are values to predict.
+        task_reason: why the task is what it is, where that was decided by looking.
         problems: what is wrong with the source as a whole, such as a folder without images.
         bytes_on_disk: of the files that hold the data, 0 for generated data.
     """
@@ -212,6 +308,8 @@ class Dataset:
     classes: tuple[str, ...] = ()
     problems: Sequence[Problem] = field(default_factory=tuple)
     bytes_on_disk: int | None = None
+    value_names: tuple[str, ...] = ()
+    task_reason: str = ""
 
     def __getitem__(self, split: str) -> Split:
         """A split by name.
@@ -222,6 +320,16 @@ class Dataset:
         if split not in self.splits:
             raise UnknownName(f"split of {self.name}:", split, self.splits)
         return self.splits[split]
+
+    @property
+    def task(self) -> Task | None:
+        """What is asked of a sample; None where no split says anything."""
+        splits = self.splits.values()
+        if any(split.masks is not None for split in splits):
+            return "masks"
+        if any(split.targets is not None for split in splits):
+            return "values" if self.value_names else "labels"
+        return "classes" if any(split.labels is not None for split in splits) else None
 
     def __len__(self) -> int:
         """Samples in all splits."""
@@ -236,6 +344,15 @@ class Dataset:
             if isinstance(split, FileSplit)
             for index in range(len(split))
         )
+
+    def seen_through(self, window: Window | None, frame: int | None) -> Dataset:
+        """The same set with a window and a frame for its images, where there is any."""
+        if window is None and frame is None:
+            return self
+        splits = {name: copy(split) for name, split in self.splits.items()}
+        for split in splits.values():
+            split.window, split.frame = window, frame
+        return replace(self, splits=splits)
 
     @property
     def train(self) -> Split:

@@ -6,7 +6,20 @@ import os
 from array import array
 from collections.abc import Iterable, Iterator
 
-__all__ = ["PathTable"]
+__all__ = ["IMAGE_EXTENSIONS", "PathTable", "is_image_name"]
+
+#: Raster formats that Pillow decodes (``Image.registered_extensions()`` has more: vector,
+#: video and icon containers that nobody trains on).
+IMAGE_EXTENSIONS = frozenset({
+    ".apng", ".avif", ".avifs", ".bmp", ".dib", ".gif", ".ico", ".j2c", ".j2k", ".jfif", ".jp2",
+    ".jpc", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".mpo", ".pbm", ".pcx", ".pfm", ".pgm",
+    ".png", ".pnm", ".ppm", ".psd", ".qoi", ".sgi", ".tga", ".tif", ".tiff", ".webp",
+})  # fmt: skip
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file's ending is that of an image."""
+    return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS  # noqa: PTH122
 
 
 class PathTable:
@@ -27,6 +40,11 @@ class PathTable:
         self._ends = array("q")
         for path in paths:
             self.append(path)
+
+    @property
+    def text(self) -> bytes:
+        """All paths, back to back."""
+        return bytes(self._text)
 
     def append(self, path: str | bytes) -> None:
         """Add one at the end."""

@@ -17,19 +17,15 @@ import numpy as np
 
 from memfit.data.samples.dataset import Dataset, FileSplit, Problem, Split
 from memfit.data.samples.labels import in_order, split_named
-from memfit.data.samples.paths import PathTable
+from memfit.data.samples.paths import PathTable, is_image_name
+from memfit.data.sets.pairs import may_be_masks
+from memfit.data.sets.segmentation import open_masks
 from memfit.errors import DataError
 from memfit.files.names import printable
+from memfit.recipe.fields import Task
 
-__all__ = ["IMAGE_EXTENSIONS", "is_image_name", "open_folder", "open_image_file"]
+__all__ = ["open_folder", "open_image_file"]
 
-#: Raster formats that Pillow decodes (``Image.registered_extensions()`` has more: vector,
-#: video and icon containers that nobody trains on).
-IMAGE_EXTENSIONS = frozenset({
-    ".apng", ".avif", ".avifs", ".bmp", ".dib", ".gif", ".ico", ".j2c", ".j2k", ".jfif", ".jp2",
-    ".jpc", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".mpo", ".pbm", ".pcx", ".pfm", ".pgm",
-    ".png", ".pnm", ".ppm", ".psd", ".qoi", ".sgi", ".tga", ".tif", ".tiff", ".webp",
-})  # fmt: skip
 #: What operating systems leave behind; names that begin with a dot count as well.
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir"})
 
@@ -57,7 +53,11 @@ class _Notes:
 
     def all(self) -> list[Problem]:
         """One problem for each ending, after the others."""
-        found = list(self.problems)
+        return [*self.problems, *self.of_files()]
+
+    def of_files(self) -> list[Problem]:
+        """Files that are no images, by their endings."""
+        found = []
         for ending, count in sorted(self.endings.items()):
             with_ending = f"with {ending}" if ending else "without an ending"
             found.append(Problem(f"*{ending}", f"{_number(count, 'file')} {with_ending}: no image"))
@@ -79,11 +79,6 @@ class _Found:
     classes: list[bytes] = field(default_factory=list)
 
 
-def is_image_name(name: str) -> bool:
-    """Whether a file's ending is that of an image."""
-    return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS  # noqa: PTH122
-
-
 def open_image_file(path: Path, name: str) -> Dataset:
     """A single image: a split ``all`` of one.
 
@@ -95,7 +90,7 @@ def open_image_file(path: Path, name: str) -> Dataset:
     return Dataset(name, "single image", {"all": split}, bytes_on_disk=path.stat().st_size)
 
 
-def open_folder(root: Path, name: str) -> Dataset:
+def open_folder(root: Path, name: str, task: Task | None = None) -> Dataset:
     """List an image folder.
 
     Classes are the folders in the order of their names, the same in all splits. Folders below a
@@ -105,9 +100,10 @@ def open_folder(root: Path, name: str) -> Dataset:
         root: holds class folders, or split folders (``train``, ``test``, ``val``, in any case)
             with class folders, or images only; or one folder in which the splits are.
         name: of the set.
+        task: "masks" where there must be some, "classes" where none are looked for.
 
     Raises:
-        DataError: it cannot be read, or holds no image.
+        DataError: it cannot be read, or holds no image; or no masks, where they are asked for.
     """
     notes = _Notes()
     top = _scan(root, b"", notes)
@@ -117,7 +113,7 @@ def open_folder(root: Path, name: str) -> Dataset:
     if len(top.folders) == 1 and not top.images and not split_folders:
         inner = root / os.fsdecode(top.folders[0])  # what an archive was extracted to?
         if "train" in _split_folders(_scan(inner, b"", _Notes()) or _Listing(), inner):
-            return open_folder(inner, name)
+            return open_folder(inner, name, task)
     if split_folders:
         _note_outside(top, split_folders, notes)
         found = {split: _read(root, path, notes) for split, path in split_folders.items()}
@@ -129,6 +125,17 @@ def open_folder(root: Path, name: str) -> Dataset:
             notes.add(split_folders[split], "no images")
     if not found:
         raise _no_images(root, notes)
+    if task in (None, "masks") and (task or _may_have_masks(found, top)):
+        every = [os.fsdecode(path) for path in _walk(root, b"", set(), _Notes())]
+        masked = open_masks(root, name, every, notes.of_files())
+        if masked is not None:
+            return masked
+    if task not in (None, "classes"):
+        raise DataError(
+            f"{printable(str(root))}: no {task} were found for its images.",
+            hint="Masks have the names of their images: images/1.jpg and masks/1.png. Values and "
+            "labels come from a table.",
+        )
     return _dataset(root, name, found, split_folders, notes)
 
 
@@ -169,6 +176,14 @@ def _split_folders(top: _Listing, root: Path) -> dict[str, bytes]:
         if split is not None:
             splits[split] = raw
     return splits
+
+
+def _may_have_masks(found: dict[str, _Found], top: _Listing) -> bool:
+    """By names alone; or there are two classes of as many files."""
+    names = b"/".join([*top.folders, *(files.paths.text for files in found.values())])
+    alone = next(iter(found.values()))
+    are_equal = len(alone.classes) == 2 and 2 * sum(alone.labels) == len(alone.labels)
+    return may_be_masks(names) or are_equal
 
 
 def _note_outside(top: _Listing, split_folders: dict[str, bytes], notes: _Notes) -> None:

@@ -11,17 +11,19 @@ import difflib
 import os
 from pathlib import Path
 
-from memfit.data.images.decode import open_image
+from memfit.data.images.decode import Window, open_image
 from memfit.data.samples.dataset import Dataset
+from memfit.data.samples.paths import is_image_name
 from memfit.data.sets.cifar import find_cifar, is_cifar_archive, open_cifar
-from memfit.data.sets.folders import is_image_name, open_folder, open_image_file
+from memfit.data.sets.folders import open_folder, open_image_file
 from memfit.data.sets.idx import find_idx, is_idx_name, open_idx
 from memfit.data.sets.named import NAMED_SETS, open_named
 from memfit.data.sets.npz import open_npz
 from memfit.data.sets.shapes import open_shapes, parse_shapes
-from memfit.data.sets.tables import TABLE_EXTENSIONS, open_table
+from memfit.data.tables.table import TABLE_EXTENSIONS, open_table
 from memfit.errors import BadImage, DataError, UnknownName, UsageError
 from memfit.files.names import printable
+from memfit.recipe.fields import Task
 
 __all__ = ["open_dataset", "source_names"]
 
@@ -36,6 +38,9 @@ def open_dataset(
     *,
     root: str | Path | None = None,
     download: bool = False,
+    task: Task | None = None,
+    window: Window | None = None,
+    frame: int | None = None,
 ) -> Dataset:
     """Open a source of images without decoding any.
 
@@ -46,9 +51,12 @@ def open_dataset(
             set, which is returned. A ``Path`` is never a name.
         root: where the named sets are; ``./data`` when omitted.
         download: fetch a named set that is missing.
+        task: what is asked of a sample, where the data could be taken for something else.
+        window: values of 16 and 32-bit and float images that become black and white.
+        frame: of images with several, from 0.
 
     Raises:
-        DataError: it does not exist, or is damaged.
+        DataError: it does not exist, is damaged, or has nothing for the task.
         UnknownName: neither a name nor a path.
         UsageError: options that do not exist.
 
@@ -56,17 +64,26 @@ def open_dataset(
     (16, 32, 32, 3)
     """
     if isinstance(source, Dataset):
-        return source
-    text = os.fsdecode(source)
-    root = None if root is None else Path(root)
-    try:
-        return _open(text, isinstance(source, str), root, download)
-    except OSError as error:  # a folder that may not be entered, a name that is too long
-        where = printable(error.filename) if isinstance(error.filename, str) else printable(text)
-        raise DataError(f"{where}: {error.strerror or error}.") from None
+        opened = source
+    else:
+        text = os.fsdecode(source)
+        root = None if root is None else Path(root)
+        try:
+            opened = _open(text, isinstance(source, str), root, download, task)
+        except OSError as error:  # a folder that may not be entered, a name that is too long
+            name = error.filename if isinstance(error.filename, str) else text
+            raise DataError(f"{printable(name)}: {error.strerror or error}.") from None
+    if task is not None and opened.task != task:
+        raise DataError(
+            f"{opened.name} has {opened.task or 'nothing to learn'}, not {task}.",
+            hint="Leave out the task (--task): it is what the data has.",
+        )
+    return opened.seen_through(window, frame)
 
 
-def _open(text: str, may_be_name: bool, root: Path | None, download: bool) -> Dataset:
+def _open(
+    text: str, may_be_name: bool, root: Path | None, download: bool, task: Task | None
+) -> Dataset:
     if may_be_name:
         name = text.partition(",")[0]
         if name == "shapes":
@@ -80,12 +97,12 @@ def _open(text: str, may_be_name: bool, root: Path | None, download: bool) -> Da
         raise UsageError(f"{text!r} is neither a name nor a path.")
     if not path.exists():
         raise _nothing_there(text, path, may_be_name)
-    return _open_path(path, printable(text))
+    return _open_path(path, printable(text), task)
 
 
-def _open_path(path: Path, name: str) -> Dataset:
+def _open_path(path: Path, name: str, task: Task | None) -> Dataset:
     if path.is_dir():
-        return _open_directory(path, name)
+        return _open_directory(path, name, task)
     if not path.is_file():
         raise DataError(f"{name} is neither a file nor a folder.")
     if is_idx_name(path):
@@ -93,7 +110,7 @@ def _open_path(path: Path, name: str) -> Dataset:
     if path.suffix.lower() in (".npz", ".npy"):
         return open_npz(path, name)
     if path.suffix.lower() in TABLE_EXTENSIONS:
-        return open_table(path, name)
+        return open_table(path, name, task)
     if is_cifar_archive(path):
         return open_cifar(path, None, name)
     if not is_image_name(path.name):
@@ -101,7 +118,7 @@ def _open_path(path: Path, name: str) -> Dataset:
     return open_image_file(path, name)
 
 
-def _open_directory(path: Path, name: str) -> Dataset:
+def _open_directory(path: Path, name: str, task: Task | None) -> Dataset:
     found = [(key, place) for key in ("cifar10", "cifar100") if (place := find_cifar(path, key))]
     pairs = find_idx(path)
     sets = [key for key, _ in found] + ["IDX files"] * bool(pairs)
@@ -115,7 +132,7 @@ def _open_directory(path: Path, name: str) -> Dataset:
     if found:
         return open_cifar(found[0][1], found[0][0], name)
     try:
-        return open_folder(path, name)
+        return open_folder(path, name, task)
     except DataError as error:
         tables = sorted(
             child.name

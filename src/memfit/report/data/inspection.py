@@ -10,6 +10,7 @@ from rich.text import Text
 from memfit.data.facts.inspection import Inspection
 from memfit.files.names import clean
 from memfit.report.console.terminal import Marks, marks_of, shorten, spaced
+from memfit.report.data.asked import task_line
 from memfit.report.data.class_counts import class_table
 from memfit.report.data.facts import cost, delivered, what_they_are
 from memfit.report.data.pixel_numbers import pixel_numbers
@@ -64,7 +65,10 @@ def render_inspection(
 def _header(inspection: Inspection, marks: Marks) -> RenderableType:
     facts = [number(inspection.overall.images, "image", "images")]
     if inspection.classes:
-        facts.append(number(len(inspection.classes), "class", "classes"))
+        one, many = {"masks": ("mask value", "mask values"), "labels": ("label", "labels")}.get(
+            inspection.task.name or "", ("class", "classes")
+        )
+        facts.append(number(len(inspection.classes), one, many))
     if len(inspection.splits) > 1:
         facts.append(", ".join(f"{split.name} {split.images:,}" for split in inspection.splits))
     if inspection.bytes_on_disk:
@@ -92,6 +96,8 @@ def _verdicts(inspection: Inspection, marks: Marks) -> Iterator[tuple[bool, Text
         yield False, Text(f"None of {overall.images:,} images can be read.", style="bold")
         return
     yield _readable(inspection, marks)
+    if inspection.task.reason:
+        yield True, Text(task_line(inspection))
     if overall.readable > 1:
         yield _twice(inspection)
     balance = _balance(inspection, marks)

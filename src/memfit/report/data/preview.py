@@ -104,7 +104,7 @@ def readable_sample(
     for row in islice(rows, _TRIES):
         with suppress(BadImage):
             image = split.image(row, max_pixels=max_pixels)
-            return row, pixels_of(image, channels, split.sample_name(row))
+            return row, pixels_of(image, channels, split.sample_name(row), split.window)
     return None
 
 

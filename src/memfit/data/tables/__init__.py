@@ -1,0 +1,1 @@
+"""Tables: rows of paths or pixels, and what they say of each image."""
