@@ -25,6 +25,7 @@ FLOORS = {
     "memory": 5,
     "memory.tape": 1, "memory.allocator": 2, "memory.kernels": 2, "memory.cuda": 3,
     "memory.snapshot": 3, "memory.recording": 4,
+    "memory.kernels.cudnn": 1,
     "step": 6, "explain": 6, "virtual_cuda": 6,
     "planner": 7,
     "trainer": 8,

@@ -29,10 +29,10 @@ __all__ = [
     "AnyBatchNorm", "AnyDropout", "AnyLoaderIterator", "DispatchMode", "FakeTensor",
     "TensorBase",
     "allocator_trace", "autograd_position", "backward_task", "compiled_from", "copy_all",
-    "excluding", "has_kernel", "host_storage", "in_backward", "is_traced", "is_view", "key_set",
-    "lists_on",
-    "meta_is_cuda", "meta_plays_cuda", "node_position", "nvml_index", "observe_out_of_memory",
-    "overload_name", "own_buffers", "own_parameters", "packet_of", "reference_counts", "replaced",
+    "excluding", "flat_weights", "has_kernel", "host_storage", "in_backward", "is_traced",
+    "is_view", "key_set", "lists_on", "meta_is_cuda", "meta_plays_cuda", "node_position",
+    "nvml_index", "observe_out_of_memory", "overload_name",
+    "own_buffers", "own_parameters", "packet_of", "reference_counts", "replaced",
     "running_node", "scaler_tensors", "schema_of", "set_allocator_settings",
     "start_allocator_trace", "state_maker", "storage_key", "switch_key", "tree_iter", "tree_map",
     "tree_map_only", "when_cuda_starts", "without_modes", "without_pinning",
@@ -47,6 +47,12 @@ AnyLoaderIterator: Any = _BaseDataLoaderIter
 TensorBase: Any = torch._C.TensorBase
 
 _optimizer: Any = import_module("torch.optim.optimizer")  # hidden by torch.optim
+
+
+def flat_weights(layer: torch.nn.RNNBase) -> list[torch.Tensor]:
+    """Weights and biases by layer and direction (``torch/nn/modules/rnn.py``)."""
+    weights: Any = layer._flat_weights
+    return list(weights)
 
 
 class DispatchMode(TorchDispatchMode):

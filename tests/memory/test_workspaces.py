@@ -1,19 +1,19 @@
 import pytest
 import torch  # noqa: F401  its import brings cuDNN within reach
 
-from memfit.memory.kernels import convolution_workspace
 from memfit.memory.kernels.blas_workspaces import (
     cublas_workspace_bytes,
     cublaslt_workspace_bytes,
     held_blas_workspaces,
     operation_blas_workspace_bytes,
 )
-from memfit.memory.kernels.convolution_problem import ConvolutionProblem
-from memfit.memory.kernels.convolution_workspace import (
+from memfit.memory.kernels.cudnn import convolution_workspace
+from memfit.memory.kernels.cudnn.convolution_problem import ConvolutionProblem
+from memfit.memory.kernels.cudnn.convolution_workspace import (
     convolution_workspace_bytes,
     convolution_workspace_rule_bytes,
 )
-from memfit.memory.kernels.cudnn_plans import (
+from memfit.memory.kernels.cudnn.plans import (
     cudnn_version,
     heuristic_workspace_bytes,
 )

@@ -38,7 +38,6 @@ ENTRIES: list[Entry] = bench.entries()
 _SWIN = "roll over two dimensions makes a tensor for the first, index_put sorts in blocks of cub"
 FAULTS = {
     "swin-v2-t-amp": _SWIN,
-    "lstm": "cuDNN's workspaces of the LSTM",
     "gpt2-adafactor-amp": (
         "of PyTorch behind the stubs, where positions have no values: transformers takes them for "
         "packed sequences and makes a mask"

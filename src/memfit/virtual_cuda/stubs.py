@@ -29,13 +29,13 @@ _FUNCTION = re.compile(
     r"^(?:int|unsigned|void \*\*|void|size_t|const char \*) ?\*{0,2}(\w+)\(", re.MULTILINE
 )
 
-#: Descriptor functions of cuDNN: the real library makes and fills them.
+#: Functions of cuDNN that need no device: the real library makes and fills descriptors.
 _REAL = re.compile(
     r"cudnn(?:(?:Create|Set|Destroy|Restore|Get(?:Filter|Tensor)Nd).*Descriptor.*"
     r"|SetConvolution\w+|SetPooling\w+|Get(?:Last)?ErrorString|GetVersion|GetProperty"
-    r"|BackendDestroyDescriptor|BackendFinalize|BackendGetAttribute)"
+    r"|BackendDestroyDescriptor|BackendFinalize|BackendGetAttribute"
+    r"|GetRNNWeightSpaceSize|GetRNNWeightParams)"
 )
-_NOT_REAL = {"cudnnSetDropoutDescriptor", "cudnnRestoreDropoutDescriptor"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,4 +264,4 @@ def _generated(library: _Library, functions: list[str]) -> Iterator[str]:
 
 
 def _is_real(name: str) -> bool:
-    return name not in _NOT_REAL and _REAL.fullmatch(name) is not None
+    return _REAL.fullmatch(name) is not None

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from memfit.memory.cuda.recurrent import RECURRENT_KERNELS
 from memfit.memory.kernels.convolution_temporaries import output_is_channels_last
 from memfit.memory.kernels.transients import tensor_facts
 
@@ -182,4 +183,5 @@ CUDA_KERNELS: dict[Any, Callable[..., Any]] = {
     aten.native_layer_norm.default: _layer_norm,
     aten.native_layer_norm_backward.default: _layer_norm_backward,
     aten.threshold_backward.default: _threshold_backward,
+    **RECURRENT_KERNELS,
 }

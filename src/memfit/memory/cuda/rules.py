@@ -136,32 +136,9 @@ def _softmax(
     return op(input, dim, dtype)  # type: ignore[no-any-return]
 
 
-def _recurrent(
-    name: str,
-    device: CudaSemantics,
-    op: Op,
-    input: Tensor,
-    hidden: Any,
-    parameters: Any,
-    *options: Any,
-) -> Any:
-    """One call of cuDNN; under autocast its inputs and weights are cast as ``_cudnn_rnn``'s are.
-
-    Source: ``_cudnn_rnn_cast_reflatten`` in ``aten/src/ATen/cudnn/AutocastRNN.cpp`` (2.15).
-    """
-    if autocast.is_enabled():
-        half = torch.get_autocast_dtype("cuda")
-        input, hidden, parameters = (
-            _cast(value, half, device.casts) for value in (input, hidden, parameters)
-        )
-    result = run_recurrent(name, input, hidden, parameters, *options)
-    return op(input, hidden, parameters, *options) if result is None else result
-
-
-def _cast(value: Any, dtype: torch.dtype, casts: CastCache) -> Any:
-    if isinstance(value, Tensor):
-        return casts.cast(value, dtype)
-    return [casts.cast(tensor, dtype) for tensor in value]
+def _recurrent(name: str, device: CudaSemantics, _op: Op, *args: Any) -> Any:
+    """One call of cuDNN."""
+    return run_recurrent(name, device.casts, *args)
 
 
 _SEMANTIC_RULES: dict[str, Callable[..., Any]] = {

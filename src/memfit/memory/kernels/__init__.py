@@ -2,5 +2,5 @@
 
 ``transients`` joins the rules to the operators of a step. ``temporaries`` is the table of rules by
 operator; large families have files of their own, ``*_temporaries``. Workspaces of libraries are
-decided in ``convolution_workspace`` (which asks cuDNN by ``cudnn_plans``) and ``blas_workspaces``.
+asked of cuDNN (:mod:`memfit.memory.kernels.cudnn`) or decided in ``blas_workspaces``.
 """

@@ -1,6 +1,6 @@
 """What a convolution allocates inside: layout copies, and a workspace that cuDNN wants.
 
-The workspace's size is decided in :mod:`memfit.memory.kernels.convolution_workspace`.
+The workspace's size is decided in :mod:`memfit.memory.kernels.cudnn.convolution_workspace`.
 
 The choice of backend is ``_select_conv_backend`` and ``ConvParams`` of
 ``aten/src/ATen/native/Convolution.cpp``; the copies are those of ``ConvShared.cpp`` and of
@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from memfit.memory.kernels.convolution_problem import ConvolutionKind, ConvolutionProblem
-from memfit.memory.kernels.convolution_workspace import convolution_workspace_bytes
+from memfit.memory.kernels.cudnn.convolution_problem import ConvolutionKind, ConvolutionProblem
+from memfit.memory.kernels.cudnn.convolution_workspace import convolution_workspace_bytes
 from memfit.memory.kernels.facts import DeviceFacts, TensorFacts
 from memfit.memory.kernels.reduction_temporaries import reduction_buffers
 from memfit.memory.kernels.rules import (

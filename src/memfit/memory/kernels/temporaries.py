@@ -25,6 +25,7 @@ from memfit.memory.kernels.facts import DeviceFacts, TensorFacts
 from memfit.memory.kernels.indexing_temporaries import INDEXING_RULES
 from memfit.memory.kernels.no_temporaries import NO_TEMPORARIES
 from memfit.memory.kernels.normalization_temporaries import NORMALIZATION_RULES
+from memfit.memory.kernels.recurrent_temporaries import RECURRENT_RULES
 from memfit.memory.kernels.reduction_temporaries import reduction_buffers
 from memfit.memory.kernels.rules import (
     Arguments,
@@ -259,6 +260,7 @@ RULES: dict[str, Rule] = {
     "aten.convolution_backward.default": convolution_backward_temporaries,
     **{op: _gemm(op) for op in _FIRST_FACTOR},
     **NORMALIZATION_RULES,
+    **RECURRENT_RULES,
     # Reduce.cuh; a variance keeps (mean, m2, n, nf), an arg-reduction (value, index)
     **each("sum.default mean.default", _sum(None)),
     **each("sum.dim_IntList mean.dim", _sum(1)),

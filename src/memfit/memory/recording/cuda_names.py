@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 
 from memfit.cards.catalogue import GPU
 from memfit.elsewhere import moves
+from memfit.memory.cuda.recurrent import flatten_weights
 from memfit.memory.recording.meta_recorder import MetaRecorder
 from memfit.memory.recording.statistics import Statistics
 from memfit.memory.recording.values import Values
@@ -268,6 +269,7 @@ def _of_modules(recorder: MetaRecorder) -> list[StandIn]:
         distribute(parallel, module, **options | {"device_ids": None, "output_device": None})
 
     return [
+        (nn.RNNBase, "flatten_parameters", flatten_weights),
         (Optimizer, "__init__", make_optimizer),
         (nn.DataParallel, "forward", forward_alone),
         (DistributedDataParallel, "__init__", make_parallel),

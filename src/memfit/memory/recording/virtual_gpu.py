@@ -6,6 +6,7 @@ import warnings
 from contextlib import ExitStack
 
 import torch
+from torch import nn
 
 from memfit.cards.catalogue import GPU
 from memfit.cards.catalogue import gpu as find_gpu
@@ -13,6 +14,7 @@ from memfit.errors import NothingRecorded
 from memfit.memory.allocator.allocator import AllocatorSettings
 from memfit.memory.allocator.timeline import Timeline, replay, runs_on
 from memfit.memory.cuda.kernels import CUDA_KERNELS
+from memfit.memory.cuda.recurrent import flatten_weights, separate_weights
 from memfit.memory.cuda.rules import AttentionPreference, CudaSemantics, semantics
 from memfit.memory.kernels.facts import DeviceFacts
 from memfit.memory.kernels.transients import Transients, installed_torch_version
@@ -21,8 +23,8 @@ from memfit.memory.recording.follower import Follower
 from memfit.memory.recording.meta_recorder import MetaRecorder
 from memfit.memory.recording.statistics import Statistics
 from memfit.memory.recording.values import MadeUp, Values
-from memfit.memory.tape.tape import Tape
-from memfit.torch_inside import meta_plays_cuda
+from memfit.memory.tape.tape import Part, Tape
+from memfit.torch_inside import flat_weights, meta_plays_cuda
 
 __all__ = ["VirtualGPU"]
 
@@ -94,6 +96,22 @@ class VirtualGPU(Follower):
     def __exit__(self, *error: object) -> None:
         self._stack.close()
         self.tag_gradients()
+
+    def adopt(self, model: nn.Module) -> None:
+        """Put a model that was built elsewhere on the tape, as ``model.to(device)`` would."""
+        layers = [module for module in model.modules() if isinstance(module, nn.RNNBase)]
+        fresh = [
+            layer
+            for layer in layers
+            if not self.recorder.tag(flat_weights(layer)[0], Part.PARAMETERS)
+        ]
+        with self.recorder.host():
+            for layer in fresh:
+                separate_weights(layer)
+        super().adopt(model)
+        for layer in fresh:
+            flatten_weights(layer)
+        super().adopt(model)
 
     @property
     def tape(self) -> Tape:

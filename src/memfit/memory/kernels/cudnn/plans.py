@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
 
-from memfit.memory.kernels.convolution_problem import ConvolutionKind, ConvolutionProblem
+from memfit.memory.kernels.cudnn.convolution_problem import ConvolutionKind, ConvolutionProblem
 
 __all__ = ["cudnn_version", "heuristic_workspace_bytes"]
 

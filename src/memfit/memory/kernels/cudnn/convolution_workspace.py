@@ -1,6 +1,6 @@
 """How large a convolution's workspace is: here it is decided.
 
-The installed cuDNN is asked (:mod:`memfit.memory.kernels.cudnn_plans`). The rule here is what is
+The installed cuDNN is asked (:mod:`memfit.memory.kernels.cudnn.plans`). The rule here is what is
 left where there is none (a CPU build of torch, a Mac) or it does not know the GPU.
 """
 
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from math import prod
 
-from memfit.memory.kernels.convolution_problem import ConvolutionKind, ConvolutionProblem
-from memfit.memory.kernels.cudnn_plans import heuristic_workspace_bytes
+from memfit.memory.kernels.cudnn.convolution_problem import ConvolutionKind, ConvolutionProblem
+from memfit.memory.kernels.cudnn.plans import heuristic_workspace_bytes
 
 __all__ = ["convolution_workspace_bytes", "convolution_workspace_rule_bytes"]
 

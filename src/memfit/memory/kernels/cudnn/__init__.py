@@ -1,0 +1,1 @@
+"""Asking cuDNN, the library that torch brought along, for sizes; without a GPU."""
