@@ -81,6 +81,8 @@ def test_finally_cannot_hang(run_sample: RunSample) -> None:
     answer = run_sample("train.py", code=code, after_seconds=2.0)
     assert answer.status is Status.STOPPED
     assert len(answer.steps) == 3
+    assert answer.tape is None
+    assert "did not end when it was asked to" in answer.message
 
 
 def test_what_follows_the_loop_may_fail(run_sample: RunSample) -> None:

@@ -232,7 +232,7 @@ class Script:
 
 def _why(answer: Answer, name: str) -> str:
     """What went wrong, in a sentence."""
-    if answer.status.is_trained:
+    if answer.status.is_trained and not answer.message:
         return f"{name} trained, but not on the GPU: does it move its model there?"
     if answer.status is Status.FAILED:
         at = f" at {answer.place}" if answer.place else ""

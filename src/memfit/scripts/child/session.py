@@ -32,6 +32,7 @@ from memfit.scripts.told.job import CARD_VARIABLE, ScriptJob
 
 __all__ = ["run_session"]
 
+_HELD_ON = "It trained, but did not end when it was asked to; what it allocated is not known."
 
 #: How Python and libraries say that there is no network.
 _NO_NETWORK = ("Network is unreachable", "name resolution", "HF_HUB_OFFLINE", "offline mode")
@@ -133,7 +134,10 @@ class _Session:
 
     def _give_up(self) -> None:
         """The script does not let go: tell without it, and leave."""
-        self.tell(self._judged(Ending(Status.STOPPED)), is_recorded=False)
+        ending = self._judged(Ending(Status.STOPPED))
+        if ending.status is Status.STOPPED:
+            ending = Ending(Status.STOPPED, _HELD_ON)
+        self.tell(ending, is_recorded=False)
         self._leave(0)
 
     def tell(self, ending: Ending, *, is_recorded: bool = True) -> None:
