@@ -32,12 +32,13 @@ check-js:  ## the page's scripts: types, lint, format; needs npm, which nothing 
 truth: $(READY)  ## predicted against measured on GPUs; writes docs/accuracy.md
 	$(BIN)/python bench/truth/truth.py
 
-bench: $(READY)  ## accuracy, speed, peers, data, training, page; writes bench/results/
+bench: $(READY)  ## accuracy, speed, scripts, peers, data, training, page; writes bench/results/
 	$(BIN)/python bench/accuracy.py
 	$(BIN)/python bench/limits.py
 	$(BIN)/python bench/speed.py
 	$(BIN)/python bench/oracle.py
 	$(BIN)/python bench/virtual_cuda.py
+	$(BIN)/python bench/scripts.py
 	$(BIN)/python bench/peers.py
 	$(BIN)/python bench/data.py
 	$(BIN)/python bench/train.py
