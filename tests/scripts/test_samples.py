@@ -89,6 +89,10 @@ def test_small_language_model(run_sample: RunSample) -> None:
     assert [(e.when, e.forwards) for e in answer.evaluations] == [("before", 3)]
     assert any("torch.compile" in note for note in answer.notes)
     check_tape(answer)
+    again = run_sample("gpt_like.py", "--batch_size={batch}", "--eval_iters=3", batch=8)
+    assert answer.tape is not None
+    assert again.tape is not None
+    assert answer.tape.events == again.tape.events  # autocast clears its cache in any order
 
 
 def test_folders_of_photographs(run_sample: RunSample) -> None:

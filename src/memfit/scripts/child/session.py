@@ -15,6 +15,7 @@ from memfit.cards.catalogue import GPU
 from memfit.places import place_of
 from memfit.scripts.child.ending import Ending, replace_exit, run_to_its_end
 from memfit.scripts.child.engine import Engine, PyTorchEngine
+from memfit.scripts.child.frees import with_frees_in_order
 from memfit.scripts.child.meta_engine import MetaEngine
 from memfit.scripts.child.ranks import play_ranks
 from memfit.scripts.child.stand_ins import stand_in_for_data
@@ -162,7 +163,7 @@ class _Session:
             allocator=_allocator_options(),
             samples=watch.samples,
             parameters=self._engine.parameter_count,
-            tape=tape,
+            tape=tape and with_frees_in_order(tape),
             memory_bytes=_most_resident_bytes(),
         )
         tell(self._pipe, answer=answer.to_dict())
