@@ -158,7 +158,8 @@ def test_parquet(folder: Path) -> None:
         ({"path": ["1.png", None], "label": [0, 1]}, "row 2: the path is empty"),
         ({"path": ["1.png", "2.png"], "label": [0.0, float("nan")]}, "row 2: the label is empty"),
         ({"path": [], "label": []}, "has no rows"),
-        ({"image": [{"bytes": b"x"}], "label": [0]}, "column 'image' holds struct"),
+        ({"image": [{"size": 1}], "label": [0]}, "column 'image' holds struct"),
+        ({"image": [{"bytes": None, "path": "a.png"}], "label": [0]}, "no bytes, only the path a"),
     ],
 )
 def test_parquet_that_is_wrong(folder: Path, columns: dict[str, list[Any]], message: str) -> None:

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from memfit.data.facts.statistics import Histogram, histogram_of
-from memfit.data.images.decode import Pixels, open_image, pixels_of, read_file
-from memfit.data.samples.dataset import FileSplit, Split
+from memfit.data.images.decode import Pixels, open_image, pixels_of
+from memfit.data.samples.dataset import Split
 
 __all__ = ["DIGEST_BYTES", "Facts", "Trait", "bits_of_mode", "examine", "fingerprint"]
 
@@ -92,8 +92,8 @@ def examine(split: Split, index: int, max_pixels: int) -> Facts:
         BadImage: it cannot be read, or has no values that scale to 0..255.
     """
     name = split.sample_name(index)
-    content = _content(split, index)
-    if content:
+    content = split.content(index)
+    if content is not None:
         image = open_image(content, name, max_pixels=max_pixels, frame=split.frame)
     else:
         image = split.image(index, max_pixels=max_pixels)
@@ -135,16 +135,6 @@ def fingerprint(pixels: Pixels) -> bytes:
     digest.update(struct.pack("<qqq", *pixels.shape))
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.digest()
-
-
-def _content(split: Split, index: int) -> bytes | None:
-    """Of the file; None where there is none, or where reading it says why not."""
-    if not isinstance(split, FileSplit):
-        return None
-    try:
-        return read_file(split.filename(index))
-    except OSError:
-        return None
 
 
 def bits_of_mode(mode: str) -> int:

@@ -299,7 +299,7 @@ def inspect_dataset(
         statistics_of=trained,
         delivered=delivered,
         cost=_cost(dataset, overall, delivered, train),
-        hazards=hazards_of(total, overall.sizes, channels),
+        hazards=hazards_of(dataset, total, overall.sizes, channels),
         problems=tuple(dataset.problems),
     )
 

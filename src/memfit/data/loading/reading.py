@@ -21,7 +21,7 @@ from memfit.data.images.decode import Pixels, reading_images
 from memfit.data.images.jpeg import decode_plain_jpeg
 from memfit.data.loading.augment import Transform, seeded
 from memfit.data.loading.randomness import sample_seeds
-from memfit.data.samples.dataset import FileSplit, Split
+from memfit.data.samples.dataset import Split
 from memfit.errors import BadImage, DataError
 from memfit.recipe.fields import Resize
 
@@ -140,8 +140,9 @@ class SampleReader(Dataset[Samples]):
     def _decode(self, index: int) -> Tensor:
         """``(C, h, w)`` uint8, of the image's own size."""
         channels = self.shaping.shape[0]
-        if isinstance(self.split, FileSplit):
-            plain = decode_plain_jpeg(self.split.filename(index), channels)
+        content = self.split.content(index)
+        if content is not None:
+            plain = decode_plain_jpeg(content, channels)
             if plain is not None:
                 return plain
         pixels = self.split.pixels(index, channels)

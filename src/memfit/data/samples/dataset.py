@@ -19,7 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from memfit.data.images.decode import MAX_PIXELS, Pixels, Window, eight_bits, open_image, pixels_of
+from memfit.data.images.decode import (
+    MAX_PIXELS,
+    Pixels,
+    Window,
+    eight_bits,
+    open_image,
+    pixels_of,
+    read_file,
+)
 from memfit.data.samples.paths import PathTable
 from memfit.errors import BadImage, DataError, UnknownName
 from memfit.files.names import printable
@@ -117,6 +125,14 @@ class Split(ABC):
             BadImage: it cannot be read.
         """
         return pixels_of(self.image(index), channels, self.sample_name(index), self.window)
+
+    def content(self, index: int) -> bytes | None:  # noqa: ARG002
+        """The file that a sample is; None where it is none.
+
+        Raises:
+            BadImage: it cannot be read.
+        """
+        return None
 
     @property
     def is_labelled(self) -> bool:
@@ -279,6 +295,14 @@ class FileSplit(Split):
         """Where the file is, as text: a tenth of the time of a ``Path``."""
         return os.path.join(self._prefix, self.paths[index])  # noqa: PTH118
 
+    def content(self, index: int) -> bytes:
+        """The file."""
+        try:
+            return read_file(self.filename(index))
+        except OSError as error:
+            reason = error.strerror or "cannot be read"
+            raise BadImage(self.sample_name(index), reason) from None
+
     def image(self, index: int, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         """The file, decoded."""
         return open_image(
@@ -299,6 +323,7 @@ class Dataset:
         value_names: what the values are, where there are values to predict.
         task_reason: why the task is what it is, where that was decided by looking.
         problems: what is wrong with the source as a whole, such as a folder without images.
+        hidden: folders with images that memfit leaves out and other loaders take for classes.
         bytes_on_disk: of the files that hold the data, 0 for generated data.
     """
 
@@ -310,6 +335,7 @@ class Dataset:
     bytes_on_disk: int | None = None
     value_names: tuple[str, ...] = ()
     task_reason: str = ""
+    hidden: tuple[str, ...] = ()
 
     def __getitem__(self, split: str) -> Split:
         """A split by name.

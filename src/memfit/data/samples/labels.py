@@ -18,6 +18,7 @@ SPLIT_NAMES = {
     "train": "train", "training": "train", "train_set": "train",
     "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test", "test_set": "test", "t10k": "test",
+    "publictest": "val", "privatetest": "test",  # of Kaggle's faces
 }  # fmt: skip
 
 _ORDER = ("train", "val", "test")

@@ -9,6 +9,7 @@ Format: https://www.cs.toronto.edu/~kriz/cifar.html
 from __future__ import annotations
 
 import io
+import itertools
 import pickle
 import struct
 import tarfile
@@ -53,6 +54,8 @@ _LAYOUTS = {
     ),
 }  # fmt: skip
 
+#: Members of an archive that tell whether it is CIFAR's.
+_LOOKED_AT = 8
 #: The largest file of CIFAR-100 has 155 million bytes.
 _LARGEST_FILE_BYTES = 1 << 29
 
@@ -82,8 +85,14 @@ def find_cifar(folder: Path, key: str) -> Path | None:
 
 
 def is_cifar_archive(path: Path) -> bool:
-    """Whether a file is named like an archive in which CIFAR is distributed."""
-    return path.name.lower().endswith((".tar.gz", ".tgz", ".tar"))
+    """Whether a file is the tar in which CIFAR is distributed: its first members tell."""
+    folders = {layout.folder for layout in _LAYOUTS.values()}
+    try:
+        with tarfile.open(path) as archive:
+            first = itertools.islice(archive, _LOOKED_AT)
+            return any(m.name.removeprefix("./").partition("/")[0] in folders for m in first)
+    except (tarfile.TarError, zlib.error, EOFError, OSError):
+        return False
 
 
 def open_cifar(place: Path, key: str | None, name: str) -> Dataset:

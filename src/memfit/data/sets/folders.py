@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from memfit.data.samples.labels import in_order, split_named
 from memfit.data.samples.paths import PathTable, is_image_name
 from memfit.data.sets.pairs import may_be_masks
 from memfit.data.sets.segmentation import open_masks
+from memfit.data.sets.trees import Entry, Tree
 from memfit.errors import DataError
 from memfit.files.names import printable
 from memfit.recipe.fields import Task
@@ -29,8 +30,6 @@ __all__ = ["open_folder", "open_image_file"]
 #: What operating systems leave behind; names that begin with a dot count as well.
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir"})
 
-_Identity = tuple[int, int]  # device and inode: what a folder really is
-
 
 @dataclass(slots=True)
 class _Listing:
@@ -38,6 +37,7 @@ class _Listing:
 
     images: list[bytes] = field(default_factory=list)
     folders: list[bytes] = field(default_factory=list)
+    hidden: list[bytes] = field(default_factory=list)  # folders
 
 
 @dataclass(slots=True)
@@ -47,6 +47,7 @@ class _Notes:
     problems: list[Problem] = field(default_factory=list)
     endings: Counter[str] = field(default_factory=Counter)
     litter: int = 0
+    hidden: list[str] = field(default_factory=list)
 
     def add(self, path: bytes, reason: str) -> None:
         self.problems.append(Problem(printable(os.fsdecode(path)) or ".", reason))
@@ -90,14 +91,14 @@ def open_image_file(path: Path, name: str) -> Dataset:
     return Dataset(name, "single image", {"all": split}, bytes_on_disk=path.stat().st_size)
 
 
-def open_folder(root: Path, name: str, task: Task | None = None) -> Dataset:
+def open_folder(tree: Tree, name: str, task: Task | None = None) -> Dataset:
     """List an image folder.
 
     Classes are the folders in the order of their names, the same in all splits. Folders below a
     class belong to it; links to folders are followed, each real folder once in a class.
 
     Args:
-        root: holds class folders, or split folders (``train``, ``test``, ``val``, in any case)
+        tree: holds class folders, or split folders (``train``, ``test``, ``val``, in any case)
             with class folders, or images only; or one folder in which the splits are.
         name: of the set.
         task: "masks" where there must be some, "classes" where none are looked for.
@@ -106,41 +107,42 @@ def open_folder(root: Path, name: str, task: Task | None = None) -> Dataset:
         DataError: it cannot be read, or holds no image; or no masks, where they are asked for.
     """
     notes = _Notes()
-    top = _scan(root, b"", notes)
+    top = _scan(tree, b"", notes)
     if top is None:
-        raise DataError(f"{printable(str(root))}: {notes.problems[0].reason}.")
-    split_folders = _split_folders(top, root)
+        raise DataError(f"{tree.where}: {notes.problems[0].reason}.")
+    split_folders = _split_folders(top, tree)
     if len(top.folders) == 1 and not top.images and not split_folders:
-        inner = root / os.fsdecode(top.folders[0])  # what an archive was extracted to?
-        if "train" in _split_folders(_scan(inner, b"", _Notes()) or _Listing(), inner):
+        inner = tree.below(top.folders[0])  # what an archive was extracted to?
+        within = _scan(inner, b"", _Notes()) or _Listing()
+        if "train" in _split_folders(within, inner) or tree.is_archive:
             return open_folder(inner, name, task)
     if split_folders:
         _note_outside(top, split_folders, notes)
-        found = {split: _read(root, path, notes) for split, path in split_folders.items()}
+        found = {split: _read(tree, path, notes) for split, path in split_folders.items()}
     else:
-        found = {"all": _read(root, b"", notes, top)}
+        found = {"all": _read(tree, b"", notes, top)}
     for split in [split for split, files in found.items() if not len(files.paths)]:
         del found[split]
         if split_folders:
             notes.add(split_folders[split], "no images")
     if not found:
-        raise _no_images(root, notes)
+        raise _no_images(tree, notes)
     if task in (None, "masks") and (task or _may_have_masks(found, top)):
-        every = [os.fsdecode(path) for path in _walk(root, b"", set(), _Notes())]
-        masked = open_masks(root, name, every, notes.of_files())
+        every = [os.fsdecode(path) for path in _walk(tree, b"", set(), _Notes())]
+        masked = open_masks(tree, name, every, notes.of_files())
         if masked is not None:
             return masked
     if task not in (None, "classes"):
         raise DataError(
-            f"{printable(str(root))}: no {task} were found for its images.",
+            f"{tree.where}: no {task} were found for its images.",
             hint="Masks have the names of their images: images/1.jpg and masks/1.png. Values and "
             "labels come from a table.",
         )
-    return _dataset(root, name, found, split_folders, notes)
+    return _dataset(tree, name, found, split_folders, notes)
 
 
 def _dataset(
-    root: Path, name: str, found: dict[str, _Found], split_folders: dict[str, bytes], notes: _Notes
+    tree: Tree, name: str, found: dict[str, _Found], split_folders: dict[str, bytes], notes: _Notes
 ) -> Dataset:
     classes = sorted({raw for files in found.values() for raw in files.classes})
     numbers = {raw: number for number, raw in enumerate(classes)}
@@ -155,15 +157,17 @@ def _dataset(
                 notes.add(_join(folder, raw), f"no image of this class in {split}")
         elif classes:
             notes.add(folder, "no class folders, so no labels")
-        splits[split] = FileSplit(split, root, files.paths, labels)
+        splits[split] = tree.split(split, files.paths, labels)
     layout = "class folders" if classes else "flat folder"
     if split_folders:
         layout += " in split folders"
     names = tuple(printable(os.fsdecode(raw)) for raw in classes)
-    return Dataset(name, layout, in_order(splits), names, tuple(notes.all()))
+    return Dataset(
+        name, layout, in_order(splits), names, tuple(notes.all()), hidden=tuple(notes.hidden)
+    )
 
 
-def _split_folders(top: _Listing, root: Path) -> dict[str, bytes]:
+def _split_folders(top: _Listing, tree: Tree) -> dict[str, bytes]:
     """Folders that are splits: when one means train, or when there are no others."""
     meanings = {raw: split_named(os.fsdecode(raw)) for raw in top.folders}
     if "train" not in meanings.values() and (None in meanings.values() or top.images):
@@ -172,7 +176,7 @@ def _split_folders(top: _Listing, root: Path) -> dict[str, bytes]:
     for raw, split in meanings.items():
         if split in splits:
             both = " and ".join(printable(os.fsdecode(n)) for n in (splits[split], raw))
-            raise DataError(f"{printable(str(root))}: {both} are both the split {split}.")
+            raise DataError(f"{tree.where}: {both} are both the split {split}.")
         if split is not None:
             splits[split] = raw
     return splits
@@ -194,19 +198,25 @@ def _note_outside(top: _Listing, split_folders: dict[str, bytes], notes: _Notes)
         notes.add(b"", f"{_number(len(top.images), 'image')} beside the split folders: not read")
 
 
-def _read(root: Path, folder: bytes, notes: _Notes, listing: _Listing | None = None) -> _Found:
+def _read(tree: Tree, folder: bytes, notes: _Notes, listing: _Listing | None = None) -> _Found:
     """One split: class folders, or images only."""
-    listing = listing or _scan(root, folder, notes) or _Listing()
+    listing = listing or _scan(tree, folder, notes) or _Listing()
     found = _Found()
-    above = {_identity(root, b""), _identity(root, folder)}
+    above = {tree.identity(b""), tree.identity(folder)}
     for raw in listing.folders:
         before = len(found.paths)
-        for path in _walk(root, _join(folder, raw), set(above), notes):
+        for path in _walk(tree, _join(folder, raw), set(above), notes):
             found.paths.append(path)
             found.labels.append(len(found.classes))
         found.classes.append(raw)
         if len(found.paths) == before:
             notes.add(_join(folder, raw), "class without images")
+    if len(found.paths):
+        notes.hidden += [
+            printable(os.fsdecode(_join(folder, raw)))
+            for raw in listing.hidden
+            if (_scan(tree, _join(folder, raw), _Notes()) or _Listing()).images
+        ]
     if not listing.images:
         return found
     if len(found.paths):
@@ -216,13 +226,13 @@ def _read(root: Path, folder: bytes, notes: _Notes, listing: _Listing | None = N
     return _Found(PathTable(_join(folder, raw) for raw in listing.images))
 
 
-def _walk(root: Path, folder: bytes, seen: set[_Identity], notes: _Notes) -> Iterator[bytes]:
+def _walk(tree: Tree, folder: bytes, seen: set[Hashable], notes: _Notes) -> Iterator[bytes]:
     """Images in a folder and those below it, by name; every real folder once."""
     waiting = [folder]
     while waiting:
         folder = waiting.pop()
         try:
-            identity = _identity(root, folder)
+            identity = tree.identity(folder)
         except OSError as error:
             notes.add(folder, error.strerror or "cannot be read")
             continue
@@ -230,25 +240,20 @@ def _walk(root: Path, folder: bytes, seen: set[_Identity], notes: _Notes) -> Ite
             notes.add(folder, "a link to a folder that was already read (a loop?): not followed")
             continue
         seen.add(identity)
-        listing = _scan(root, folder, notes) or _Listing()
+        listing = _scan(tree, folder, notes) or _Listing()
         yield from (_join(folder, raw) for raw in listing.images)
         waiting += [_join(folder, raw) for raw in reversed(listing.folders)]
-
-
-def _identity(root: Path, folder: bytes) -> _Identity:
-    status = os.stat(os.path.join(os.fsencode(root), folder))  # noqa: PTH116, PTH118 (bytes)
-    return status.st_dev, status.st_ino
 
 
 def _join(folder: bytes, name: bytes) -> bytes:
     return folder + b"/" + name if folder else name
 
 
-def _scan(root: Path, folder: bytes, notes: _Notes) -> _Listing | None:
+def _scan(tree: Tree, folder: bytes, notes: _Notes) -> _Listing | None:
     """What is in a folder, sorted; None (and a note) if it cannot be read."""
     listing = _Listing()
     try:
-        with os.scandir(os.path.join(os.fsencode(root), folder)) as entries:  # noqa: PTH118
+        with tree.entries(folder) as entries:
             for entry in entries:
                 _sort_in(entry, folder, listing, notes)
     except OSError as error:
@@ -259,10 +264,12 @@ def _scan(root: Path, folder: bytes, notes: _Notes) -> _Listing | None:
     return listing
 
 
-def _sort_in(entry: os.DirEntry[bytes], folder: bytes, listing: _Listing, notes: _Notes) -> None:
+def _sort_in(entry: Entry, folder: bytes, listing: _Listing, notes: _Notes) -> None:
     name = os.fsdecode(entry.name)
     if name.startswith(".") or name.lower() in _LITTER:
         notes.litter += 1
+        if entry.is_dir():
+            listing.hidden.append(entry.name)
         return
     try:
         if entry.is_dir():
@@ -277,11 +284,11 @@ def _sort_in(entry: os.DirEntry[bytes], folder: bytes, listing: _Listing, notes:
         notes.add(_join(folder, entry.name), error.strerror or "cannot be read")
 
 
-def _no_images(root: Path, notes: _Notes) -> DataError:
+def _no_images(tree: Tree, notes: _Notes) -> DataError:
     reasons = [f"{problem.name}: {problem.reason}" for problem in notes.all()]
     more = f" and {len(reasons) - 5} more" if len(reasons) > 5 else ""
     return DataError(
-        f"No images in {printable(str(root))}"
+        f"No images in {tree.where}"
         + (f" ({'; '.join(reasons[:5])}{more})." if reasons else ": it is empty."),
         hint="Expected: class/*.jpg, train/class/*.jpg, images, IDX files, or CIFAR's pickles.",
     )

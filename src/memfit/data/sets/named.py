@@ -14,6 +14,7 @@ from memfit.data.samples.labels import split_named
 from memfit.data.sets.cifar import find_cifar, open_cifar
 from memfit.data.sets.folders import open_folder
 from memfit.data.sets.idx import find_idx, open_idx
+from memfit.data.sets.trees import DiskTree
 from memfit.errors import DataError
 from memfit.files.names import printable
 
@@ -131,7 +132,7 @@ def _open_in(name: str, place: Path) -> Dataset | None:
     elif (found := find_cifar(place, key=name)) is not None:
         return open_cifar(found, name, name)
     if any(split_named(child.name) == "train" and child.is_dir() for child in place.iterdir()):
-        return open_folder(place, name)
+        return open_folder(DiskTree(place), name)
     return None
 
 

@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from memfit.data.images.decode import Window, open_image
 from memfit.data.samples.dataset import Dataset
 from memfit.data.samples.paths import is_image_name
+from memfit.data.sets.archives import ARCHIVE_ENDINGS, open_archive
 from memfit.data.sets.cifar import find_cifar, is_cifar_archive, open_cifar
 from memfit.data.sets.folders import open_folder, open_image_file
 from memfit.data.sets.idx import find_idx, is_idx_name, open_idx
 from memfit.data.sets.named import NAMED_SETS, open_named
 from memfit.data.sets.npz import open_npz
 from memfit.data.sets.shapes import open_shapes, parse_shapes
+from memfit.data.sets.trees import DiskTree
+from memfit.data.tables.hub import image_columns, open_hub
+from memfit.data.tables.parquet import ParquetTable
 from memfit.data.tables.table import TABLE_EXTENSIONS, open_table
 from memfit.errors import BadImage, DataError, UnknownName, UsageError
 from memfit.files.names import printable
@@ -107,15 +112,26 @@ def _open_path(path: Path, name: str, task: Task | None) -> Dataset:
         raise DataError(f"{name} is neither a file nor a folder.")
     if is_idx_name(path):
         return open_idx(path, name)
-    if path.suffix.lower() in (".npz", ".npy"):
-        return open_npz(path, name)
-    if path.suffix.lower() in TABLE_EXTENSIONS:
-        return open_table(path, name, task)
-    if is_cifar_archive(path):
-        return open_cifar(path, None, name)
+    opener = _opener_of(path)
+    if opener is not None:
+        return opener(path, name, task)
     if not is_image_name(path.name):
         _refuse_other_files(path, name)
     return open_image_file(path, name)
+
+
+def _opener_of(path: Path) -> Callable[[Path, str, Task | None], Dataset] | None:
+    """By the ending; None for images and what is unknown."""
+    ending = path.suffix.lower()
+    if ending in (".npz", ".npy"):
+        return open_npz
+    if ending in TABLE_EXTENSIONS:
+        return open_table
+    if not path.name.lower().endswith(ARCHIVE_ENDINGS):
+        return None
+    if is_cifar_archive(path):
+        return lambda path, name, _: open_cifar(path, None, name)
+    return open_archive
 
 
 def _open_directory(path: Path, name: str, task: Task | None) -> Dataset:
@@ -132,8 +148,11 @@ def _open_directory(path: Path, name: str, task: Task | None) -> Dataset:
     if found:
         return open_cifar(found[0][1], found[0][0], name)
     try:
-        return open_folder(path, name, task)
+        return open_folder(DiskTree(path), name, task)
     except DataError as error:
+        shards = sorted(path.rglob("*.parquet"))
+        if shards and image_columns(ParquetTable(shards[0])):
+            return open_hub(shards, path, name, task)
         tables = sorted(
             child.name
             for child in path.iterdir()

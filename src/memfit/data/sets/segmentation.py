@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
-from memfit.data.samples.dataset import Dataset, FileSplit, Problem, Split
+from memfit.data.samples.dataset import Dataset, Problem, Split
 from memfit.data.samples.labels import in_order
 from memfit.data.samples.masks import Masks, classes_in, look_like_masks
 from memfit.data.samples.paths import PathTable
 from memfit.data.sets.pairs import Pairs, images_beside_masks
+from memfit.data.sets.trees import Tree
 from memfit.files.names import printable
 
 __all__ = ["open_masks"]
 
 
 def open_masks(
-    root: Path, name: str, paths: Sequence[str], problems: list[Problem]
+    tree: Tree, name: str, paths: Sequence[str], problems: list[Problem]
 ) -> Dataset | None:
     """Images beside masks, where names and values say that they are.
 
     Args:
-        root: what the paths are relative to.
+        tree: what the paths are relative to.
         name: of the set.
-        paths: of all images below the root.
+        paths: of all images in it.
         problems: what is noted about the source.
 
     Returns:
@@ -32,18 +33,18 @@ def open_masks(
     Raises:
         DataError: there are, but they do not pair or hold no classes.
     """
-    where = printable(str(root))
-    pairs = images_beside_masks(paths, where) or _two_equal_folders(root, paths)
+    where = tree.where
+    pairs = images_beside_masks(paths, where) or _two_equal_folders(tree, paths)
     if pairs is None:
         return None
-    of_masks = {split: _files(root, split, masks) for split, masks in pairs.masks.items()}
+    of_masks = {split: _files(tree, split, masks) for split, masks in pairs.masks.items()}
     if not pairs.is_said and not all(map(look_like_masks, of_masks.values())):
         return None
     classes = classes_in(list(of_masks.values()), where)
     splits: dict[str, Split] = {}
     for split, images in pairs.images.items():
         masks = Masks(of_masks[split], classes) if split in of_masks else None
-        splits[split] = FileSplit(split, root, PathTable(images), None, masks=masks)
+        splits[split] = tree.split(split, PathTable(images), masks=masks)
     problems = [*problems, *_notes(pairs, where)]
     reason = "masks have the names of images" if pairs.is_said else "names pair, and half are masks"
     return Dataset(
@@ -52,8 +53,8 @@ def open_masks(
     )  # fmt: skip
 
 
-def _files(root: Path, split: str, paths: Sequence[str]) -> FileSplit:
-    return FileSplit(split, root, PathTable(paths), None)
+def _files(tree: Tree, split: str, paths: Sequence[str]) -> Split:
+    return tree.split(split, PathTable(paths))
 
 
 def _notes(pairs: Pairs, where: str) -> list[Problem]:
@@ -64,7 +65,7 @@ def _notes(pairs: Pairs, where: str) -> list[Problem]:
     return [Problem(where, f"{count} no mask{more}: not read")]
 
 
-def _two_equal_folders(root: Path, paths: Sequence[str]) -> Pairs | None:
+def _two_equal_folders(tree: Tree, paths: Sequence[str]) -> Pairs | None:
     """Two folders with the same names of files, one of which holds masks by its values."""
     by_folder: dict[str, list[str]] = {}
     for path in paths:
@@ -74,7 +75,7 @@ def _two_equal_folders(root: Path, paths: Sequence[str]) -> Pairs | None:
     one, other = ({PurePosixPath(p).stem: p for p in paths} for paths in by_folder.values())
     if one.keys() != other.keys():
         return None
-    are_masks = [look_like_masks(_files(root, "all", list(half.values()))) for half in (one, other)]
+    are_masks = [look_like_masks(_files(tree, "all", list(half.values()))) for half in (one, other)]
     if are_masks[0] == are_masks[1]:
         return None
     images, masks = (other, one) if are_masks[0] else (one, other)

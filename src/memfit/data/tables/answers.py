@@ -20,6 +20,7 @@ import re
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ from memfit.errors import DataError
 from memfit.files.names import printable
 from memfit.recipe.fields import Task
 
-__all__ = ["Answers", "Column", "answers_of"]
+__all__ = ["Answers", "Column", "answers_of", "columns_of_array"]
 
 _MEASURED = frozenset({
     "age", "boneage", "price", "cost", "income", "salary", "amount", "weight", "mass", "height",
@@ -109,7 +110,7 @@ class Answers:
 
     Args:
         task: what is asked; None where the columns do not say.
-        reason: why it is that, in a few words.
+        reason: why it is that, in a few words; empty where it can be nothing else.
         labels: ``(N,)`` int64 class numbers.
         targets: ``(N,)`` or ``(N, K)`` float32.
         classes: names of classes, or of labels.
@@ -154,6 +155,23 @@ def answers_of(columns: Sequence[Column], task: Task | None, where: str) -> Answ
     return Answers(None, reason)
 
 
+def columns_of_array(values: NDArray[Any], name: str) -> list[Column]:
+    """The columns of an array ``(N,)``, ``(N, 1)`` or ``(N, K)``; several are called 0, 1, 2..."""
+    table = values.reshape(len(values), -1)
+    found = []
+    for number, cells in enumerate(table.T):
+        distinct, codes = np.unique(cells, return_inverse=True)
+        column = Column(name if table.shape[1] == 1 else str(number))
+        column.codes = array("q", codes.ravel().tolist())
+        column.texts = {_text(each): place for place, each in enumerate(distinct.tolist())}
+        found.append(column)
+    return found
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
 # -- the rules -------------------------------------------------------------------------------------
 
 
@@ -169,9 +187,13 @@ def _of_one(column: Column) -> tuple[Task, str]:
         return "labels", f"{name} holds several words"
     numbers = column.numbers()
     if numbers is None:
-        return "classes", f"{name} holds words"
+        return "classes", ""
     measured = _measured(column, numbers)
-    return ("values", f"{name} {measured}") if measured else ("classes", f"{name} holds classes")
+    return (
+        ("values", f"{name} {measured}")
+        if measured
+        else ("classes", f"{name} holds few whole numbers")
+    )
 
 
 def _measured(column: Column, numbers: NDArray[np.float64]) -> str | None:

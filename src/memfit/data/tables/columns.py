@@ -14,7 +14,10 @@ from memfit.data.samples.paths import IMAGE_EXTENSIONS
 from memfit.errors import DataError
 from memfit.files.names import printable
 
-__all__ = ["Roles", "looks_like_image", "roles_of", "roles_without_names"]
+__all__ = [
+    "Roles", "is_number", "looks_like_image", "roles_beside_pixels", "roles_of",
+    "roles_without_names",
+]  # fmt: skip
 
 #: In lower case with ``_`` between words; the first of them that is there counts.
 _PATHS = (
@@ -112,9 +115,21 @@ def roles_without_names(first: Sequence[str], where: str) -> Roles:
     """
     path = next((place for place, cell in enumerate(first) if looks_like_image(cell)), 0)
     rest = [place for place in range(len(first)) if place != path]
-    if len(rest) == 5 and all(_is_number(first[place]) for place in rest[:4]):
+    if len(rest) == 5 and all(is_number(first[place]) for place in rest[:4]):
         raise _detection(where, "four numbers and a class")
     return Roles(path, tuple(rest))
+
+
+def roles_beside_pixels(rest: Sequence[tuple[int, str]]) -> Roles:
+    """Of the columns that hold no pixels: places and names."""
+    names = {re.sub(r"[\s\-]+", "_", name.strip().lower()): place for place, name in rest}
+    split = next((names[name] for name in _SPLITS if name in names), None)
+    label = next((names[name] for name in _LABELS if name in names), None)
+    others = [
+        place for name, place in names.items()
+        if place != split and name not in (*_ROW_NUMBERS, *_PATHS)
+    ]  # fmt: skip
+    return Roles(0, tuple(others) if label is None else (label,), split)
 
 
 def _named(names: list[str], known: tuple[str, ...]) -> int | None:
@@ -145,5 +160,6 @@ def _detection(where: str, what: str) -> DataError:
     )
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether a cell is a number as people write it."""
     return re.fullmatch(r"\s*-?\d+(\.\d+)?\s*", text) is not None

@@ -1,7 +1,12 @@
-"""The rows of a Parquet file, read in batches."""
+"""The rows of Parquet files, read in batches; with images in them, as the Hugging Face hub writes.
+
+There an image is ``struct<bytes, path>``, and the schema's metadata names the classes
+(https://huggingface.co/docs/datasets/about_dataset_features).
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +26,7 @@ class ParquetTable:
 
     Attributes:
         header: names of the columns.
+        where: the file, for messages.
 
     Raises:
         DataError: it cannot be read, or has no rows.
@@ -39,13 +45,15 @@ class ParquetTable:
         self._errors = (pyarrow.ArrowException, OSError, ValueError, KeyError)
         try:
             self._file = parquet.ParquetFile(path)
-            self.header: list[str] = self._file.schema_arrow.names
+            self._schema = self._file.schema_arrow
         except self._errors as error:
-            raise DataError(
-                f"{self.where} is no Parquet file that can be read ({_short(error)})."
-            ) from None
+            raise self._unreadable(error) from None
+        self.header: list[str] = self._schema.names
         if not self.header or not self._file.metadata.num_rows:
             raise DataError(f"{self.where} has no rows.")
+
+    def _unreadable(self, error: BaseException) -> DataError:
+        return DataError(f"{self.where} is no Parquet file that can be read ({_short(error)}).")
 
     def first(self) -> list[Any]:
         """The first row, of which only plain columns are read; the others are empty texts.
@@ -53,13 +61,11 @@ class ParquetTable:
         Raises:
             DataError: it cannot be read.
         """
-        plain = [n for place, n in enumerate(self.header) if self._is_plain(place)]
+        plain = [name for place, name in enumerate(self.header) if self.is_plain(place)]
         try:
             batch = next(self._file.iter_batches(batch_size=1, columns=plain), None)
         except self._errors as error:
-            raise DataError(
-                f"{self.where} is no Parquet file that can be read ({_short(error)})."
-            ) from None
+            raise self._unreadable(error) from None
         row = batch.to_pylist()[0] if plain and batch is not None else {}
         return [row.get(name, "") for name in self.header]
 
@@ -70,18 +76,18 @@ class ParquetTable:
             places: of the columns that are read.
 
         Raises:
-            DataError: a column holds no text or numbers, or the file is damaged.
+            DataError: a column holds no texts, numbers or images, or the file is damaged.
         """
         for place in places:
-            if not self._is_plain(place):
-                kind = self._file.schema_arrow.field(place).type
+            if not self.is_plain(place) and not self.holds_images(place):
+                kind = self._schema.field(place).type
                 raise DataError(
                     f"{self.where}: column {self.header[place]!r} holds {kind}, not text or "
                     "numbers."
                 )
         names, number = [self.header[place] for place in places], 0
         try:
-            for batch in self._file.iter_batches(columns=names):
+            for batch in self._file.iter_batches(batch_size=256, columns=names):
                 for values in zip(*(batch.column(n).to_pylist() for n in names), strict=True):
                     number += 1
                     cells: list[Any] = [None] * len(self.header)
@@ -91,13 +97,32 @@ class ParquetTable:
         except self._errors as error:
             raise DataError(f"{self.where}, after row {number:,}: {_short(error)}.") from None
 
-    def _is_plain(self, place: int) -> bool:
+    def is_plain(self, place: int) -> bool:
+        """Whether a column holds texts or numbers."""
         from pyarrow import types
 
-        kind = self._file.schema_arrow.field(place).type
+        kind = self._schema.field(place).type
         checks = (types.is_string, types.is_large_string, types.is_integer, types.is_boolean,
                   types.is_floating, types.is_dictionary, types.is_null)  # fmt: skip
         return any(check(kind) for check in checks)
+
+    def holds_images(self, place: int) -> bool:
+        """Whether a column holds files: bytes, or ``struct<bytes, path>``."""
+        from pyarrow import types
+
+        kind = self._schema.field(place).type
+        if types.is_struct(kind):
+            return any(kind.field(number).name == "bytes" for number in range(kind.num_fields))
+        return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+    def class_names(self, place: int) -> tuple[str, ...] | None:
+        """Of a column of class numbers, from the schema's metadata; None where it names none."""
+        try:
+            noted = json.loads((self._schema.metadata or {})[b"huggingface"])
+            names = noted["info"]["features"][self.header[place]]["names"]
+        except (KeyError, TypeError, ValueError):
+            return None
+        return tuple(map(printable, map(str, names))) if isinstance(names, list) else None
 
 
 def _short(error: BaseException) -> str:

@@ -16,14 +16,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memfit.data.samples.dataset import Dataset, FileSplit, Problem, Split
+from memfit.data.samples.dataset import ArraySplit, Dataset, FileSplit, Problem, Split
 from memfit.data.samples.labels import in_order, split_named
 from memfit.data.samples.masks import Masks, classes_in
 from memfit.data.samples.paths import PathTable
 from memfit.data.tables.answers import Answers, Column, answers_of
-from memfit.data.tables.columns import Roles, looks_like_image, roles_of, roles_without_names
+from memfit.data.tables.columns import (
+    Roles,
+    is_number,
+    looks_like_image,
+    roles_beside_pixels,
+    roles_of,
+    roles_without_names,
+)
 from memfit.data.tables.csv_rows import Row, csv_rows
+from memfit.data.tables.finding import found_below
+from memfit.data.tables.hub import image_columns, open_hub
 from memfit.data.tables.parquet import ParquetTable
+from memfit.data.tables.pixels import Pixels, pixel_columns
 from memfit.errors import DataError
 from memfit.files.names import printable
 from memfit.recipe.fields import Task
@@ -38,11 +48,12 @@ _FIRST_PATHS = 100
 
 @dataclass(slots=True)
 class _Table:
-    """A file, before its rows are read."""
+    """A file, before its rows are read; ``pixels`` takes their cells where these are the images."""
 
     header: Sequence[str]
     roles: Roles
     rows: Iterable[Row]
+    pixels: Pixels | None = None
 
 
 @dataclass(slots=True)
@@ -52,6 +63,10 @@ class _Rows:
     paths: PathTable = field(default_factory=PathTable)
     splits: Column = field(default_factory=lambda: Column("split"))
     answers: list[Column] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        return len(self.splits)
 
 
 def open_table(path: Path, name: str, task: Task | None = None) -> Dataset:
@@ -72,27 +87,42 @@ def open_table(path: Path, name: str, task: Task | None = None) -> Dataset:
     where = printable(str(path))
     problems: list[Problem] = []
     if path.suffix.lower() in (".parquet", ".pq"):
-        layout, unit, table = "Parquet table", "row", _parquet(path, where, problems)
+        opened = ParquetTable(path)
+        if image_columns(opened):
+            return open_hub([path], path.parent, name, task)
+        layout, unit, table = "Parquet table", "row", _parquet(opened, where, problems)
     else:
         layout, unit, table = "CSV table", "line", _csv(path, where, problems)
     rows = _collect(table, f"{where}, {unit}")
-    if not len(rows.paths):
+    if not rows.count:
         raise DataError(f"{where} has no rows.")
-    _check_some_exist(rows.paths, path.parent, where)
-    if _holds_masks(rows.answers, task):
-        return _with_masks(rows, path, name, layout, problems)
+    if table.pixels is None:
+        rows.paths = found_below(rows.paths, path.parent, path.stem, where)
+        if _holds_masks(rows.answers, task):
+            return _with_masks(rows, path, name, layout, problems)
     answers = answers_of(rows.answers, task, where)
     if answers.task is None and rows.answers:
         columns = ", ".join(printable(column.name) for column in rows.answers)
         reason = f"none of its columns ({columns}) is named label, class or target: no labels"
         problems.append(Problem(where, reason))
+    splits = _splits(rows, table.pixels, answers, path.parent, where)
+    return _dataset(name, layout, splits, answers, problems)
+
+
+def _splits(
+    rows: _Rows, pixels: Pixels | None, answers: Answers, folder: Path, where: str
+) -> dict[str, Split]:
+    images = None if pixels is None else pixels.images(where)
     made: dict[str, Split] = {}
     for split, chosen in _by_split(rows):
-        paths = PathTable(rows.paths[row] for row in chosen.tolist())
         labels = None if answers.labels is None else answers.labels[chosen]
         targets = None if answers.targets is None else answers.targets[chosen]
-        made[split] = FileSplit(split, path.parent, paths, labels, targets=targets)
-    return _dataset(name, layout, made, answers, problems)
+        if images is not None:
+            made[split] = ArraySplit(split, images[chosen], labels, where, targets=targets)
+        else:
+            paths = PathTable(rows.paths[row] for row in chosen.tolist())
+            made[split] = FileSplit(split, folder, paths, labels, targets=targets)
+    return made
 
 
 def _dataset(
@@ -119,7 +149,10 @@ def _collect(table: _Table, where: str) -> _Rows:
     roles = table.roles
     found = _Rows(answers=[Column(str(table.header[place])) for place in roles.answers])
     for line, cells in table.rows:
-        found.paths.append(_cell(cells[roles.path], "path", where, line))
+        if table.pixels is None:
+            found.paths.append(_cell(cells[roles.path], "path", where, line))
+        else:
+            _add_pixels(table.pixels, cells, f"{where} {line:,}")
         split = "all"
         if roles.split is not None:
             word = _cell(cells[roles.split], "split", where, line)
@@ -141,6 +174,13 @@ def _collect(table: _Table, where: str) -> _Rows:
     return found
 
 
+def _add_pixels(pixels: Pixels, cells: Sequence[Any], where: str) -> None:
+    try:
+        pixels.append(cells)
+    except ValueError:
+        raise DataError(f"{where}: the pixels are not as many numbers as in other rows.") from None
+
+
 def _cell(value: Any, what: str, where: str, line: int) -> str:
     """A cell as text; whole numbers without a fraction."""
     if isinstance(value, float):
@@ -151,17 +191,6 @@ def _cell(value: Any, what: str, where: str, line: int) -> str:
     if "\0" in text:
         raise DataError(f"{where} {line:,}: a zero byte in the {what}; is it a text file?")
     return text
-
-
-def _check_some_exist(paths: PathTable, folder: Path, where: str) -> None:
-    """A wrong folder would make every image unreadable: said once, here."""
-    first = list(itertools.islice(paths, _FIRST_PATHS))
-    if not any((folder / path).exists() for path in first):
-        raise DataError(
-            f"{where}: none of the first {len(first):,} files exists, such as "
-            f"{printable(str(folder / first[0]))}.",
-            hint="Paths are relative to the table's folder, unless they are absolute.",
-        )
 
 
 # -- masks -----------------------------------------------------------------------------------------
@@ -201,12 +230,31 @@ def _csv(path: Path, where: str, problems: list[Problem]) -> _Table:
     if not first:
         raise DataError(f"{where} is empty.")
     header = first[0][1]
+    table = _pixel_table(header, itertools.chain(first, rows))
+    if table is not None:
+        return table
     if any(looks_like_image(cell) or _is_file(path.parent, cell) for cell in header):
         names = [f"column {place + 1}" for place in range(len(header))]
         return _Table(names, roles_without_names(header, where), itertools.chain(first, rows))
     below = first[1][1] if len(first) > 1 else header
     roles = roles_of(header, below, where, problems)
     return _Table(header, roles, itertools.chain(first[1:], rows))
+
+
+def _pixel_table(header: Sequence[str], rows: Iterator[Row]) -> _Table | None:
+    """A table of pixels; its first line may be a sample, then its label comes first."""
+    if len(header) > 64 and all(map(is_number, header)):
+        is_labelled = math.isqrt(len(header)) ** 2 != len(header)
+        names = [f"column {place + 1}" for place in range(len(header))]
+        pixels = Pixels(range(int(is_labelled), len(header)))
+        return _Table(names, Roles(0, (0,) if is_labelled else ()), rows, pixels)
+    places = pixel_columns(header)
+    if not places:
+        return None
+    next(rows)
+    rest = [(place, name) for place, name in enumerate(header) if place not in set(places)]
+    roles = roles_beside_pixels(rest)
+    return _Table(header, roles, rows, Pixels(places))
 
 
 def _is_file(folder: Path, text: str) -> bool:
@@ -216,8 +264,7 @@ def _is_file(folder: Path, text: str) -> bool:
         return False
 
 
-def _parquet(path: Path, where: str, problems: list[Problem]) -> _Table:
-    table = ParquetTable(path)
+def _parquet(table: ParquetTable, where: str, problems: list[Problem]) -> _Table:
     roles = roles_of(table.header, table.first(), where, problems)
     places = [roles.path, *roles.answers, *([] if roles.split is None else [roles.split])]
     return _Table(table.header, roles, table.rows(places))

@@ -54,6 +54,16 @@ const HAZARDS_ZH = {
     "同一张图占三倍的内存",
     "按存储的样子给出；一个通道就够了",
   ],
+  "images-in-hidden-folders": [
+    "隐藏文件夹里有图片",
+    "torchvision 的 ImageFolder 把隐藏文件夹当作一个类别：其后的类别编号都错位一个",
+    "不读取",
+  ],
+  "numbers-in-the-order-of-text": [
+    "数字文件夹按文本排序",
+    "1、10、11、2 的顺序：标签不等于文件夹的数字",
+    "编号相同，并给出文件夹的名称；补零后顺序就对了",
+  ],
   "of-different-sizes": ["尺寸不一", "不能叠成一个批次", "缩放或裁剪到训练配方的 input_shape"],
 };
 
