@@ -163,14 +163,14 @@ def test_ctrl_c_ends_without_a_result(folder: Path) -> None:
     code = (
         "import os, signal, sys\n"
         "from memfit.cli import main\n"
-        "from memfit.data.facts import examine\n"
-        "read_file = examine.read_file\n"
+        "from memfit.data.samples import dataset\n"
+        "read_file = dataset.read_file\n"
         "def reading(path):\n"
         "    if str(path).endswith('1.png'):\n"
         "        os.write(2, b'waiting')\n"
         "        signal.pause()\n"
         "    return read_file(path)\n"
-        "examine.read_file = reading\n"
+        "dataset.read_file = reading\n"
         "sys.exit(main(['data', sys.argv[1]]))\n"
     )
     process = subprocess.Popen(
