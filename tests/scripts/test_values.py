@@ -146,6 +146,26 @@ assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2 << 20
     assert all(value.is_made_up for line, value in found.items() if "images" in line)
 
 
+def test_weights_and_what_comes_of_zeros_take_no_memory(run_sample: RunSample) -> None:
+    """6 GB of weights, copies, gradients and momentum stay address space; biases have values."""
+    code = """
+import torch
+from torch import nn
+model = nn.Sequential(*(nn.Linear(1000, 1000, device="cuda") for _ in range(400)))
+copies = [layer.weight.data.clone() for layer in model]
+optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9)
+model(torch.rand(8, 1000, device="cuda")).sum().backward()
+optimizer.step()
+for copy in copies:
+    copy.mul_(2)
+assert model[0].weight.detach().cpu().sum() == 0 < model[0].bias.detach().std()
+"""
+    answer = run_sample("train.py", code=code)
+    assert answer.status is Status.ENDED, answer.traceback
+    assert answer.peak_allocated_bytes > 6e9
+    assert answer.memory_bytes < 2 << 30
+
+
 def test_a_checkpoint_is_no_decision(run_sample: RunSample) -> None:
     code = "torch.save(nn.Linear(4, 4).cuda().state_dict(), 'last.pt')\ntorch.load('last.pt')\n"
     assert not values_of(run_sample, code)

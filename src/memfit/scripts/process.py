@@ -38,6 +38,9 @@ _ROOM = "memfit-run-"
 #: After the child's own limit, which leaves it time to tell.
 _GRACE_SECONDS = 20.0
 _MOST_OUTPUT = 8000
+#: Large temporaries of the host go back to the system when they are freed; glibc would learn to
+#: keep them between small ones (``man mallopt``, M_MMAP_THRESHOLD).
+_ALLOCATION = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
 _END_OF_FILE = b"\x04"
 _TERMINAL = (24, 80)
 
@@ -231,7 +234,7 @@ def _child(
             stderr=seen,
             pass_fds=[told],
             start_new_session=True,
-            env=os.environ | environment,
+            env=_ALLOCATION | os.environ | environment,
         )
     except BaseException:
         os.close(terminal)

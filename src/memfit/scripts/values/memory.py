@@ -13,10 +13,13 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from memfit.torch_inside import host_storage, storage_key
 
-__all__ = ["Marks", "clear", "elements", "on_host", "to_host"]
+__all__ = ["Marks", "clear", "elements", "give_back_zeros", "on_host", "to_host", "write"]
 
 #: Marks that are kept without looking which have ended.
 _FEWEST = 1024
+#: Bytes of a tensor whose pages are worth asking whether they hold anything but zeros.
+_WORTH_GIVING_BACK = 1 << 18
+_ORDERS = (torch.contiguous_format, torch.channels_last, torch.channels_last_3d)
 
 
 def elements(tensors: Iterable[Tensor]) -> int:
@@ -47,11 +50,32 @@ def to_host(value: Any) -> Any:
     return value
 
 
+def write(tensor: Tensor, value: Tensor) -> None:
+    """Give a tensor the values of one of the host; zeros on the GPU take no memory."""
+    if tensor.is_cuda and value.nbytes >= _WORTH_GIVING_BACK and not value.any():
+        clear(tensor)
+    else:
+        to_host(tensor).copy_(value)
+
+
 def clear(tensor: Tensor) -> None:
-    """Zero the whole storage of a tensor on the GPU, which gives its memory back to the host."""
+    """Zero a tensor on the GPU, or its storage where it has gaps, and give its memory back."""
     storage = tensor.untyped_storage()
     if tensor.is_cuda and storage.nbytes():
-        _memset()(storage.data_ptr(), 0, storage.nbytes())
+        is_alone = _has_no_gaps(tensor)
+        at, size_bytes = (tensor, tensor.nbytes) if is_alone else (storage, storage.nbytes())
+        _memset()(at.data_ptr(), 0, size_bytes)
+
+
+def give_back_zeros(tensor: Tensor) -> None:
+    """Whatever zeros were written to a tensor on the GPU take no memory."""
+    is_large = tensor.is_cuda and tensor.nbytes >= _WORTH_GIVING_BACK
+    if is_large and _has_no_gaps(tensor) and not on_host(tensor).any():
+        clear(tensor)
+
+
+def _has_no_gaps(tensor: Tensor) -> bool:
+    return any(tensor.is_contiguous(memory_format=order) for order in _ORDERS)
 
 
 @cache

@@ -8,11 +8,19 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from memfit.memory.recording.values import tensors_in
 from memfit.scripts.told.answer import Decided
-from memfit.scripts.values.memory import Marks, clear, elements, on_host, to_host
+from memfit.scripts.values.memory import (
+    Marks,
+    clear,
+    elements,
+    give_back_zeros,
+    on_host,
+    to_host,
+    write,
+)
 from memfit.scripts.values.operators import Kind, Operator, operator_of
 from memfit.torch_inside import DispatchMode
 
@@ -22,6 +30,8 @@ _aten: Any = torch.ops.aten
 
 #: More than these elements cost more time than their values are worth.
 _MOST_ELEMENTS = 4_000_000
+#: Larger parameters are of heavy operators: their values would take memory and say nothing.
+_MOST_OF_A_PARAMETER = 1 << 16
 _INDEXED = ("aten.index", "aten.index_put", "aten.index_put_", "aten._index_put_impl_")
 
 
@@ -168,7 +178,9 @@ class Values(DispatchMode):
         """Compute what an operator gives and writes; False where that is too much or impossible."""
         if operator.kind is Kind.HEAVY:
             return False
-        if max(elements(inputs), elements(outputs)) > _MOST_ELEMENTS:
+        if max(elements(inputs), elements(outputs)) > _MOST_ELEMENTS or any(
+            map(_is_weight, inputs)
+        ):
             return False
         case = (func, *(tensor.dtype for tensor in inputs[:1]))
         if case in self._without_kernel:
@@ -183,7 +195,9 @@ class Values(DispatchMode):
         own = {id(tensor) for tensor in fresh}
         for output, value in zip(outputs, values, strict=True):
             if id(output) in own:
-                to_host(output).copy_(value)
+                write(output, value)
+        for tensor in operator.written(args, kwargs):
+            give_back_zeros(tensor)
         return True
 
     def _run_on_host(
@@ -237,6 +251,11 @@ def _is_plain(tensor: Tensor) -> bool:
     """Whether its values are the bytes of its storage: not sparse, sharded or fake."""
     has_own_operators = type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__
     return tensor.layout is torch.strided and not has_own_operators
+
+
+def _is_weight(tensor: Tensor) -> bool:
+    """Whether it is a parameter of a layer whose output is zeros anyway."""
+    return isinstance(tensor, nn.Parameter) and tensor.numel() > _MOST_OF_A_PARAMETER
 
 
 def _is_cuda(device: Any) -> bool:
