@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,48 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from memfit.cards.catalogue import gpu
-from memfit.errors import NoStubs
-from memfit.virtual_cuda.child import child_environment
 from memfit.virtual_cuda.stubs import Stubs, build_stubs
 
 CARD = gpu("rtx-3060")
-END = "import os, sys; sys.stdout.flush(); os._exit(0)"
 MIB = 1 << 20
 
 Child = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def stubs(cache: Path) -> Stubs:
-    try:
-        return build_stubs(cache / "memfit")
-    except NoStubs as error:
-        pytest.skip(f"PyTorch itself does not run here without a GPU: {error.message}")
-
-
-@pytest.fixture
-def run_child(stubs: Stubs) -> Child:
-    """Run code behind the stubs; what it prints last is JSON."""
-
-    def run(code: str, **options: Any) -> Any:
-        here = dict(os.environ)
-        environment = here | child_environment(stubs, CARD, **options)
-        done = subprocess.run(
-            [sys.executable, "-c", f"import json, torch\nfrom torch import nn\n{code}\n{END}"],
-            env=environment, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert dict(os.environ) == here
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
-
-    return run
 
 
 def memfit(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -147,3 +115,63 @@ def test_without_a_compiler_it_says_so(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
     reasons = ("no C compiler", "build without CUDA", "on Linux only", "is not there")
     assert any(reason in " ".join(done.stderr.split()) for reason in reasons)
+
+
+STAND_IN = """
+import json, ctypes, sys
+from memfit.virtual_cuda.stubs import build_stubs
+stubs = build_stubs()
+runtime = ctypes.CDLL(str(stubs.libraries[0]), ctypes.RTLD_GLOBAL)
+version = ctypes.c_int()
+runtime.cudaRuntimeGetVersion(ctypes.byref(version))
+card = ctypes.create_string_buffer(4096)
+runtime.cudaGetDeviceProperties(card, 0)
+print(json.dumps([[path.name for path in stubs.libraries], stubs.cuda_major, version.value,
+                  card.raw.index((12 << 30).to_bytes(8, "little"))]))
+"""
+
+
+@pytest.mark.usefixtures("stubs")
+@pytest.mark.parametrize(("major", "solver", "moved_bytes"), [(12, 11, 0), (13, 12, 32)])
+def test_they_follow_the_cuda_that_is_installed(
+    tmp_path: Path, major: int, solver: int, moved_bytes: int
+) -> None:
+    """Names, version and layout are those of the libraries and headers that torch came with.
+
+    A torch is laid out that has little of one: libraries of each name that export a function, and
+    the headers of the installed one, in which a field of ``cudaDeviceProp`` has moved.
+    """
+    (installed,) = {
+        path.parent for path in Path(torch.__file__).parents[1].glob("nvidia/*/include/cuda.h")
+    }
+    packages, nvidia = tmp_path / "packages", tmp_path / "packages" / "nvidia" / "cuda"
+    for folder in (nvidia / "lib", packages / "torch"):
+        folder.mkdir(parents=True)
+    shutil.copytree(installed, nvidia / "include")
+    (packages / "triton").symlink_to(installed.parents[2] / "triton")
+    header = nvidia / "include" / "driver_types.h"
+    text = header.read_text(encoding="utf-8")
+    name = "char         name[256];"
+    assert name in text
+    header.write_text(text.replace(name, f"{name} char moved[{moved_bytes} + 1];"))
+    (packages / "torch" / "__init__.py").touch()
+    (packages / "torch" / "version.py").write_text(f"cuda: Optional[str] = '{major}.1'\n")
+    names = [f"lib{name}.so.{major}" for name in ("cudart", "cublas", "cublasLt", "nvrtc")]
+    names += [f"libcusolver.so.{solver}", "libcusparse.so.12", f"libcufft.so.{solver}"]
+    names += ["libcudnn.so.9"]
+    for file in names:
+        command = ["cc", "-shared", "-x", "c", "-", "-o", str(nvidia / "lib" / file)]
+        subprocess.run(command, input="int nothing;", text=True, check=True)
+
+    environment = {"PYTHONPATH": os.pathsep.join([str(packages), *sys.path]),
+                   "XDG_CACHE_HOME": str(tmp_path)}  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", STAND_IN],
+        env=os.environ | environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    libraries, found_major, version, memory_at = json.loads(done.stdout)
+    assert set(libraries) == {*names, "libcuda.so.1", "libnvidia-ml.so.1"}
+    assert (found_major, version) == (major, 1000 * major + 10)
+    is_plain = 256 + 32  # name, uuid, luid and its mask, then bytes of memory
+    assert memory_at == is_plain + (moved_bytes + 1 + 7) // 8 * 8

@@ -2,7 +2,7 @@
 
 PyTorch's CUDA build initialises, dispatches, allocates and trains when small libraries stand in
 front of NVIDIA's: they keep the books of device memory and launch nothing. What is written by hand
-is in ``source/``; every other function that the real library exports gets a stub that succeeds.
+is in ``source/``, every other function that the real library exports comes from ``generated.py``.
 They are made where they are used, with the compiler and the headers that are there (pip's NVIDIA
 packages bring theirs), and hold nothing of NVIDIA's.
 """
@@ -21,6 +21,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from memfit.errors import NoStubs
+from memfit.virtual_cuda.generated import (
+    declared,
+    exported,
+    from_header,
+    passed_to_driver,
+    succeeding,
+)
 
 __all__ = ["Stubs", "build_stubs"]
 
@@ -29,26 +36,29 @@ _FUNCTION = re.compile(
     r"^(?:int|unsigned|void \*\*|void|size_t|const char \*) ?\*{0,2}(\w+)\(", re.MULTILINE
 )
 
-#: Functions of cuDNN that need no device: the real library makes and fills descriptors.
-_REAL = re.compile(
-    r"cudnn(?:(?:Create|Set|Destroy|Restore|Get(?:Filter|Tensor)Nd).*Descriptor.*"
-    r"|SetConvolution\w+|SetPooling\w+|Get(?:Last)?ErrorString|GetVersion|GetProperty"
-    r"|BackendDestroyDescriptor|BackendFinalize|BackendGetAttribute"
-    r"|GetRNNWeightSpaceSize|GetRNNWeightParams)"
-)
-
 
 @dataclass(frozen=True, slots=True)
 class _Library:
-    """One library that is stood in for: its sources, its file, and how its functions are named."""
+    """One library that is stood in for.
+
+    Args:
+        sources: what is written by hand.
+        file: its name; a pattern where the number is not CUDA's.
+        prefixes: of its functions.
+        title: as NVIDIA writes it, where its functions follow from its header.
+        headers: that declare them.
+    """
 
     sources: tuple[str, ...]
     file: str
     prefixes: tuple[str, ...]
+    title: str = ""
+    headers: tuple[str, ...] = ()
 
 
-#: Comes with the GPU's driver, not with torch: its functions are those of the header.
-_DRIVER = _Library(("driver",), "libcuda.so.1", ("cu",))
+#: These two come with the GPU's driver, not with torch.
+_DRIVER = _Library(("driver",), "libcuda.so.1", ("cu",), headers=("cuda.h",))
+_MONITOR = _Library(("monitor",), "libnvidia-ml.so.1", ("nvml",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,30 +88,33 @@ def build_stubs(cache: Path | None = None) -> Stubs:
     if not sys.platform.startswith("linux"):
         raise NoStubs("PyTorch's CUDA build runs without a GPU on Linux only.")
     version = _cuda_version()
+    major = version // 1000
     packages = _packages()
-    libraries = _libraries(version // 1000)
     include = _headers(packages)
-    real = {each.file: _find(packages, each.file) for each in libraries if each is not _DRIVER}
-    real[_DRIVER.file] = _driver_header(include)
+    real = {library: _find(packages, library.file) for library in _libraries(major)}
     folder = _folder(cache, version, real.values())
     if not folder.is_dir():
-        _build_all(folder, libraries, real, include, version)
-    return Stubs(
-        tuple(folder / library.file for library in libraries),
-        real["libcudnn.so.9"],
-        version // 1000,
-    )
+        _build_all(folder, real, include, version)
+    names = [path.name for path in real.values()] + [_DRIVER.file, _MONITOR.file]
+    cudnn = next(path for path in real.values() if path.name == "libcudnn.so.9")
+    return Stubs(tuple(folder / name for name in names), cudnn, major)
 
 
 def _libraries(major: int) -> tuple[_Library, ...]:
+    """What torch brings along; the runtime first, which the others rest on."""
     return (
-        _Library(("runtime",), f"libcudart.so.{major}", ("cuda", "__cuda")),
+        _Library(("runtime", "streams", "kernels"), f"libcudart.so.{major}", ("cuda", "__cuda")),
         _Library(("blas",), f"libcublas.so.{major}", ("cublas",)),
         _Library(("blaslt",), f"libcublasLt.so.{major}", ("cublasLt",)),
         _Library(("dnn", "recurrent"), "libcudnn.so.9", ("cudnn",)),
         _Library(("compiler",), f"libnvrtc.so.{major}", ("nvrtc",)),
-        _DRIVER,
-    )
+        _Library(
+            ("solver",), "libcusolver.so.[0-9]*", ("cusolver",), "cuSOLVER",
+            ("cusolverDn.h", "cusolver_common.h"),
+        ),
+        _Library(("sparse",), "libcusparse.so.[0-9]*", ("cusparse",), "cuSPARSE", ("cusparse.h",)),
+        _Library(("fourier",), "libcufft.so.[0-9]*", ("cufft",), "cuFFT", ("cufft.h", "cufftXt.h")),
+    )  # fmt: skip
 
 
 def _cuda_version() -> int:
@@ -128,25 +141,27 @@ def _packages() -> Path:
 
 
 def _find(packages: Path, file: str) -> Path:
-    places = [*packages.glob(f"nvidia/*/lib/{file}"), *packages.glob(f"torch/lib/{file}")]
+    places = [
+        path for folder in ("nvidia/*", "torch") for path in packages.glob(f"{folder}/lib/{file}")
+    ]
     if not places:
         raise NoStubs(f"{file} of the CUDA build of PyTorch is not there.")
     return places[0]
 
 
 def _headers(packages: Path) -> tuple[Path, ...]:
-    found = [path.parent for path in packages.glob("nvidia/*/include/driver_types.h")]
-    extra = packages / "triton" / "backends" / "nvidia" / "include"
-    if not found:
+    """Folders of headers; triton has the driver's, too."""
+    found = dict.fromkeys(path.parent for path in packages.glob("nvidia/*/include/cu*.h"))
+    if not any((path / "driver_types.h").is_file() for path in found):
         raise NoStubs("CUDA's driver_types.h is not there; pip's NVIDIA packages bring it.")
-    return (*found, *([extra] if extra.is_dir() else []))
+    return (*found, packages / "triton" / "backends" / "nvidia" / "include")
 
 
-def _driver_header(include: Iterable[Path]) -> Path:
+def _header(include: Iterable[Path], name: str) -> Path:
     for path in include:
-        if (path / "cuda.h").is_file():
-            return path / "cuda.h"
-    raise NoStubs("CUDA's cuda.h is not there; triton and pip's NVIDIA packages bring it.")
+        if (path / name).is_file():
+            return path / name
+    raise NoStubs(f"CUDA's {name} is not there; triton and pip's NVIDIA packages bring it.")
 
 
 def _folder(cache: Path | None, version: int, real: Iterable[Path]) -> Path:
@@ -156,18 +171,15 @@ def _folder(cache: Path | None, version: int, real: Iterable[Path]) -> Path:
     digest = hashlib.sha256(f"{version}".encode())
     for path in sorted(_SOURCE.iterdir()):
         digest.update(path.read_bytes())
-    digest.update(Path(__file__).read_bytes())
+    for name in ("stubs.py", "generated.py"):
+        digest.update(Path(__file__).with_name(name).read_bytes())
     for path in real:
         digest.update(f"{path} {path.stat().st_size}".encode())
     return cache / f"virtual-cuda-{digest.hexdigest()[:16]}"
 
 
 def _build_all(
-    folder: Path,
-    libraries: tuple[_Library, ...],
-    real: dict[str, Path],
-    include: tuple[Path, ...],
-    version: int,
+    folder: Path, real: dict[_Library, Path], include: tuple[Path, ...], version: int
 ) -> None:
     compiler = shutil.which(os.environ.get("CC") or "cc") or shutil.which("gcc")
     if compiler is None or shutil.which("nm") is None:
@@ -178,8 +190,11 @@ def _build_all(
     work = folder.with_name(f"{folder.name}.{os.getpid()}")
     try:
         work.mkdir(parents=True, exist_ok=True)
-        for library in libraries:
-            _build(library, real[library.file], work, compiler, include, version)
+        tools = _Tools(compiler, include, version, work)
+        for library, path in real.items():
+            tools.build(library, path.name, exported(path, library.prefixes))
+        tools.build(_DRIVER, _DRIVER.file, tools.parameters(_DRIVER))
+        tools.build(_MONITOR, _MONITOR.file, ())
         work.rename(folder)
     except (OSError, subprocess.SubprocessError) as error:
         if not folder.is_dir():  # else another process was first
@@ -188,80 +203,60 @@ def _build_all(
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _build(
-    library: _Library,
-    real: Path,
-    folder: Path,
-    compiler: str,
-    include: tuple[Path, ...],
-    version: int,
-) -> None:
-    sources = [_SOURCE / f"{name}.c" for name in library.sources]
-    texts = (source.read_text(encoding="utf-8") for source in sources)
-    written = {name for text in texts for name in _FUNCTION.findall(text)}
-    generated = folder / f"{library.sources[0]}-generated.c"
-    named = _declared(real) if library is _DRIVER else _exported(real, library.prefixes)
-    functions = [name for name in named if name not in written]
-    generated.write_text("\n".join(_generated(library, functions)), encoding="utf-8")
-    version_node = folder / f"{library.sources[0]}.map"
-    version_node.write_text(f"{library.file} {{ global: *; }};\n", encoding="utf-8")
-    command = [
-        compiler, "-O1", "-w", "-shared", "-fPIC", f"-DCUDA_VERSION={version}",
-        *(f"-I{path}" for path in (_SOURCE, *include)), *map(str, sources), str(generated),
-        f"-Wl,-soname,{library.file}", f"-Wl,--version-script,{version_node}",
-        *(str(path) for path in folder.glob("libcudart.so.*") if library is _DRIVER),
-        "-ldl", "-lpthread", "-o", str(folder / library.file),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise NoStubs(f"{library.file} does not compile: {done.stderr.strip()[-500:]}")
+@dataclass(frozen=True, slots=True)
+class _Tools:
+    """What libraries are built with.
 
+    Args:
+        compiler: of C.
+        include: folders of headers.
+        version: of CUDA, as it writes it.
+        folder: where they are built.
+    """
 
-def _exported(real: Path, prefixes: tuple[str, ...]) -> list[str]:
-    """The functions that the real library gives, by name."""
-    done = subprocess.run(
-        ["nm", "-D", "--defined-only", str(real)], capture_output=True, text=True, check=True
-    )
-    rows = (line.split() for line in done.stdout.splitlines())
-    names = {row[-1].partition("@")[0] for row in rows if row[-2] in "TtWw"}
-    return sorted(name for name in names if name.startswith(prefixes))
+    compiler: str
+    include: tuple[Path, ...]
+    version: int
+    folder: Path
 
+    def build(self, library: _Library, file: str, names: Iterable[str]) -> None:
+        """Make one library.
 
-def _declared(header: Path) -> list[str]:
-    """The functions that the driver's header declares."""
-    text = header.read_text(encoding="utf-8")
-    return sorted(set(re.findall(r"CUDAAPI\s+(cu\w+)\s*\(", text)))
+        Args:
+            library: what it is.
+            file: its name.
+            names: of all its functions.
 
+        Raises:
+            NoStubs: it does not compile.
+        """
+        sources = [_SOURCE / f"{name}.c" for name in library.sources]
+        texts = (source.read_text(encoding="utf-8") for source in sources)
+        written = {name for text in texts for name in _FUNCTION.findall(text)}
+        generated = self.folder / f"{library.sources[0]}-generated.c"
+        others = (name for name in names if name not in written)
+        generated.write_text("\n".join(self._generated(library, others)), encoding="utf-8")
+        version_node = self.folder / f"{library.sources[0]}.map"
+        named = file.replace("-", "_")  # which a linker's script does not take
+        version_node.write_text(f"{named} {{ global: *; }};\n", encoding="utf-8")
+        command = [
+            self.compiler, "-O1", "-w", "-shared", "-fPIC", f"-DCUDA_VERSION={self.version}",
+            *(f"-I{path}" for path in (_SOURCE, *self.include)), *map(str, sources),
+            str(generated), f"-Wl,-soname,{file}", f"-Wl,--version-script,{version_node}",
+            *map(str, self.folder.glob("libcudart.so.*")),
+            "-ldl", "-lpthread", "-o", str(self.folder / file),
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise NoStubs(f"{file} does not compile: {done.stderr.strip()[-500:]}")
 
-def _generated(library: _Library, functions: list[str]) -> Iterator[str]:
-    """C for everything that is not written by hand."""
-    yield '#include "card.h"'
-    yield "#include <string.h>"
-    yield "static const char *said[4096]; static int said_count;"
-    yield (
-        "void memfit_not_written(const char *name) {"
-        " for (int i = 0; i < said_count; i++) if (!strcmp(said[i], name)) return;"
-        " if (said_count < 4096) said[said_count++] = strdup(name); }"
-    )
-    yield "const char *memfit_said(int i) { return i < said_count ? said[i] : 0; }"
-    if any(_is_real(name) for name in functions):
-        yield "void *memfit_real(const char *name);"
-    words = [f"long {letter}" for letter in "abcdefghijklmn"]
-    for name in functions:
+    def parameters(self, library: _Library) -> dict[str, tuple[str, ...]]:
+        """Of each function in the headers of a library."""
+        return declared(_header(self.include, name) for name in library.headers)
+
+    def _generated(self, library: _Library, names: Iterable[str]) -> Iterator[str]:
         if library is _DRIVER:
-            yield (
-                f"int {name}({', '.join(words)}) {{ return ((int (*)())memfit_driver_entry("
-                f'"{name}"))({", ".join(word[-1] for word in words)}); }}'
-            )
-        elif _is_real(name):
-            yield (
-                f"long {name}({', '.join(words)}) {{ static long (*real)(); "
-                f'if (!real) real = memfit_real("{name}"); '
-                f"return real({', '.join(word[-1] for word in words)}); }}"
-            )
-        else:
-            yield f'int {name}() {{ memfit_not_written("{name}"); return 0; }}'
-
-
-def _is_real(name: str) -> bool:
-    return _REAL.fullmatch(name) is not None
+            return passed_to_driver(names)
+        if library.title:
+            return from_header(names, self.parameters(library), library.title)
+        return succeeding(names)

@@ -12,6 +12,7 @@ from memfit.scripts.child.recording import PlacedRecorder, ScriptFollower, recor
 from memfit.scripts.told.answer import Decided
 from memfit.scripts.values.mode import Values
 from memfit.torch_inside import observe_out_of_memory, when_cuda_starts
+from memfit.virtual_cuda.inside import not_counted
 
 __all__ = ["Engine", "PyTorchEngine"]
 
@@ -47,6 +48,9 @@ class Engine(Protocol):
 
     def missing(self, error: BaseException) -> str:
         """What this engine lacks where a script raised; empty where the script is to blame."""
+
+    def notes(self) -> Iterator[str]:
+        """What the answer leaves out."""
 
 
 class PyTorchEngine:
@@ -97,3 +101,8 @@ class PyTorchEngine:
     def missing(self, _: BaseException) -> str:
         """It can do what PyTorch can."""
         return ""
+
+    def notes(self) -> Iterator[str]:
+        """Workspaces of libraries that nobody asks without a GPU."""
+        for library in not_counted():
+            yield f"Workspaces of {library} are not counted: their sizes are not published."

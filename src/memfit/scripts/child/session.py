@@ -149,6 +149,8 @@ class _Session:
         watch = self._watch
         watch.end()
         self._advise(ending)
+        for note in self._engine.notes():
+            self._note(note)
         knob = self.job.knob_in_arguments or watch.knob
         tape = self._engine.tape() if is_recorded else None
         answer = Answer(

@@ -15,8 +15,8 @@ static inline uint64_t described(const char *name, uint64_t otherwise) {
 #define CARD_SHARED_BYTES ((int)described("MEMFIT_CARD_SHARED_BYTES", 99 << 10))
 #define CARD_THREADS ((int)described("MEMFIT_CARD_THREADS", 1536))
 
-/* The generated part of every library: says once that a function stands for nothing. */
-void memfit_not_written(const char *name);
+/* Notes that a library's workspaces are not counted; the runtime keeps it for who asks. */
+void memfit_not_counted(const char *library);
 
 /* A function of the driver, by name; the runtime has them. */
 void *memfit_driver_entry(const char *name);

@@ -133,10 +133,12 @@ int cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, int device
 
 /* -- device memory -------------------------------------------------------------------------- */
 
+enum { HOST = -1 };
+
 struct block {
     char *start;
     uint64_t bytes;
-    int device;
+    int device; /* or HOST, for memory of the host that is pinned */
 };
 
 /* Sorted by address. */
@@ -154,7 +156,7 @@ static int position_above(const void *address) {
     return low;
 }
 
-/* The block that holds an address; NULL for memory of the host. */
+/* The block that holds an address; NULL for memory of the host that is not pinned. */
 static struct block *block_at(const void *address) {
     int above = position_above(address);
     if (!above) return NULL;
@@ -162,14 +164,14 @@ static struct block *block_at(const void *address) {
     return (char *)address < found->start + found->bytes ? found : NULL;
 }
 
-static void remember(char *start, uint64_t bytes) {
+static void remember(char *start, uint64_t bytes, int device) {
     if (block_count == block_room) {
         block_room = block_room ? 2 * block_room : 1024;
         blocks = realloc(blocks, block_room * sizeof *blocks);
     }
     int at = position_above(start);
     memmove(blocks + at + 1, blocks + at, (block_count++ - at) * sizeof *blocks);
-    blocks[at] = (struct block){start, bytes, current_device};
+    blocks[at] = (struct block){start, bytes, device};
 }
 
 static void forget(struct block *block) {
@@ -200,7 +202,7 @@ int cudaMalloc(void **address, size_t bytes) {
     uint64_t taken = rounded(bytes);
     char *start = takes(taken) ? address_space(taken) : NULL;
     if (start) {
-        remember(start, taken);
+        remember(start, taken, current_device);
         used_bytes[current_device] += taken;
     }
     pthread_mutex_unlock(&lock);
@@ -212,6 +214,7 @@ int cudaFree(void *address) {
     if (!address) return OK;
     pthread_mutex_lock(&lock);
     struct block *block = block_at(address);
+    if (block && block->device == HOST) block = NULL;
     if (block) {
         munmap(block->start, block->bytes);
         used_bytes[block->device] -= block->bytes;
@@ -231,20 +234,48 @@ int cudaMemGetInfo(size_t *free_bytes, size_t *all_bytes) {
     *free_bytes = total_bytes - context_bytes - used_bytes[current_device];
     return OK;
 }
+/* As the monitor shows it: with the context. */
+uint64_t memfit_used_bytes(int device) { return used_bytes[device] + context_bytes; }
 
+static int pin(void *address, size_t bytes) {
+    pthread_mutex_lock(&lock);
+    remember(address, bytes, HOST);
+    pthread_mutex_unlock(&lock);
+    return OK;
+}
+static int unpin(void *address) {
+    pthread_mutex_lock(&lock);
+    struct block *block = block_at(address);
+    if (block) forget(block);
+    pthread_mutex_unlock(&lock);
+    return OK;
+}
 int cudaMallocHost(void **address, size_t bytes) {
-    return posix_memalign(address, 4096, bytes ? bytes : 1) ? failed(OUT_OF_MEMORY) : OK;
+    if (!bytes) bytes = 1;
+    if (posix_memalign(address, 4096, bytes)) return failed(OUT_OF_MEMORY);
+    return pin(*address, bytes);
 }
 int cudaHostAlloc(void **address, size_t bytes, unsigned flags) {
     return cudaMallocHost(address, bytes);
 }
-int cudaFreeHost(void *address) { free(address); return OK; }
+int cudaFreeHost(void *address) {
+    if (address) unpin(address);
+    free(address);
+    return OK;
+}
+int cudaHostRegister(void *address, size_t bytes, unsigned flags) { return pin(address, bytes); }
+int cudaHostUnregister(void *address) { return unpin(address); }
+int cudaHostGetDevicePointer(void **device, void *host, unsigned flags) {
+    *device = host;
+    return OK;
+}
 
 /* What goes to the host is copied; onto the card only what is small: large tensors hold zeros and
  * take no memory of this process. */
 static int copy(void *to, const void *from, size_t bytes) {
     pthread_mutex_lock(&lock);
-    int is_read = !block_at(to);
+    struct block *block = block_at(to);
+    int is_read = !block || block->device == HOST;
     pthread_mutex_unlock(&lock);
     if (is_read || bytes <= copied_bytes) memmove(to, from, bytes);
     return OK;
@@ -287,107 +318,14 @@ int cudaPointerGetAttributes(struct cudaPointerAttributes *found, const void *ad
     pthread_mutex_lock(&lock);
     struct block *block = block_at(address);
     memset(found, 0, sizeof *found);
-    found->type = block ? cudaMemoryTypeDevice : cudaMemoryTypeUnregistered;
-    found->device = block ? block->device : -1;
+    found->type = !block                  ? cudaMemoryTypeUnregistered
+                  : block->device == HOST ? cudaMemoryTypeHost
+                                          : cudaMemoryTypeDevice;
+    found->device = !block ? -1 : block->device == HOST ? current_device : block->device;
     found->devicePointer = block ? (void *)address : NULL;
-    found->hostPointer = block ? NULL : (void *)address;
+    found->hostPointer = found->type == cudaMemoryTypeDevice ? NULL : (void *)address;
     pthread_mutex_unlock(&lock);
     return OK;
-}
-
-/* -- streams and events: numbers; everything is done at once ----------------------------------- */
-
-static int new_handle(void **handle) {
-    static uintptr_t next = 0x1000;
-    *handle = (void *)__atomic_add_fetch(&next, 16, __ATOMIC_RELAXED);
-    return OK;
-}
-int cudaStreamCreate(void **stream) { return new_handle(stream); }
-int cudaStreamCreateWithFlags(void **stream, unsigned flags) { return new_handle(stream); }
-int cudaStreamCreateWithPriority(void **stream, unsigned flags, int priority) {
-    return new_handle(stream);
-}
-int cudaStreamGetPriority(void *stream, int *priority) { *priority = 0; return OK; }
-int cudaEventCreate(void **event) { return new_handle(event); }
-int cudaEventCreateWithFlags(void **event, unsigned flags) { return new_handle(event); }
-int cudaEventElapsedTime(float *milliseconds, void *start, void *end) {
-    *milliseconds = 1;
-    return OK;
-}
-int cudaStreamIsCapturing(void *stream, int *status) { *status = 0; return OK; }
-int cudaStreamGetCaptureInfo(void *stream, int *status, unsigned long long *id, void *graph,
-                             void *needs, void *edges, size_t *count) {
-    *status = 0;
-    return OK;
-}
-int cudaStreamGetCaptureInfo_v2(void *stream, int *status, unsigned long long *id, void *graph,
-                                void *needs, size_t *count) {
-    *status = 0;
-    return OK;
-}
-
-/* -- kernels: known, never run ------------------------------------------------------------------ */
-
-typedef struct { unsigned x, y, z; } extent;
-static __thread struct { extent grid, block; size_t shared; void *stream; } calls[64];
-static __thread unsigned call_depth;
-
-unsigned __cudaPushCallConfiguration(extent grid, extent block, size_t shared, void *stream) {
-    unsigned at = call_depth++ % 64;
-    calls[at].grid = grid;
-    calls[at].block = block;
-    calls[at].shared = shared;
-    calls[at].stream = stream;
-    return OK;
-}
-int __cudaPopCallConfiguration(extent *grid, extent *block, size_t *shared, void **stream) {
-    unsigned at = --call_depth % 64;
-    *grid = calls[at].grid;
-    *block = calls[at].block;
-    *shared = calls[at].shared;
-    *stream = calls[at].stream;
-    return OK;
-}
-void **__cudaRegisterFatBinary(void *binary) { static void *handle[2]; return handle; }
-void __cudaRegisterFatBinaryEnd(void **handle) {}
-void __cudaUnregisterFatBinary(void **handle) {}
-void __cudaRegisterFunction(void **handle, const char *host, char *device, const char *name,
-                            int limit, void *a, void *b, void *c, void *d, int *w) {}
-void __cudaRegisterVar(void **handle, char *host, char *device, const char *name, int is_extern,
-                       size_t bytes, int is_constant, int is_global) {}
-int __cudaGetKernel(void **kernel, const void *function) {
-    *kernel = (void *)function;
-    return OK;
-}
-int __cudaLaunchKernel(void *kernel, extent grid, extent block, void **arguments, size_t shared,
-                       void *stream) {
-    return OK;
-}
-int cudaLaunchKernel(const void *kernel, extent grid, extent block, void **arguments, size_t shared,
-                     void *stream) {
-    return OK;
-}
-int cudaLaunchKernelExC(const void *configuration, const void *kernel, void **arguments) {
-    return OK;
-}
-int cudaFuncGetAttributes(struct cudaFuncAttributes *kernel, const void *function) {
-    memset(kernel, 0, sizeof *kernel);
-    kernel->maxThreadsPerBlock = 1024;
-    kernel->numRegs = 32;
-    kernel->maxDynamicSharedSizeBytes = 48 << 10;
-    kernel->binaryVersion = kernel->ptxVersion = 10 * CARD_MAJOR + CARD_MINOR;
-    return OK;
-}
-int cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *count, const void *kernel, int threads,
-                                                  size_t shared) {
-    int by_threads = CARD_THREADS / (threads > 0 ? threads : 1);
-    *count = by_threads < 1 ? 1 : by_threads > 16 ? 16 : by_threads;
-    return OK;
-}
-int cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *count, const void *kernel,
-                                                           int threads, size_t shared,
-                                                           unsigned flags) {
-    return cudaOccupancyMaxActiveBlocksPerMultiprocessor(count, kernel, threads, shared);
 }
 
 /* -- errors -------------------------------------------------------------------------------------- */
@@ -416,6 +354,20 @@ const char *cudaGetErrorName(int error) {
     default: return "cudaErrorUnknown";
     }
 }
+
+/* -- what is not counted -------------------------------------------------------------------------- */
+
+static const char *not_counted[8];
+
+void memfit_not_counted(const char *library) {
+    pthread_mutex_lock(&lock);
+    int at = 0;
+    while (not_counted[at] && strcmp(not_counted[at], library)) at++;
+    not_counted[at] = library;
+    pthread_mutex_unlock(&lock);
+}
+/* Libraries whose workspaces are not counted, one after the other; NULL after the last. */
+const char *memfit_not_counted_at(int number) { return not_counted[number]; }
 
 /* -- the driver's entry points that PyTorch asks for --------------------------------------------- */
 
@@ -460,7 +412,7 @@ static int driver_reserve(uint64_t *address, size_t bytes, size_t alignment, uin
     *address = (uint64_t)start;
     if (!start) return OUT_OF_MEMORY;
     pthread_mutex_lock(&lock);
-    remember(start, rounded(bytes));
+    remember(start, rounded(bytes), current_device);
     pthread_mutex_unlock(&lock);
     return OK;
 }
@@ -512,7 +464,6 @@ static const struct { const char *name; void *function; } ENTRIES[] = {
 void *memfit_driver_entry(const char *name) {
     for (unsigned i = 0; i < sizeof ENTRIES / sizeof *ENTRIES; i++)
         if (!strcmp(name, ENTRIES[i].name)) return ENTRIES[i].function;
-    memfit_not_written(name);
     return driver_nothing;
 }
 int cudaGetDriverEntryPointByVersion(const char *name, void **function, unsigned version,
