@@ -43,6 +43,14 @@ def test_own_error(run_sample: RunSample, protection: str) -> None:
     assert answer.exit_code == 1
 
 
+def test_a_fault_in_compiled_code_has_the_users_line(run_sample: RunSample) -> None:
+    code = "import ctypes\ndef crash():\n    ctypes.string_at(0)\ncrash()\n"
+    answer = run_sample("train.py", code=code)
+    assert answer.status is Status.CRASHED
+    assert answer.place == "train.py:3"
+    assert answer.message == "Its process was killed by SIGSEGV at train.py:3."
+
+
 @pytest.mark.parametrize("protection", PROTECTIONS)
 @pytest.mark.parametrize(
     ("end", "status", "exit_code"),

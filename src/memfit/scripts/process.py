@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import selectors
 import shutil
 import signal
@@ -24,6 +25,7 @@ from typing import Any
 
 from memfit.cards.catalogue import GPU
 from memfit.errors import NoStubs
+from memfit.places import is_users, shown
 from memfit.scripts.shelter.layers import kept_of
 from memfit.scripts.told.answer import Answer, Protection, Status, Step
 from memfit.scripts.told.job import CARD_VARIABLE, EngineName, ScriptJob
@@ -210,11 +212,21 @@ class _Child:
         code = int(told.get("ended", self._process.wait()))
         steps = tuple(Step(**step) for step in told.get("steps", ()))
         if code < 0:
-            message = f"Its process was killed by {_signal(-code)}."
-            return Answer(Status.CRASHED, message, steps)
+            place = self._place_of_fault()
+            where = f" at {place}" if place else ""
+            message = f"Its process was killed by {_signal(-code)}{where}."
+            return Answer(Status.CRASHED, message, steps, place=place)
         last = (output.strip().splitlines() or ["no message"])[-1]
         message = f"Its process ended with {code}: {last}"
         return Answer(Status.CRASHED, message, steps, exit_code=code)
+
+    def _place_of_fault(self) -> str:
+        """The user's line that Python's fault handler wrote to the pipe."""
+        text = self._lines.decode("utf-8", "replace")
+        for file, line in re.findall(r'^  File "(.*)", line (\d+) in ', text, re.MULTILINE):
+            if is_users(file):
+                return shown(file, int(line))
+        return ""
 
 
 @contextmanager

@@ -7,6 +7,7 @@ script writes, separated by colons, ``JOB`` is :class:`memfit.scripts.told.job.S
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import fcntl
 import json
 import os
@@ -41,6 +42,7 @@ def main() -> None:
 
 def _run_script(job: ScriptJob, shelter: Shelter, pipe: int) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    faulthandler.enable(pipe)  # lines that are no JSON: where it was, should a signal end it
     shadow = shelter.shadow if shelter.protection is Protection.PYTHON else None
     if shadow is not None:
         shadow.install()
