@@ -35,9 +35,7 @@ def load_bench() -> ModuleType:
 bench = load_bench()
 ENTRIES: list[Entry] = bench.entries()
 
-_SWIN = "roll over two dimensions makes a tensor for the first, index_put sorts in blocks of cub"
 FAULTS = {
-    "swin-v2-t-amp": _SWIN,
     "gpt2-adafactor-amp": (
         "of PyTorch behind the stubs, where positions have no values: transformers takes them for "
         "packed sequences and makes a mask"

@@ -178,7 +178,7 @@ def convolution_backward_temporaries(
 ) -> Scope:
     """Of ``aten.convolution_backward``: one gradient after the other, each with its workspace.
 
-    The gradient of a bias is a sum outside of the library.
+    The gradient of a bias is a sum outside of the library, after its copies are freed.
 
     Args:
         arguments: grad_output, input, weight, bias_sizes, stride, padding, dilation, transposed,
@@ -196,12 +196,13 @@ def convolution_backward_temporaries(
         scope += (Result(1), _workspace(call, "backward_filter", gradient.shape, device))
     if mask[2]:
         every_dimension_but_channels = {0, *range(2, len(gradient.shape))}
-        scope += (
+        of_bias: Scope = (
             Result(2),
             reduction_buffers(
                 gradient, every_dimension_but_channels, gradient.accumulate_bytes, device
             ),
         )
+        return (scope, *of_bias)
     return scope
 
 

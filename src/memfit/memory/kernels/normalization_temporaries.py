@@ -62,11 +62,11 @@ def _layer_norm(arguments: Arguments, outputs: Outputs, device: DeviceFacts) -> 
 def _layer_norm_backward(arguments: Arguments, _outputs: Outputs, device: DeviceFacts) -> Scope:
     """layer_norm_kernel.cu: copies; for very many short rows, partial sums of 32 rows each.
 
-    The partial sums of weight and bias are added up one after the other, each by a reduction
+    ``layer_norm_backward_cuda`` copies the input and makes the results, the kernel copies the
+    gradient. The partial sums of weight and bias are added up one after the other, each by a reduction
     with a result of its own.
     """
     gradient, image = tensor_argument(arguments, 0), tensor_argument(arguments, 1)
-    copies = Copy(gradient.copy_bytes()), Copy(image.copy_bytes())
     width = prod(integers_in(arguments[2]))
     rows = image.numel // max(1, width)
     is_tall = rows > 64 * 1024 and width // 32 < device.multiprocessors // 2
@@ -75,7 +75,8 @@ def _layer_norm_backward(arguments: Arguments, _outputs: Outputs, device: Device
     weight_bytes = width * image.dtype_bytes if is_tall else 0
     total = (weight_bytes, *reduction_buffers(partial, {0}, 4, device))
     wanted = [yes for yes in integers_in(arguments[7])[1:] if yes]
-    return (*copies, *_RESULTS, *[partial.size_bytes for _ in wanted], *[total for _ in wanted])
+    copies = Copy(image.copy_bytes()), *_RESULTS, Copy(gradient.copy_bytes())
+    return (*copies, *[partial.size_bytes for _ in wanted], *[total for _ in wanted])
 
 
 def _group_norm(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Scope:
