@@ -25,7 +25,7 @@ from memfit.memory.cuda.autocast import AUTOCAST_POLICIES, CastCache
 from memfit.memory.cuda.recurrent import RECURRENT_OPERATORS, run_recurrent
 from memfit.torch_inside import excluding, has_kernel, key_set, switch_key
 
-__all__ = ["AttentionPreference", "CudaSemantics", "semantics"]
+__all__ = ["AttentionPreference", "CudaSemantics", "is_ours", "semantics"]
 
 
 Op = Callable[..., Any]
@@ -78,9 +78,16 @@ def _register() -> list[torch.library.Library]:
     return [fallback, kernels]
 
 
+@cache
 def _installed_policies() -> set[str]:
     """The operators of our table that autocast on the installed torch."""
     return {name for name in AUTOCAST_POLICIES if has_kernel(f"aten::{name}", "AutocastCUDA")}
+
+
+def is_ours(op: Any) -> bool:
+    """Whether a call of this operator comes through a kernel of these rules on its way."""
+    name = op.name().removeprefix("aten::")
+    return bool(_active) and (name in _SEMANTIC_RULES or name in _installed_policies())
 
 
 def _overload(name: str) -> Op:

@@ -40,12 +40,11 @@ def _cub_storage(*parts: int) -> int:
     return sum(_ceil(part, 256) * 256 for part in parts) + 255
 
 
-def _sort_pairs_storage(count: int, index_bytes: int, bits: int, device: DeviceFacts) -> int:
-    """``DeviceRadixSort::SortPairs`` of indices with their int64 places.
+def _sort_pairs_storage(count: int, wide: int, bits: int, device: DeviceFacts) -> int:
+    """``DeviceRadixSort::SortPairs`` of indices with their places, both of so many bytes.
 
     One block sorts what fits a tile; else the one-sweep algorithm takes 8 bits in each pass.
     """
-    wide = max(index_bytes, _INDEX_BYTES)
     if count <= 256 * (19 * 4 // wide):
         return 1
     threads, items = (384, 24) if device.compute_capability >= (9, 0) else (384, 21)
@@ -55,16 +54,37 @@ def _sort_pairs_storage(count: int, index_bytes: int, bits: int, device: DeviceF
     return _cub_storage(
         passes * 256 * 8,  # bins
         tiles * 256 * 4,  # look-back
-        count * index_bytes * is_twice,
-        count * _INDEX_BYTES * is_twice,
+        count * wide * is_twice,
+        count * wide * is_twice,
         passes * 4,  # counters
     )
 
 
-def _scan_storage(count: int) -> int:
-    """``DeviceScan``, ``DeviceSelect::UniqueByKey``: 16 bytes for each tile and 32 for the pad."""
-    tiles = _ceil(count, 128 * 7)
-    return _cub_storage((tiles + _WARP) * 16, 1)
+def _scan_storage(count: int, wide: int) -> int:
+    """``DeviceScan::ExclusiveSum`` of integers of so many bytes.
+
+    Blocks of 128 threads take 15 values of 4 bytes, or as much of 8 (``tuning_scan.cuh``). A tile's
+    state is its sum and a flag as wide (``ScanTileState`` in ``single_pass_scan_operators.cuh``).
+    """
+    return _tile_states(_ceil(count, 128 * (15 * 4 // wide)), wide)
+
+
+def _unique_storage(count: int, wide: int, device: DeviceFacts) -> int:
+    """``DeviceSelect::UniqueByKey``: a scan of int64 offsets, whatever the keys are.
+
+    Tiles are those of ``tuning_unique_by_key.cuh``; what is tuned for 10.0 is not looked at.
+    """
+    threads, items = 64, 11 * 4 // wide
+    if device.compute_capability >= (9, 0):
+        threads, items = (512, 14) if wide == 4 else (448, 11)
+    elif device.compute_capability == (8, 0):
+        threads, items = (256, 11) if wide == 4 else (192, 7)
+    return _tile_states(_ceil(count, threads * items), 8)
+
+
+def _tile_states(tiles: int, wide: int) -> int:
+    """A value and a flag for each tile, and for a warp of them before the first."""
+    return _cub_storage((tiles + _WARP) * 2 * wide, 1)
 
 
 # -- embeddings ----------------------------------------------------------------------------------
@@ -83,7 +103,9 @@ def _embedding_backward(arguments: Arguments, _outputs: Outputs, device: DeviceF
     size = indices.size_bytes if is_sorted else 0
     bits = rows.bit_length()
     sort = _sort_pairs_storage(indices.numel, indices.dtype_bytes, bits, device) * is_sorted
-    scan = (_scan_storage(indices.numel) * is_sorted,)
+    wide = indices.dtype_bytes
+    scan = (_scan_storage(indices.numel, wide) * is_sorted,)
+    unique = _unique_storage(indices.numel, wide, device) * is_sorted
     count: Scope = (size, scan, scan) if by_frequency else ()
     return (
         Copy(indices.copy_bytes()),
@@ -91,7 +113,7 @@ def _embedding_backward(arguments: Arguments, _outputs: Outputs, device: DeviceF
         *(size, size, (size, sort)),
         *count,
         Result(0),
-        *(size, 8 * is_sorted, (size, *scan)),
+        *(size, 8 * is_sorted, (size, unique)),
         *_segment_sums(gradient, size, indices.dtype_bytes, rows, device),
     )
 
@@ -113,7 +135,7 @@ def _segment_sums(
     is_atomic = blocks < 4 * device.multiprocessors and parts > 4 * blocks
     offsets = (segments * index_bytes,) * 2
     starts = 8 * is_sorted, parts * index_bytes
-    scan = (_scan_storage(segments) * is_sorted,)
+    scan = (_scan_storage(segments, index_bytes) * is_sorted,)
     sums = parts * width * gradient.accumulate_bytes
     if is_atomic and device.torch_version >= (2, 15):
         is_half = gradient.dtype_bytes == 2

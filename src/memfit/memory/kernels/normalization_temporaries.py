@@ -63,8 +63,8 @@ def _layer_norm_backward(arguments: Arguments, _outputs: Outputs, device: Device
     """layer_norm_kernel.cu: copies; for very many short rows, partial sums of 32 rows each.
 
     ``layer_norm_backward_cuda`` copies the input and makes the results, the kernel copies the
-    gradient. The partial sums of weight and bias are added up one after the other, each by a reduction
-    with a result of its own.
+    gradient. The partial sums of weight and bias are added up one after the other, each by a
+    reduction with a result of its own.
     """
     gradient, image = tensor_argument(arguments, 0), tensor_argument(arguments, 1)
     width = prod(integers_in(arguments[2]))

@@ -10,8 +10,8 @@ Source (torch 2.11 to 2.15): ``isTensorSubclassLike`` in ``aten/src/ATen/TensorS
 is true for both. It decides in ``can_accumulate_inplace`` (``autograd/input_buffer.cpp``),
 ``linear`` (``aten/src/ATen/native/Linear.cpp``), the mask of ``_scaled_dot_product_attention_math``
 (``native/transformers/attention.cpp``), ``index_backward`` and
-``value_selecting_reduction_backward`` (``FunctionsManual.cpp``), and ``gather_backward``
-(``native/TensorAdvancedIndexing.cpp``).
+``value_selecting_reduction_backward`` (``FunctionsManual.cpp``), ``gather_backward`` and
+``index_select_backward`` (``native/TensorAdvancedIndexing.cpp``).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from memfit.memory.cuda.rules import is_ours
 from memfit.torch_inside import in_backward, reference_counts
 
 __all__ = ["in_place_twin"]
@@ -34,6 +35,7 @@ _aten = torch.ops.aten
 _TWINS = {
     _aten.add.Tensor: (_aten.add_.Tensor, 4),
     _aten.index_put.default: (_aten.index_put_.default, 5),
+    _aten.index_add.default: (_aten.index_add_.default, 4),
     _aten.scatter.src: (_aten.scatter_.src, 4),
     _aten.scatter_add.default: (_aten.scatter_add_.default, 4),
 }
@@ -59,6 +61,7 @@ def in_place_twin(func: Any, args: tuple[Any, ...]) -> Any:
             return func
     elif not is_backward:
         return func
+    references += is_ours(func)  # our kernel has the argument on a stack, too
     has_one_owner = reference_counts(target) == (references, _STORAGE_REFERENCES)
     return twin if has_one_owner else func
 
