@@ -28,7 +28,9 @@ from memfit.models.meta import construct_on_meta, is_for_training, random_state_
 from memfit.models.only_defining import only_building, only_defining, refuse_deeds
 from memfit.models.reading import assigns, file_of
 
-__all__ = ["construct_from_callable", "construct_from_spec", "import_object"]
+__all__ = [
+    "called", "construct_from_callable", "construct_from_spec", "import_object", "where_raised",
+]  # fmt: skip
 
 _load_count = itertools.count()
 
@@ -82,30 +84,34 @@ class _Place:
         """From which it imports modules of its own."""
         return (self.path.parent,) if self.path else (Path.cwd(),)
 
-    def load(self) -> Any:
-        """What is named; its file is read first, and imported where that only defines."""
+    def load(self, *, builds: bool = True) -> Any:
+        """What is named; its file is read first, and imported where that only defines.
+
+        Args:
+            builds: whether it makes a model: then it may not write, and has shapes only.
+        """
         file = self.path or file_of(self.where, self.folders)
         if file is None:  # installed
             return _attribute(importlib.import_module(self.where), self.attribute, self.where)
-        refuse_deeds(file, self.attribute, (*self.folders, file.parent))
-        found = _attribute(self._imported(file), self.attribute, self.where)
+        refuse_deeds(file, self.attribute if builds else "", (*self.folders, file.parent))
+        is_made = builds and assigns(file, self.attribute)  # on import: with shapes only
+        found = _attribute(self._imported(file, is_made), self.attribute, self.where)
         if isinstance(found, nn.Module) and is_for_training():  # its weights are drawn here
             found = _attribute(self._import(), self.attribute, self.where)
         return found
 
-    def _imported(self, file: Path) -> ModuleType:
+    def _imported(self, file: Path, is_made: bool) -> ModuleType:
         """The module, imported once as long as no file of it changes."""
-        known = _imports.get((self.where, file))
+        known = _imports.get((self.where, file, is_made))
         if known is not None and known.is_fresh():
             return known.module
         before = set(sys.modules)
-        is_made = assigns(file, self.attribute)  # on import: with shapes only
         with random_state_kept():
             module = construct_on_meta(self._import) if is_made else self._import()
         assert isinstance(module, ModuleType)
         own = {sys.modules[name] for name in set(sys.modules) - before}
         files = {Path(m.__file__) for m in own if _lies_in(m, self.folders[0]) and m.__file__}
-        _imports[self.where, file] = _Import(
+        _imports[self.where, file, is_made] = _Import(
             module, {path: _stamp(path) for path in {file, *files}}
         )
         return module
@@ -126,7 +132,7 @@ class _Import:
         return all(_stamp(path) == stamp for path, stamp in self.stamps.items())
 
 
-_imports: dict[tuple[str, Path], _Import] = {}
+_imports: dict[tuple[str, Path, bool], _Import] = {}
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -138,8 +144,13 @@ def _stamp(path: Path) -> tuple[int, int]:
     return state.st_mtime_ns, state.st_size
 
 
-def import_object(spec: str) -> Any:
+def import_object(spec: str, *, builds: bool = True) -> Any:
     """What ``path/to/file.py:NAME`` or ``package.module:NAME`` names.
+
+    Args:
+        spec: the file or module, and the name in it.
+        builds: whether it makes a model: then it may not write, and what importing it makes has
+            shapes only.
 
     Raises:
         ModelError: no such file, module or attribute.
@@ -147,7 +158,34 @@ def import_object(spec: str) -> Any:
     """
     place = _Place.of(spec)
     with place.importable():
-        return place.load()
+        return place.load(builds=builds)
+
+
+def called(maker: Callable[..., Any], name: str) -> Any:
+    """What the user's function or class yields, called without arguments.
+
+    Raises:
+        ModelError: it needs some.
+        UserCodeError: it raised.
+    """
+    try:
+        with redirect_stdout(sys.stderr):
+            return _call(maker, name, None, None)
+    except MemfitError:
+        raise
+    except Exception as error:
+        raise _user_code_error(error, _source_file(maker), name) from error
+
+
+def where_raised(error: BaseException, source: object) -> str:
+    """What the user's code raised, and where in its own file: for one line.
+
+    Args:
+        error: that was raised.
+        source: the function or class whose file it is.
+    """
+    text = str(_user_code_error(error, _source_file(source), "it"))
+    return " ".join(text.split())
 
 
 def construct_from_spec(

@@ -166,7 +166,7 @@ def absolute(recipe: Recipe) -> Recipe:
         value = getattr(recipe, name)
         if value is not None and os.path.exists(value):  # noqa: PTH110 (too long a text is no path)
             changes[name] = str(Path(value).resolve())
-    for name in ("model", "transform"):
+    for name in ("model", "data", "transform"):
         file, _, attribute = (getattr(recipe, name) or "").rpartition(":")
         if file.endswith(".py") and os.path.exists(file):  # noqa: PTH110
             changes[name] = f"{Path(file).resolve()}:{attribute}"

@@ -38,7 +38,7 @@ from memfit.data.loading.reading import (
     unreadable_error,
 )
 from memfit.data.loading.source import Source
-from memfit.data.samples.dataset import ArraySplit, Dataset, Problem
+from memfit.data.samples.dataset import ArraySplit, Problem
 from memfit.errors import DataError, UnknownName, UsageError
 from memfit.models.user_code import import_object
 from memfit.recipe.fields import FIELDS
@@ -67,7 +67,7 @@ def single_threaded() -> Iterator[None]:
 
 
 def loader(
-    source: Recipe | Dataset | str | os.PathLike[str],
+    source: Any,
     split: str | None = None,
     *,
     batch_size: int | None = None,
@@ -78,7 +78,8 @@ def loader(
     """Open what a recipe trains on.
 
     Args:
-        source: a recipe; or its ``data``, with fields of the recipe as ``options``.
+        source: a recipe; or its ``data`` (a text, a path, a data set of yours or an opened one),
+            with fields of the recipe as ``options``.
         split: ``"train"`` when omitted; that one is shuffled and augmented, every other is not.
         batch_size: the global batch; the recipe's ``global_batch`` or ``batch_size``, else 64.
         rank: which share of every global batch this process gets...
@@ -187,7 +188,7 @@ class Loader:
     @cached_property
     def _memory(self) -> PixelMemory | None:
         """Made when the first batch is wanted: a plan needs none."""
-        if self._reader.shaping.is_random:
+        if self._reader.is_random:
             return None
         split, (channels, *size) = self.split, self.shape
         if isinstance(split, ArraySplit) and split.images.shape[1:3] == tuple(size):
@@ -313,7 +314,8 @@ class Loader:
         """A batch on the device whose values mean nothing, for a plan."""
 
         def part() -> Batch:
-            pixels = torch.empty((count, *self.shape), dtype=torch.uint8, device=device)
+            dtype = torch.float32 if self.split.is_float else torch.uint8
+            pixels = torch.empty((count, *self.shape), dtype=dtype, device=device)
             labels = torch.empty((count,), dtype=torch.int64, device=device)
             return Batch(pixels, labels, np.arange(count, dtype=np.int64), 0, 0)
 

@@ -91,6 +91,11 @@ class SampleReader(Dataset[Samples]):
         self.shaping = shaping
         self.seed = seed
 
+    @property
+    def is_random(self) -> bool:
+        """Whether a sample may look different in every epoch."""
+        return self.split.is_random or self.shaping.is_random
+
     def __getitem__(self, request: Request) -> Samples:
         try:
             return self._read_all(request)
@@ -105,7 +110,7 @@ class SampleReader(Dataset[Samples]):
         unreadable: list[tuple[int, str, str]] = []
         seeds = sample_seeds(self.seed, request.epoch, request.indices)
         random: AbstractContextManager[Callable[[int], None]] = nullcontext(lambda _: None)
-        if self.shaping.is_random:
+        if self.is_random:
             random = seeded()
         with nullcontext() if in_worker else reading_images(), random as seed_all:
             for index, seed in zip(request.indices.tolist(), seeds.tolist(), strict=True):
@@ -126,6 +131,12 @@ class SampleReader(Dataset[Samples]):
         if shaping.whole_image is not None:
             steps = (shaping.whole_image, *steps)
         elif tuple(image.shape[1:]) != shaping.shape[1:]:
+            if image.is_floating_point():
+                raise _TransformFailed(
+                    f"{self.split.sample_name(index)} is {tuple(image.shape)}, not "
+                    f"{shaping.shape}: floats are not resized. Make them of one size, or return "
+                    "uint8."
+                )
             image = resized(image, shaping)
         for step in steps:
             image = _transformed(step, image, self.split.sample_name(index))
@@ -145,7 +156,7 @@ class SampleReader(Dataset[Samples]):
             plain = decode_plain_jpeg(content, channels)
             if plain is not None:
                 return plain
-        pixels = self.split.pixels(index, channels)
+        pixels, _ = self.split.sample(index, channels)
         return torch.from_numpy(np.array(pixels.transpose(2, 0, 1)))
 
 

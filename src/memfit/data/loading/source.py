@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -24,13 +24,11 @@ class Source:
     """A data set that is opened when it is first asked for, and only then.
 
     Args:
-        data: a named set, a path, or an opened data set.
+        data: whatever :func:`~memfit.data.sets.opening.open_dataset` takes.
         recipe: says where named sets are, and how to read the images.
     """
 
-    def __init__(
-        self, data: str | os.PathLike[str] | Dataset, recipe: Recipe | None = None
-    ) -> None:
+    def __init__(self, data: Any, recipe: Recipe | None = None) -> None:
         self._data, self._recipe = data, recipe
         self._seen: dict[int | None, Survey] = {}
 

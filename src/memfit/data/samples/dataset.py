@@ -82,7 +82,12 @@ class Split(ABC):
     Attributes:
         window: values of 16 and 32-bit and float images that become 0 and 255; None for all.
         frame: of images with several; the first when None.
+        is_random: whether a sample may be another one every time it is read.
+        is_float: whether samples are floating point, which is delivered as it is.
     """
+
+    is_random = False
+    is_float = False
 
     def __init__(
         self,

@@ -15,7 +15,10 @@ from memfit.data.images.decode import is_grey, reading_images
 from memfit.data.samples.dataset import Split
 from memfit.errors import BadImage, DataError
 
-__all__ = ["IGNORED", "MAX_VALUES", "MaskClasses", "Masks", "classes_in", "look_like_masks"]
+__all__ = [
+    "IGNORED", "MAX_VALUES", "MaskClasses", "Masks", "class_of_each", "classes_in",
+    "classes_of_values", "look_like_masks", "stored_values",
+]  # fmt: skip
 
 #: The class of pixels that do not count: what ``torch.nn.functional.cross_entropy`` leaves out.
 IGNORED = -100
@@ -74,17 +77,35 @@ class Masks:
         image = self.split.image(index)
         if known.is_blurred:
             return np.asarray(np.asarray(image.convert("L")) >= 128, np.int64)
-        stored, values = _stored(image, name), np.asarray(known.values)
-        numbers = np.searchsorted(values, stored).clip(max=len(values) - 1)
-        is_class = values[numbers] == stored
-        strange = stored[~is_class & (stored != known.void)]
-        if len(strange):
-            raise BadImage(name, f"the value {strange[0]} in the mask is none of its classes")
-        return np.where(is_class, numbers, IGNORED)
+        return class_of_each(stored_values(image, name), known, name)
 
 
-def _stored(image: Image.Image, name: str) -> NDArray[np.int64]:
-    """``(H, W)``: grey levels, places in the palette, or colours ``0xRRGGBB``."""
+def class_of_each(stored: NDArray[np.int64], known: MaskClasses, name: str) -> NDArray[np.int64]:
+    """The class of each pixel, :data:`IGNORED` where none counts.
+
+    Args:
+        stored: ``(H, W)``, as :func:`stored_values` has them.
+        known: which of them are classes.
+        name: of the mask, for messages.
+
+    Raises:
+        BadImage: it holds a value that is no class.
+    """
+    values = np.asarray(known.values)
+    numbers = np.searchsorted(values, stored).clip(max=len(values) - 1)
+    is_class = values[numbers] == stored
+    strange = stored[~is_class & (stored != known.void)]
+    if len(strange):
+        raise BadImage(name, f"the value {strange[0]} in the mask is none of its classes")
+    return np.where(is_class, numbers, IGNORED)
+
+
+def stored_values(image: Image.Image, name: str) -> NDArray[np.int64]:
+    """``(H, W)``: grey levels, places in the palette, or colours ``0xRRGGBB``.
+
+    Raises:
+        BadImage: its mode holds no classes.
+    """
     if image.mode in ("LA", "PA"):
         image = image.getchannel(0)
     elif image.mode == "RGBA":
@@ -117,7 +138,7 @@ def _look(split: Split, index: int) -> _Seen | None:
     """None where it cannot be read: that is said where it is wanted."""
     try:
         image = split.image(index)
-        stored = _stored(image, "")
+        stored = stored_values(image, "")
     except BadImage:
         return None
     is_colour = image.mode in ("RGB", "RGBA")
@@ -170,6 +191,17 @@ def classes_in(splits: list[Split], where: str) -> MaskClasses:
         raise DataError(f"{where}: none of the masks can be read.")
     if are_colours:
         return MaskClasses(tuple(sorted(values)), are_colours=True)
+    return classes_of_values(values, where)
+
+
+def classes_of_values(values: set[int], where: str) -> MaskClasses:
+    """The classes of masks by the values in them, as :func:`classes_in` has them.
+
+    Raises:
+        DataError: they are too many.
+    """
+    if len(values) > MAX_VALUES:
+        raise _too_many(where, "the last")
     others = values - {_VOID}
     if _VOID in values and len(others) > 1 and max(others) < 128:
         return MaskClasses(tuple(sorted(others)), void=_VOID)

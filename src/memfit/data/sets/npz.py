@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memfit.data.samples.dataset import ArraySplit, Dataset, Split
-from memfit.data.samples.labels import class_labels, classes_of, in_order
+from memfit.data.samples.labels import in_order
 from memfit.data.samples.masks import Masks, classes_in
-from memfit.data.tables.answers import Answers, answers_of, columns_of_array
+from memfit.data.tables.answers import Answers, answers_of_array
 from memfit.data.tables.pixels import images_of_rows, in_eight_bits
 from memfit.errors import DataError
 from memfit.files.names import printable
@@ -193,7 +193,7 @@ def _with_masks(images: _Arrays, answers: _Arrays, where: str) -> tuple[dict[str
     for split, pixels in images.items():
         made[split] = ArraySplit(split, pixels, None, where)
         made[split].masks = Masks(masks[split], classes) if split in masks else None
-    return made, Answers("masks", "one array has the shape of the images", classes=classes.names)
+    return made, Answers("masks", "", classes=classes.names)
 
 
 def _with_answers(
@@ -212,7 +212,7 @@ def _with_answers(
         if len(shapes) > 1:
             raise DataError(f"{where}: the answers of its splits have different shapes.")
         joined = np.concatenate(list(answers.values()))
-        found = _answers(joined, f"{where}: {name}", name, task)
+        found = answers_of_array(joined, f"{where}: {name}", name, task)
     made: dict[str, Split] = {}
     start = 0
     for split, pixels in images.items():
@@ -222,16 +222,3 @@ def _with_answers(
         made[split] = ArraySplit(split, pixels, labels, where, targets=targets)
         start = part.stop
     return made, found
-
-
-def _answers(values: NDArray[Any], where: str, name: str, task: Task | None) -> Answers:
-    """Class numbers keep their own; all else is as in a table."""
-    if values.ndim > 2 or values.dtype.kind not in "biufUS":
-        raise DataError(f"{where}: {values.dtype} of shape {values.shape} says nothing of images.")
-    found = answers_of(columns_of_array(values, name), task, where)
-    is_numbers = values.dtype.kind in "biuf" and values.size == len(values)
-    if found.task != "classes" or not is_numbers or values.min() < 0:
-        return found
-    labels = class_labels(values, where)
-    split = ArraySplit("all", np.zeros((len(labels), 1, 1), np.uint8), labels)
-    return Answers("classes", found.reason, labels=labels, classes=classes_of([split], None, where))

@@ -11,6 +11,7 @@ import difflib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from memfit.data.images.decode import Window, open_image
 from memfit.data.samples.dataset import Dataset
@@ -21,6 +22,7 @@ from memfit.data.sets.folders import open_folder, open_image_file
 from memfit.data.sets.idx import find_idx, is_idx_name, open_idx
 from memfit.data.sets.named import NAMED_SETS, open_named
 from memfit.data.sets.npz import open_npz
+from memfit.data.sets.own import is_spec, open_own, open_spec
 from memfit.data.sets.shapes import open_shapes, parse_shapes
 from memfit.data.sets.trees import DiskTree
 from memfit.data.tables.hub import image_columns, open_hub
@@ -39,7 +41,7 @@ def source_names() -> list[str]:
 
 
 def open_dataset(
-    source: str | os.PathLike[str] | Dataset,
+    source: Any,
     *,
     root: str | Path | None = None,
     download: bool = False,
@@ -52,8 +54,9 @@ def open_dataset(
     Args:
         source: a name (``mnist``, ``fashion-mnist``, ``cifar10``, ``cifar100``, ``shapes`` with
             options such as ``shapes,size=48,channels=1``), a path (an image folder, IDX files,
-            CIFAR's pickles or archive, ``.npz``, ``.csv``, ``.parquet``, one image), or a data
-            set, which is returned. A ``Path`` is never a name.
+            CIFAR's pickles or archive, ``.npz``, ``.csv``, ``.parquet``, ``.zip``, ``.tar``, one
+            image), ``my_data.py:NAME``, an object with ``__len__`` and ``__getitem__`` (see
+            :mod:`memfit.data.sets.own`), or an opened data set. A ``Path`` is never a name.
         root: where the named sets are; ``./data`` when omitted.
         download: fetch a named set that is missing.
         task: what is asked of a sample, where the data could be taken for something else.
@@ -70,6 +73,10 @@ def open_dataset(
     """
     if isinstance(source, Dataset):
         opened = source
+    elif not isinstance(source, (str, os.PathLike)):
+        opened = open_own(source, type(source).__name__, task)
+    elif isinstance(source, str) and is_spec(source):
+        opened = open_spec(source, task)
     else:
         text = os.fsdecode(source)
         root = None if root is None else Path(root)

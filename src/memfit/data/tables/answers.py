@@ -26,12 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memfit.data.samples.dataset import Labels, Targets
-from memfit.data.samples.labels import MAX_CLASSES
+from memfit.data.samples.labels import MAX_CLASSES, class_labels
 from memfit.errors import DataError
 from memfit.files.names import printable
 from memfit.recipe.fields import Task
 
-__all__ = ["Answers", "Column", "answers_of", "columns_of_array"]
+__all__ = ["Answers", "Column", "answers_of", "answers_of_array"]
 
 _MEASURED = frozenset({
     "age", "boneage", "price", "cost", "income", "salary", "amount", "weight", "mass", "height",
@@ -155,7 +155,32 @@ def answers_of(columns: Sequence[Column], task: Task | None, where: str) -> Answ
     return Answers(None, reason)
 
 
-def columns_of_array(values: NDArray[Any], name: str) -> list[Column]:
+def answers_of_array(
+    values: NDArray[Any], where: str, name: str, task: Task | None = None
+) -> Answers:
+    """What an array asks for: as the columns of a table, but class numbers keep their own.
+
+    Args:
+        values: ``(N,)``, ``(N, 1)`` or ``(N, K)``.
+        where: the source, for messages.
+        name: of the array.
+        task: what the user says that it asks for.
+
+    Raises:
+        DataError: it cannot be that, or is of something else.
+    """
+    if values.ndim > 2 or values.dtype.kind not in "biufUS":
+        raise DataError(f"{where}: {values.dtype} of shape {values.shape} says nothing of images.")
+    found = answers_of(_columns_of_array(values, name), task, where)
+    is_numbers = values.dtype.kind in "biuf" and values.size == len(values)
+    if found.task != "classes" or not is_numbers or values.min() < 0:
+        return found
+    labels = class_labels(values, where)
+    classes = tuple(str(number) for number in range(int(labels.max()) + 1))
+    return Answers("classes", found.reason, labels=labels, classes=classes)
+
+
+def _columns_of_array(values: NDArray[Any], name: str) -> list[Column]:
     """The columns of an array ``(N,)``, ``(N, 1)`` or ``(N, K)``; several are called 0, 1, 2..."""
     table = values.reshape(len(values), -1)
     found = []

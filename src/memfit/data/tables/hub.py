@@ -204,4 +204,4 @@ def _add_masks(made: dict[str, Split], found: dict[str, _Found], where: str) -> 
     classes = classes_in(list(masks.values()), where)
     for split, of_split in masks.items():
         made[split].masks = Masks(of_split, classes)
-    return Answers("masks", "one column holds images, another one masks", classes=classes.names)
+    return Answers("masks", "", classes=classes.names)

@@ -11,24 +11,27 @@ _SHOWN = 5
 
 
 def task_line(inspection: Inspection) -> str:
-    """The task and how it was found out."""
+    """The task and, where that was decided by looking, why, and how to decide otherwise."""
+    task = inspection.task
+    if not task.reason:
+        return f"{_asked(inspection)}."
+    other = "classes"
+    if task.name == "classes":
+        other = "labels" if " columns" in task.reason else "values"
+    return f"{_asked(inspection)}: {clean(task.reason)}. Otherwise: --task {other}."
+
+
+def _asked(inspection: Inspection) -> str:
     task = inspection.task
     if task.name == "masks":
         values = _list([clean(name) for name in inspection.classes])
-        return f"A mask for each image, with the values {values}: {task.reason}. {_else('classes')}"
+        return f"A mask for each image, with the values {values}"
     if task.name == "values":
         values = _list([f"{clean(v.name)} from {v.least:g} to {v.most:g}" for v in task.values])
-        return f"Values to predict, {values}: {clean(task.reason)}. {_else('classes')}"
-    if task.name == "labels":
-        return f"Several labels for an image: {clean(task.reason)}. {_else('classes')}"
-    other = "labels" if " columns" in task.reason else "values"
-    return f"Classes: {clean(task.reason)}. {_else(other)}"
+        return f"Values to predict, {values}"
+    return "Several labels for an image" if task.name == "labels" else "Classes"
 
 
 def _list(words: list[str]) -> str:
     more = f" and {len(words) - _SHOWN:,} more" if len(words) > _SHOWN else ""
     return f"{', '.join(words[:_SHOWN])}{more}"
-
-
-def _else(task: str) -> str:
-    return f"Otherwise: --task {task}."

@@ -96,7 +96,7 @@ def _verdicts(inspection: Inspection, marks: Marks) -> Iterator[tuple[bool, Text
         yield False, Text(f"None of {overall.images:,} images can be read.", style="bold")
         return
     yield _readable(inspection, marks)
-    if inspection.task.reason:
+    if inspection.task.reason or inspection.task.name in ("masks", "values", "labels"):
         yield True, Text(task_line(inspection))
     if overall.readable > 1:
         yield _twice(inspection)
