@@ -71,7 +71,7 @@ def open_own(source: Any, name: str, task: Task | None = None, spec: str | None 
     """
     found = {
         split: OwnSplit(split, dataset, spec=spec)
-        for split, dataset in _splits_of(made_by(source, name), name).items()
+        for split, dataset in _splits_of(_made_by(source, name), name).items()
     }
     answers = _answers(found, name, task)
     first = next(iter(found.values()))
@@ -89,7 +89,7 @@ def open_own(source: Any, name: str, task: Task | None = None, spec: str | None 
     )  # fmt: skip
 
 
-def made_by(source: Any, name: str) -> Any:
+def _made_by(source: Any, name: str) -> Any:
     """What a function or class yields; anything else is itself."""
     if not inspect.isclass(source) and (not callable(source) or _is_dataset(source)):
         return source
@@ -194,7 +194,7 @@ class OwnSplit(Split):
     def _mask(self, answer: Any, size: tuple[int, ...], index: int) -> NDArray[np.int64]:
         assert self.mask_classes is not None
         name = self.sample_name(index)
-        mask = class_of_each(mask_values(answer, name), self.mask_classes, name)
+        mask = class_of_each(_mask_values(answer, name), self.mask_classes, name)
         if mask.shape != size:
             raise BadImage(name, f"the image has the size {size}, its mask {mask.shape}")
         return mask
@@ -226,7 +226,7 @@ class OwnSplit(Split):
         from memfit.models.user_code import import_object
 
         assert self._spec is not None
-        made = made_by(import_object(self._spec, builds=False), self._spec)
+        made = _made_by(import_object(self._spec, builds=False), self._spec)
         return _splits_of(made, self._spec)[self.name]
 
 
@@ -315,7 +315,7 @@ def _plain(answer: Any) -> Any:
     return answer.item() if isinstance(answer, np.ndarray) and answer.ndim == 0 else answer
 
 
-def mask_values(answer: Any, name: str) -> NDArray[np.int64]:
+def _mask_values(answer: Any, name: str) -> NDArray[np.int64]:
     """The stored values of a mask: ``(H, W)``."""
     if isinstance(answer, Image.Image):
         return stored_values(answer, name)
@@ -333,7 +333,7 @@ def _with_masks(
     values: set[int] = set()
     for answers in given.values():
         for answer in answers:
-            values |= set(np.unique(mask_values(answer, name)).tolist())
+            values |= set(np.unique(_mask_values(answer, name)).tolist())
     classes = classes_of_values(values, name)
     for own in found.values():
         own.mask_classes = classes
