@@ -10,6 +10,7 @@
     │   ├── UserCodeError          1   the user's own file raised, with file and line
     │   └── WeightsMismatch        1   weights of another model: which tensors differ
     ├── StepError                  1   the training step could not be traced
+    │   ├── AmbiguousOutput        2   what the output is compared with is not known
     │   ├── InputShapeError        1   the model does not accept the input
     │   ├── NotTraceable           1   a value that only a real run knows was asked for
     │   ├── NothingRecorded        1   nothing of the training step was on the virtual GPU
@@ -36,6 +37,7 @@ from collections.abc import Iterable, Sequence
 from enum import IntEnum
 
 __all__ = [
+    "AmbiguousOutput",
     "BadImage",
     "CannotRedo",
     "CheckpointError",
@@ -143,6 +145,23 @@ class WeightsMismatch(ModelError):
 
 class StepError(MemfitError):
     """The training step could not be traced."""
+
+
+class AmbiguousOutput(StepError):
+    """The model's output can be meant in several ways.
+
+    Args:
+        message: what it returns.
+        answers: losses that it may be trained with, and what each would mean.
+    """
+
+    exit_code = ExitCode.USAGE
+
+    def __init__(self, message: str, answers: Iterable[tuple[str, str]]) -> None:
+        self.answers = tuple(answers)
+        width = max((len(loss) for loss, _ in self.answers), default=0)
+        lines = [f"  --loss {loss:{width}}  {meaning}" for loss, meaning in self.answers]
+        super().__init__(message, hint="\n".join(["Say the loss, such as:", *lines]))
 
 
 class InputShapeError(StepError):

@@ -24,6 +24,7 @@ from memfit.step.ingredients import combine
 from memfit.step.job import Job
 from memfit.step.loop import Watcher, no_collection, training_loop
 from memfit.step.prepare import prepare_model
+from memfit.step.tensors import TensorSpec
 from memfit.trainer.step.backends import backends_of
 from memfit.trainer.step.devices import MemoryPeaks
 
@@ -43,14 +44,14 @@ class Subject:
         model: with real weights, prepared, on the CPU.
         batch: what the loader hands over.
         vocabulary: tokens lie below it.
-        is_tokens: the model reads token numbers.
+        loss: as the plan has it.
     """
 
     job: Job
     model: nn.Module
     batch: BatchSpec
     vocabulary: int
-    is_tokens: bool
+    loss: Any
 
     @classmethod
     def of(cls, job: Job) -> Subject:
@@ -67,7 +68,7 @@ class Subject:
             seed=recipe.seed,
         )
         prepare_model(built.module, recipe)
-        return cls(job, built.module, step.batch, _vocabulary(built), step.is_tokens)
+        return cls(job, built.module, step.batch, _vocabulary(built), step.loss)
 
 
 def _vocabulary(built: BuiltModel) -> int:
@@ -170,7 +171,7 @@ def _loop(
 ) -> Iterator[None]:
     is_scaled = subject.job.recipe.precision == "amp-fp16"
     scaler = MeasuredScaler(device.device.type, enabled=is_scaled)
-    made = combine(subject.job, subject.model, scaler, device.device, is_tokens=subject.is_tokens)
+    made = combine(subject.job, subject.model, scaler, device.device, loss=subject.loss)
     return training_loop(made, batches, watcher, batches.micro_batch, steps)
 
 
@@ -191,18 +192,24 @@ class _HostBatches:
                 if part is not None:
                     part.labels.zero_()
             return
-        shape = (micro_batch, *spec.inputs.shape)
-        if spec.inputs.dtype.is_floating_point:
-            self._inputs = torch.rand(shape, generator=generator).to(spec.inputs.dtype)
-        else:
-            self._inputs = torch.randint(subject.vocabulary, shape, generator=generator)
-        self._target = torch.zeros((micro_batch, *spec.target.shape), dtype=spec.target.dtype)
 
-    def make(self, _micro_batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Inputs and labels on the device."""
+        def drawn(spec: TensorSpec) -> Tensor:
+            shape = spec.whole(micro_batch)
+            if spec.dtype.is_floating_point:
+                return torch.rand(shape, generator=generator).to(spec.dtype)
+            most = 2 if spec.dtype is torch.bool else subject.vocabulary
+            return torch.randint(most, shape, generator=generator).to(spec.dtype)
+
+        self._inputs = spec.inputs.map(TensorSpec, drawn)
+        self._targets = [
+            torch.zeros(target.whole(micro_batch), dtype=target.dtype) for target in spec.targets
+        ]
+
+    def make(self, _micro_batch: int, device: torch.device) -> tuple[Any, Any]:
+        """Inputs and target on the device."""
         if self._spec.loader is not None:
             return self._spec.loader.prepare(self._blank, device)
-        inputs = self._inputs.to(device, copy=True)
-        if self._spec.channels_last and inputs.dim() == 4:
-            inputs = inputs.to(memory_format=torch.channels_last)
-        return inputs, self._target.to(device, copy=True)
+        inputs = self._inputs.map(Tensor, lambda tensor: tensor.to(device, copy=True))
+        inputs = self._spec.formatted(inputs)
+        targets = tuple(target.to(device, copy=True) for target in self._targets)
+        return self._spec.handed(inputs, targets)

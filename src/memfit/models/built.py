@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -40,6 +41,7 @@ class BuiltModel:
         kind: what the input is.
         vocab_size: token ids lie in ``[0, vocab_size)``; None for images.
         task: what the output is trained for.
+        example: the author's ``example_batch(batch_size)``; None where there is none.
     """
 
     module: nn.Module
@@ -49,3 +51,4 @@ class BuiltModel:
     kind: InputKind = "unknown"
     vocab_size: int | None = None
     task: Task = "unknown"
+    example: Callable[[int], Any] | None = None

@@ -6,6 +6,7 @@ import difflib
 import threading
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -18,7 +19,11 @@ from memfit.models.optional import is_installed
 from memfit.models.timm_models import build_timm, is_timm_name, timm_names
 from memfit.models.torchvision_models import build_torchvision, torchvision_names
 from memfit.models.transformers_models import build_transformers, transformers_names
-from memfit.models.user_code import construct_from_callable, construct_from_spec
+from memfit.models.user_code import (
+    construct_from_callable,
+    construct_from_spec,
+    example_beside,
+)
 
 __all__ = ["build", "build_for_training", "model_names"]
 
@@ -130,7 +135,8 @@ def _build_spec(
     if source in _SOURCES:
         raise _unknown(spec)
     module = construct_from_spec(spec, input_shape, num_classes)
-    return _from_user(module, spec, input_shape, num_classes)
+    built = _from_user(module, spec, input_shape, num_classes)
+    return built if built.example else replace(built, example=example_beside(spec))
 
 
 def _source_of(name: str) -> str:
@@ -178,4 +184,8 @@ def _from_user(
 ) -> BuiltModel:
     twin = meta_twin(module)
     materialise_lazy(twin, input_shape)
-    return BuiltModel(twin, name or type(twin).__name__, input_shape, num_classes)
+    example = getattr(twin, "example_batch", None)
+    return BuiltModel(
+        twin, name or type(twin).__name__, input_shape, num_classes,
+        example=example if callable(example) else None,
+    )  # fmt: skip

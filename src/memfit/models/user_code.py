@@ -29,7 +29,8 @@ from memfit.models.only_defining import only_building, only_defining, refuse_dee
 from memfit.models.reading import assigns, file_of
 
 __all__ = [
-    "called", "construct_from_callable", "construct_from_spec", "import_object", "where_raised",
+    "called", "construct_from_callable", "construct_from_spec", "example_beside", "import_object",
+    "where_raised",
 ]  # fmt: skip
 
 _load_count = itertools.count()
@@ -99,6 +100,13 @@ class _Place:
         if isinstance(found, nn.Module) and is_for_training():  # its weights are drawn here
             found = _attribute(self._import(), self.attribute, self.where)
         return found
+
+    def module(self) -> ModuleType:
+        """Where it is, already read and imported by :meth:`load`."""
+        file = self.path or file_of(self.where, self.folders)
+        if file is None:
+            return importlib.import_module(self.where)
+        return self._imported(file, assigns(file, self.attribute))
 
     def _imported(self, file: Path, is_made: bool) -> ModuleType:
         """The module, imported once as long as no file of it changes."""
@@ -186,6 +194,14 @@ def where_raised(error: BaseException, source: object) -> str:
     """
     text = str(_user_code_error(error, _source_file(source), "it"))
     return " ".join(text.split())
+
+
+def example_beside(spec: str) -> Callable[[int], Any] | None:
+    """The ``example_batch`` of the file or module that a model's spec names; None without one."""
+    place = _Place.of(spec)
+    with place.importable():
+        found = getattr(place.module(), "example_batch", None)
+    return found if callable(found) else None
 
 
 def construct_from_spec(

@@ -15,8 +15,8 @@ from torch.utils.flop_counter import flop_registry
 from memfit.memory.recording.virtual_gpu import VirtualGPU
 from memfit.memory.tape.tape import Part, Phase, Tape
 from memfit.planner.plan import Plan
-from memfit.step.batch import call_model
 from memfit.step.failures import explain
+from memfit.step.tensors import Arguments, call_model
 from memfit.torch_inside import DispatchMode, packet_of, schema_of
 
 __all__ = ["Layer", "LayerTable", "summarise_layers"]
@@ -152,7 +152,7 @@ def summarise_layers(
     return LayerTable(
         name=plan.model_name,
         batch_size=at.batch_size,
-        input_shape=(at.batch_size, *plan.step.batch.inputs.shape),
+        input_shape=plan.step.first_input.whole(at.batch_size),
         precision=plan.recipe.precision,
         layers=tuple(layers),
         peak_allocated_bytes=at.peak_allocated_bytes,
@@ -278,9 +278,10 @@ def _run_forward(plan: Plan, micro_batch: int) -> _Forward:
             inputs, target = step.batch.make(micro_batch, gpu.device)
             with _hooked(step.model, forward), _CountMultiplyAdds(forward):
                 if step.job.own.step is not None:
-                    step.job.own.step(step.model, inputs, target)
+                    given = inputs.alone if isinstance(inputs, Arguments) else inputs
+                    step.job.own.step(step.model, given, target)
                 else:
-                    call_model(step.model, inputs, is_tokens=step.batch.is_tokens)
+                    call_model(step.model, inputs)
     except Exception as error:  # whatever the model's own code raises
         raise explain(error, gpu) from error
     return forward

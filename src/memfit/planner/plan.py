@@ -254,6 +254,8 @@ class Plan:
             small, large = map(str, self.subject.traced_batches)
             key = "arithmetic" if isinstance(self.subject, TrainingStep) else "arithmetic_runs"
             yield Assumption(key, {"small": small, "large": large})
+            if tapes.affine.sizes.squares:
+                yield Assumption("squares")
         if self.subject.unknown_temporaries:
             names = ", ".join(sorted(self.subject.unknown_temporaries))
             yield Assumption("no_temporaries", {"operators": names})

@@ -28,17 +28,33 @@ class Tapes:
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
-        small, *larger = subject.traced_batches
-        self._direct = {small: subject.trace(small)}
+        self._direct = {batch: subject.trace(batch) for batch in subject.traced_batches}
         self.affine: AffineTape | None = None
         self.not_affine_because = ""
         self._asked_last: tuple[int, list[int]] = (0, [])
-        for large in larger:
-            tape = self._direct[large] = subject.trace(large)
+        if len(self._direct) > 1:
             try:
-                self.affine = AffineTape.fit(self._direct[small], small, tape, large)
+                self.affine = self._fitted(*sorted(self._direct))
             except NotAffine as difference:
                 self.not_affine_because = str(difference)
+
+    def _fitted(self, small: int, large: int) -> AffineTape:
+        """The tape of every batch; where a size may grow faster than it, of further traces.
+
+        Raises:
+            NotAffine: there is none.
+        """
+        affine = AffineTape.fit(dict(sorted(self._direct.items())))
+        if not affine.may_bend:
+            return affine
+        third, fourth = 2 * large - small, 3 * large - 2 * small
+        self._direct[third] = self._subject.trace(third)
+        if not affine.matches(self._direct[third], third):
+            affine = AffineTape.fit(dict(sorted(self._direct.items())))
+            self._direct[fourth] = self._subject.trace(fourth)
+            if not affine.matches(self._direct[fourth], fourth):
+                raise NotAffine("sizes grow neither with the batch nor with its square")
+        return affine
 
     @property
     def traced(self) -> dict[int, Tape]:

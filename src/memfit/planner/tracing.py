@@ -21,20 +21,16 @@ from memfit.models import BuiltModel, build
 from memfit.planner.assumptions import Assumption
 from memfit.recipe.fields import FIELDS
 from memfit.recipe.precision import weights_dtype
-from memfit.step.batch import (
-    BatchSpec,
-    TensorSpec,
-    call_model,
-    input_spec,
-    loaded_batch,
-    logits_of,
-    target_of,
-)
+from memfit.step.batch import BatchSpec, loaded_batch
 from memfit.step.failures import explain
-from memfit.step.ingredients import autocast_of, combine
+from memfit.step.ingredients import autocast_of, combine, loss_of
+from memfit.step.inputs import inputs_of, said_targets, target_parameter
 from memfit.step.job import Job
 from memfit.step.loop import Loop, no_collection, training_loop
+from memfit.step.losses import Loss, Term, logits_of
 from memfit.step.prepare import prepare_model
+from memfit.step.tensors import Arguments, TensorSpec, call_model
+from memfit.step.usual import Known, usual_loss
 
 __all__ = ["DEFAULT_CARD", "TRACED_BATCHES", "TrainingStep"]
 
@@ -43,6 +39,9 @@ DEFAULT_CARD = "rtx-3060"
 
 #: The two micro-batches that are traced; every other one is arithmetic.
 TRACED_BATCHES = (4, 8)
+
+#: Samples of the forward that shows what a model returns: a number that few sizes have.
+_SEEN_BATCH = 5
 
 _META = torch.device("meta")
 
@@ -54,7 +53,6 @@ class TrainingStep:
 
     Args:
         job: what decides memory; its model is built on the meta device, its card is played.
-        target: the labels of one sample, where they are known; else the model is run once to see.
         loop: whose steps are planned: the one of every tutorial, or the trainer's.
         watch: told of every trace that begins: its micro-batch, and the recorder at work.
 
@@ -63,6 +61,8 @@ class TrainingStep:
         gpu: the card that is played.
         name: of the model.
         is_tokens: the model reads token numbers.
+        batch: what a forward and its loss are given.
+        loss: ``(output, target) -> scalar``; None where a step of the user's own has it.
         traced_batches: from which all others follow.
 
     Raises:
@@ -73,7 +73,6 @@ class TrainingStep:
     def __init__(
         self,
         job: Job,
-        target: TensorSpec | None = None,
         *,
         loop: Loop = training_loop,
         watch: Callable[[int, Recorder], None] | None = None,
@@ -91,31 +90,56 @@ class TrainingStep:
         self._is_users = built.kind == "unknown"
         self.is_tokens = recipe.input_ids is not None or built.kind == "token"
         self.checkpointed_blocks = prepare_model(self.model, recipe)
-        self.batch = self._batch_spec(built, target)
+        self.unused: tuple[str, ...] = ()
+        self.loss = loss_of(job)
+        self.batch = self._batch_spec(built)
 
     # -- preparation ---------------------------------------------------------------------------
 
-    def _batch_spec(self, built: BuiltModel, target: TensorSpec | None) -> BatchSpec:
+    def _batch_spec(self, built: BuiltModel) -> BatchSpec:
         recipe = self.recipe
-        shape = recipe.input_shape or built.default_input_shape
-        dtype = weights_dtype(recipe.precision)
-        length = recipe.input_ids
-        if self.is_tokens and length is None:
-            if shape is None or len(shape) != 1:
-                raise UsageError("This model reads tokens.", hint="Pass input_ids=LENGTH.")
-            length = shape[0]
-        inputs = input_spec(None if length else shape, length, dtype)
         if self.job.source is not None:
+            shape = recipe.input_shape or built.default_input_shape
             return self._loaded_batch(self.job.but(input_shape=shape))
         spec = BatchSpec(
-            inputs,
-            target or TensorSpec((), torch.int64),
-            is_tokens=self.is_tokens,
+            inputs_of(recipe, built),
+            said_targets(recipe),
+            compares_input="input" in recipe.target,
             channels_last=recipe.memory_format == "nhwc",
         )
-        if target or recipe.loss is not None or recipe.step is not None:
+        if recipe.step is not None:
+            is_said = spec.targets or spec.compares_input
+            return spec if is_said else replace(spec, targets=(TensorSpec((), torch.int64),))
+        return self._seen(spec.inputs, lambda output: self._with_loss(spec, built, output))
+
+    def _with_loss(self, spec: BatchSpec, built: BuiltModel, output: Any) -> BatchSpec:
+        """The batch with the targets that the loss wants of what the model was seen to return."""
+        recipe, inputs = self.recipe, tuple(spec.inputs.of(TensorSpec))
+        is_said = bool(spec.targets) or spec.compares_input
+        name = None if self.loss is not None else target_parameter(self.model, output)
+        if self.loss is None or name is not None:
+            classes = recipe.num_classes
+            is_listed = built.task != "unknown" and classes != 1
+            known = Known(inputs, classes, self.is_tokens, is_listed)
+            self.loss = usual_loss(
+                output, _SEEN_BATCH, known, label_smoothing=recipe.label_smoothing
+            )
+        if not isinstance(self.loss, Loss):  # the user's own, of class numbers if not said
+            return spec if is_said else replace(spec, targets=(TensorSpec((), torch.int64),))
+        self.unused = self.loss.unused(output)
+        if is_said:
             return spec
-        return replace(spec, target=self._seen(inputs, target_of))
+        floats = weights_dtype(recipe.precision)
+        targets = self.loss.targets_of(output, _SEEN_BATCH, floats)
+        if name is not None:
+            self.loss = Loss((Term("none"),))
+        is_input = len(targets) == 1 and targets[0] in inputs
+        return replace(
+            spec,
+            targets=() if is_input else targets,
+            target_name=name,
+            compares_input=is_input,
+        )
 
     def _loaded_batch(self, job: Job) -> BatchSpec:
         """The loader's batch; shares of classes are as many as the model has outputs."""
@@ -124,14 +148,14 @@ class TrainingStep:
             return loaded_batch(job.but(num_classes=self.output_classes()).loader())
         return self.batch
 
-    def _seen(self, inputs: TensorSpec, see: Callable[[Any], _Seen]) -> _Seen:
+    def _seen(self, inputs: Arguments, see: Callable[[Any], _Seen]) -> _Seen:
         """Run forward once, unrecorded, to see what the model returns."""
         gpu = VirtualGPU(self.gpu, attention=self.recipe.attention, makes_up=False)
         with gpu, torch.no_grad(), self._named_errors(gpu):
             gpu.adopt(self.model)
-            batch = inputs.make(2, _META)
+            batch = inputs.map(TensorSpec, lambda spec: spec.make(_SEEN_BATCH, _META))
             with autocast_of(self.recipe, "cuda"):
-                return see(call_model(self.model, batch, is_tokens=self.is_tokens))
+                return see(call_model(self.model, batch))
 
     @property
     def parameter_count(self) -> int:
@@ -140,8 +164,13 @@ class TrainingStep:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Of one sample; of tokens, their number."""
-        return self.batch.inputs.shape
+        """Of one sample; of tokens, their number; of several inputs the first's."""
+        return self.first_input.shape
+
+    @property
+    def first_input(self) -> TensorSpec:
+        """Of what the forward is called with, the first tensor."""
+        return next(iter(self.batch.inputs.of(TensorSpec)))
 
     def assumptions(self) -> Iterator[Assumption]:
         """What a trace of it takes for granted."""
@@ -151,12 +180,26 @@ class TrainingStep:
         yield Assumption("second_step")
         if not recipe.cudnn_benchmark:
             yield Assumption("cudnn_heuristics")
-        if self.batch.is_tokens:
+        if self.is_tokens:
             yield Assumption("full_sequences")
-        if recipe.loss is None and recipe.step is None:
-            yield Assumption("cross_entropy")
+        yield from self._loss_assumptions()
         if self.checkpointed_blocks:
             yield Assumption("checkpointed", {"blocks": str(self.checkpointed_blocks)})
+
+    def _loss_assumptions(self) -> Iterator[Assumption]:
+        target = " and ".join(map(str, self.batch.targets)) or "nothing"
+        if self.batch.compares_input:
+            target = "the input itself"
+        is_said = self.recipe.loss is not None
+        if self.recipe.step is not None:
+            yield Assumption("own_step", {"target": target})
+        elif isinstance(self.loss, Loss):
+            key = "said_loss" if is_said else "usual_loss"
+            yield Assumption(key, {"loss": str(self.loss), "target": target})
+        else:
+            yield Assumption("own_loss", {"target": target})
+        if self.unused:
+            yield Assumption("unused_outputs", {"outputs": ", ".join(self.unused)})
 
     def accumulating(self) -> TrainingStep:
         """The same step of the same model with two micro-batches; a third is like the second."""
@@ -209,7 +252,7 @@ class TrainingStep:
 
     def _run(self, gpu: VirtualGPU, micro_batch: int, steps: int) -> None:
         scaler = GradScaler("meta", enabled=self.recipe.precision == "amp-fp16")
-        made = combine(self.job, self.model, scaler, _META, "cuda", is_tokens=self.is_tokens)
+        made = combine(self.job, self.model, scaler, _META, "cuda", loss=self.loss)
         for _ in self.loop(made, self.batch, gpu.recorder, micro_batch, steps):
             pass
 

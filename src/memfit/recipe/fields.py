@@ -15,7 +15,18 @@ from dataclasses import MISSING, dataclass, field, fields
 from enum import Enum, Flag
 from typing import Any, Literal, get_args
 
-from memfit.recipe.kinds import Choice, Kind, Many, Number, Range, Shape, Spec, Text, Whole
+from memfit.recipe.kinds import (
+    Choice,
+    Kind,
+    Many,
+    Number,
+    Range,
+    Shape,
+    Spec,
+    Tensors,
+    Text,
+    Whole,
+)
 
 __all__ = [
     "FIELDS",
@@ -158,6 +169,10 @@ class RecipeFields:
     input_ids: int | None = _row(
         None, Whole(1, 10_000_000), _MODEL, _SHORT | _ASK,
         "Tokens in one sample, for language models.")
+    input: tuple[str, ...] = _row(
+        (), Tensors(), _MODEL, _SHORT | _ASK,
+        "One tensor of a sample, such as image=3x224x224, meta=8 or ids=64:int64; repeated where "
+        "the model takes several; N where the batch is not first, as in 128xNx80.")
     num_classes: int | None = _row(
         None, Whole(1, 10_000_000), _MODEL, _SHORT | _FORM,
         "Of the model's head; from the data when omitted.",
@@ -267,10 +282,15 @@ class RecipeFields:
         0.8, Number(above=0, most=1), _MEMORY, _PLAN | _ASK,
         "Share of the card that the recommended batch may use.", has_effect=False)
     loss: str | None = _row(
-        None, Text(), _MEMORY, _NOBODY,
-        "How your own (output, target) -> scalar is called; cross-entropy that fits the output "
-        "when omitted.",
+        None, Text(), _MEMORY, _PLAN | _ASK,
+        "cross-entropy, token-cross-entropy, bce, mse, l1, smooth-l1, dice, ctc, triplet, "
+        "contrastive, none (the model returns it), sums such as dice+cross-entropy or "
+        "cross-entropy@logits+0.4*cross-entropy@aux, bce@each, or path/to/file.py:name.",
         takes_code=True)
+    target: tuple[str, ...] = _row(
+        (), Tensors(("input",)), _MEMORY, _PLAN | _ASK,
+        "What the loss compares with, of one sample, such as 1x224x224 or 32:int64; input is the "
+        "input itself; follows from the loss when omitted.")
     step: str | None = _row(
         None, Text(), _MEMORY, _NOBODY,
         "How your own forward pass, (model, inputs, targets) -> loss, is called.",

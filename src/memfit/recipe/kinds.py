@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from memfit.errors import UnknownName, UsageError
-from memfit.recipe.words import parse_shape, parse_spec, plain_options, write_spec
+from memfit.recipe.words import parse_shape, parse_spec, parse_tensor, plain_options, write_spec
 
-__all__ = ["Choice", "Kind", "Many", "Number", "Range", "Shape", "Spec", "Text", "Whole"]
+__all__ = [
+    "Choice", "Kind", "Many", "Number", "Range", "Shape", "Spec", "Tensors", "Text", "Whole"
+]  # fmt: skip
 
 _LONGEST_SPEC = 200
 
@@ -296,6 +298,58 @@ class Shape(Kind):
     @staticmethod
     def _word(shape: Iterable[int]) -> str:
         return "x".join(str(size) for size in shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Tensors(Kind):
+    """Tensors of a batch in words, see :func:`~memfit.recipe.words.parse_tensor`.
+
+    Args:
+        words: that stand for one as they are.
+    """
+
+    words: tuple[str, ...] = ()
+
+    def checked(self, name: str, value: Any) -> tuple[str, ...]:
+        """A tuple of words; shapes and example tensors of a batch (batch first) become words."""
+        if isinstance(value, Mapping):
+            return tuple(self._word(name, key, each) for key, each in value.items())
+        if isinstance(value, (str, int)) or hasattr(value, "dtype") or _is_shape(value):
+            value = (value,)
+        if not isinstance(value, Iterable):
+            raise UsageError(f"{name} is {value!r}; it must be like 'image=3x224x224'.")
+        return tuple(self._word(name, None, each) for each in value)
+
+    def _word(self, name: str, key: str | None, value: Any) -> str:
+        if isinstance(value, str):
+            if value in self.words:
+                return value
+            text = value if key is None else f"{key}={value}"
+        elif hasattr(value, "dtype") and hasattr(value, "shape"):  # torch's or NumPy's
+            dtype = str(value.dtype).removeprefix("torch.")
+            sizes = ["N", *map(str, value.shape[1:])] if len(value.shape) == 1 else value.shape[1:]
+            text = f"{'' if key is None else f'{key}='}{'x'.join(map(str, sizes))}:{dtype}"
+        elif value == () or isinstance(value, int) or _is_shape(value):
+            sizes = (value,) if isinstance(value, int) else value
+            text = f"{'' if key is None else f'{key}='}{'x'.join(map(str, sizes)) or 'N'}"
+        else:
+            raise UsageError(f"{name} is {value!r}; it must be like 'image=3x224x224'.")
+        return str(parse_tensor(text))
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """An array of words."""
+        return {"type": "array", "items": Text(200).schema}
+
+    def written(self, flag: str, value: Any) -> list[str]:
+        """The flag before each."""
+        return [text for each in value for text in (flag, each)]
+
+
+def _is_shape(value: Any) -> bool:
+    """Such as ``(3, 224, 224)``; an empty one is an empty list of tensors."""
+    is_sizes = isinstance(value, (tuple, list)) and bool(value)
+    return is_sizes and all(isinstance(size, int) for size in value)
 
 
 @dataclass(frozen=True, slots=True)

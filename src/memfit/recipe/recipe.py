@@ -47,8 +47,9 @@ class Recipe(RecipeFields):
                     f"memfit.train(recipe, {field.name}=...).",
                 )
             object.__setattr__(self, field.name, field.checked(value))
-        if self.input_shape is not None and self.input_ids is not None:
-            raise UsageError("input_shape and input_ids exclude each other.")
+        inputs = [name for name in ("input", "input_shape", "input_ids") if getattr(self, name)]
+        if len(inputs) > 1:
+            raise UsageError(f"{' and '.join(inputs)} exclude each other.")
         if self.global_batch and self.batch_size and self.global_batch % self.batch_size:
             raise UsageError(
                 f"global_batch {self.global_batch} is no multiple of batch_size {self.batch_size}."

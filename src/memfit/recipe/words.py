@@ -6,11 +6,20 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from memfit.errors import UsageError
+from memfit.errors import UnknownName, UsageError
 
-__all__ = ["parse_shape", "parse_spec", "plain", "plain_options", "write_spec"]
+__all__ = [
+    "DTYPES", "TensorWord", "parse_shape", "parse_spec", "parse_tensor", "plain", "plain_options",
+    "write_spec",
+]  # fmt: skip
+
+#: Types that a tensor of a batch may be said to have.
+DTYPES = (
+    "float32", "float16", "bfloat16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool"
+)  # fmt: skip
 
 
 #: Half a character: how Python holds bytes that are no UTF-8.
@@ -27,6 +36,63 @@ def parse_shape(text: str) -> tuple[int, ...]:
     if not all(part.strip().isdigit() for part in parts):
         raise UsageError(f"{text!r} is not a shape.", hint="Write it like 3x224x224.")
     return tuple(int(part) for part in parts)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorWord:
+    """One tensor of a batch, as it is said.
+
+    Args:
+        name: of a parameter of the forward; None where the order says which.
+        shape: of one sample.
+        dtype: of :data:`DTYPES`; None is what the precision makes of images.
+        batch_dim: where the batch stands among the sizes.
+    """
+
+    name: str | None
+    shape: tuple[int, ...]
+    dtype: str | None = None
+    batch_dim: int = 0
+
+    def __str__(self) -> str:
+        sizes = [str(size) for size in self.shape]
+        if self.batch_dim or not sizes:
+            sizes.insert(self.batch_dim, "N")
+        name = "" if self.name is None else f"{self.name}="
+        return name + "x".join(sizes) + ("" if self.dtype is None else f":{self.dtype}")
+
+
+def parse_tensor(text: str) -> TensorWord:
+    """``"ids=64:int64"``; an ``N`` among the sizes says where the batch stands: ``"128xNx80"``.
+
+    Raises:
+        UsageError: it is no tensor.
+
+    >>> parse_tensor("meta=8")
+    TensorWord(name='meta', shape=(8,), dtype=None, batch_dim=0)
+    >>> parse_tensor("age=N").shape
+    ()
+    """
+    name, equals, rest = text.strip().rpartition("=")
+    sizes, colon, dtype = rest.partition(":")
+    words = [word.strip() for word in re.split("[x×,]", sizes.lower())]
+    places = [number for number, word in enumerate(words) if word == "n"]
+    numbers = [word for word in words if word != "n"]
+    is_shape = all(word.isdigit() and int(word) for word in numbers) and len(places) < 2
+    if not is_shape or (equals and not name.strip().isidentifier()):
+        raise UsageError(
+            f"{text!r} is no tensor.",
+            hint="Write it like image=3x224x224 or ids=64:int64, without the batch; N says where "
+            "the batch stands when it is not first, as in 128xNx80.",
+        )
+    if colon and dtype.strip() not in DTYPES:
+        raise UnknownName("type", dtype.strip(), DTYPES)
+    return TensorWord(
+        name.strip() if equals else None,
+        tuple(map(int, numbers)),
+        dtype.strip() if colon else None,
+        places[0] if places else 0,
+    )
 
 
 def parse_spec(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,15 +13,21 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from memfit.errors import UsageError
+from memfit.errors import StepError, UsageError
 from memfit.recipe.precision import autocast_dtype
 from memfit.recipe.recipe import Recipe
-from memfit.step.batch import call_model, checked_loss, default_loss
+from memfit.models.user_code import import_object
 from memfit.step.job import Job
+from memfit.step.losses import parse_loss
 from memfit.step.optimizers import build_optimizer
+from memfit.step.tensors import Arguments, call_model
+from memfit.step.usual import known_loss
 from memfit.torch_inside import scaler_tensors
 
-__all__ = ["Ingredients", "autocast_of", "combine"]
+__all__ = ["Ingredients", "autocast_of", "checked_loss", "combine", "loss_of"]
+
+#: ``(output, target) -> scalar``.
+LossFunction = Callable[[Any, Any], Tensor]
 
 
 @dataclass
@@ -38,7 +43,7 @@ class Ingredients:
         average: of the weights, with ``ema``.
         device: where it is.
         autocast_device: whose mixed precision is meant.
-        is_tokens: the model reads token numbers.
+        loss: ``(output, target) -> scalar``.
         is_sharded: each rank has a part of model, optimizer and average.
         notes: what the user should know, in sentences.
     """
@@ -51,7 +56,7 @@ class Ingredients:
     average: AveragedModel | None
     device: torch.device
     autocast_device: str
-    is_tokens: bool = False
+    loss: LossFunction
     is_sharded: bool = False
     notes: list[str] = field(default_factory=list)
 
@@ -69,8 +74,12 @@ class Ingredients:
         """The recipe's mixed precision; nothing for the others."""
         return autocast_of(self.recipe, self.autocast_device)
 
-    def forward_and_loss(self, inputs: Tensor, target: Tensor) -> tuple[Tensor, Any]:
+    def forward_and_loss(self, inputs: Tensor | Arguments, target: Any) -> tuple[Tensor, Any]:
         """The mean loss, and the model's output where the loop still has it after the loss.
+
+        Args:
+            inputs: what the forward is called with.
+            target: what the loss compares with.
 
         Raises:
             StepError: the loss is not one number.
@@ -78,11 +87,11 @@ class Ingredients:
         own = self.job.own
         with self.autocast():
             if own.step is not None:
-                result: Any = own.step(self.forward, inputs, target)
+                given = inputs.alone if isinstance(inputs, Arguments) else inputs
+                result: Any = own.step(self.forward, given, target)
             else:
-                output = call_model(self.forward, inputs, is_tokens=self.is_tokens)
-                smoothed = partial(default_loss, label_smoothing=self.recipe.label_smoothing)
-                result = (own.loss or smoothed)(output, target), output
+                output = call_model(self.forward, inputs)
+                result = self.loss(output, target), output
         loss, output = result if isinstance(result, tuple) else (result, None)
         return checked_loss(loss), output
 
@@ -133,7 +142,7 @@ def combine(
     device: torch.device,
     autocast_device: str | None = None,
     *,
-    is_tokens: bool = False,
+    loss: LossFunction | None = None,
     split: Callable[[nn.Module], None] | None = None,
 ) -> Ingredients:
     """Give a prepared model its optimizer and, with ``ema``, its average.
@@ -144,7 +153,7 @@ def combine(
         scaler: for the gradients of half precision; disabled where there is none.
         device: of the step's tensors.
         autocast_device: whose mixed precision is meant; the device's own when omitted.
-        is_tokens: the model reads token numbers.
+        loss: the one that the job names when omitted.
         split: leaves each rank its part of a model, in place.
 
     Raises:
@@ -171,6 +180,45 @@ def combine(
         average,
         device,
         autocast_device or device.type,
-        is_tokens,
+        loss or loss_of(job) or _known_loss(recipe.label_smoothing),
         split is not None,
     )
+
+
+def loss_of(job: Job) -> LossFunction | None:
+    """The loss that a job names: the user's own, or one of :data:`~memfit.step.losses.LOSSES`.
+
+    Raises:
+        MemfitError: there is none of that name.
+    """
+    text = job.recipe.loss
+    if job.own.loss is not None or text is None:
+        return job.own.loss
+    if ":" in text:
+        own = import_object(text)
+        if not callable(own):
+            raise UsageError(f"--loss {text} is {own!r}, which cannot be called.")
+        return own
+    return parse_loss(text, label_smoothing=job.recipe.label_smoothing)
+
+
+def _known_loss(label_smoothing: float) -> LossFunction:
+    def loss(output: Any, target: Any) -> Tensor:
+        return known_loss(output, label_smoothing=label_smoothing)(output, target)
+
+    return loss
+
+
+def checked_loss(loss: Any) -> Tensor:
+    """What a backward can begin from.
+
+    Args:
+        loss: as the user's code or the recipe's loss gave it.
+
+    Raises:
+        StepError: it is not one number.
+    """
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+        raise StepError(f"The loss must be one number; it is {shape}.")
+    return loss

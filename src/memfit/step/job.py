@@ -14,6 +14,7 @@ from memfit.errors import UnknownName, UsageError
 from memfit.recipe.fields import FIELDS
 from memfit.recipe.own import Own
 from memfit.recipe.recipe import Recipe
+from memfit.step.losses import is_loss
 
 if TYPE_CHECKING:
     from memfit.data.loading.loader import Loader
@@ -146,10 +147,13 @@ def resolve(recipe: Any = None, *, card: GPU | None = None, **options: Any) -> J
 
 def _made(asked: Recipe, own: Own, source: Source | None, card: GPU | None) -> Job:
     for name in ("loss", "step"):
-        if getattr(asked, name) is not None and getattr(own, name) is None:
+        word = getattr(asked, name)
+        if word is None or getattr(own, name) is not None:
+            continue
+        if name == "step" or not (":" in word or is_loss(word)):
             raise UsageError(
-                f"The recipe's {name} is {getattr(asked, name)}, which only your own code has.",
-                hint=f"Give it in Python, beside the recipe: {name}={getattr(asked, name)}.",
+                f"The recipe's {name} is {word}, which only your own code has.",
+                hint=f"Give it in Python, beside the recipe: {name}={word}.",
             )
     if source is None and asked.data is not None:
         source = Source(asked.data if own.data is None else own.data, asked)

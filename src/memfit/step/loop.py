@@ -18,6 +18,7 @@ from memfit.memory.recording.recorder import Recorder
 from memfit.memory.tape.tape import Part, Phase
 from memfit.step.batch import BatchSpec
 from memfit.step.ingredients import Ingredients
+from memfit.step.tensors import tensors_in
 
 __all__ = ["Batches", "Loop", "Watcher", "no_collection", "training_loop"]
 
@@ -38,8 +39,8 @@ class Watcher(Protocol):
 class Batches(Protocol):
     """Where batches come from: a :class:`~memfit.step.batch.BatchSpec`, or real values."""
 
-    def make(self, micro_batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Inputs and labels on the device for a micro-batch."""
+    def make(self, micro_batch: int, device: torch.device) -> tuple[Any, Any]:
+        """Inputs and target on the device for a micro-batch."""
 
 
 #: Runs optimizer steps at a micro-batch; each is done when the iterator comes back.
@@ -67,8 +68,7 @@ def training_loop(
         for part in range(min(parts, 2)):  # a third is like the second
             watcher.enter_phase(Phase.DATA)
             inputs, target = batches.make(micro_batch, made.device)
-            watcher.adopt(inputs, Part.BATCH)
-            watcher.adopt(target, Part.BATCH)
+            _adopt_batch((inputs, target), watcher)
             if part == 0:
                 made.clear_gradients()
             loss, output = _share(made.forward_and_loss(inputs, target), parts)
@@ -85,6 +85,11 @@ def _share(found: tuple[Tensor, Any], parts: int) -> tuple[Tensor, Any]:
     """The loss as one of the parts of a step; the output lives on in the loop."""
     loss, output = found
     return (loss / parts if parts > 1 else loss), output
+
+
+def _adopt_batch(batch: Any, watcher: Watcher) -> None:
+    for tensor in tensors_in(batch):
+        watcher.adopt(tensor, Part.BATCH)
 
 
 def _adopt_state(made: Ingredients, watcher: Watcher) -> None:

@@ -88,6 +88,8 @@ def _of(rows: Sequence[Field]) -> Callable[[type[F]], type[F]]:
 def _read_as(kind: kinds.Kind) -> Any:
     if isinstance(kind, kinds.Choice) and kind.is_switch:
         return Flag
+    if isinstance(kind, kinds.Tensors):
+        return Annotated[list[str] | None, Parameter(negative=())]
     if isinstance(kind, kinds.Many):
         each = float if isinstance(kind.each, kinds.Number) else str
         return Annotated[list[each] | None, Parameter(negative=())]  # type: ignore[valid-type]

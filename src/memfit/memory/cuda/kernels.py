@@ -164,6 +164,21 @@ def _loss_in_full(kernel: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return loss
 
 
+def _ctc_loss(log_probs: Tensor, targets: Tensor, *lengths: Any, **_: Any) -> tuple[Tensor, Tensor]:
+    """Losses ``(N,)`` and alpha ``(N, T, 2 S + 1)`` for ``(T, N, classes)`` and targets ``(N, S)``.
+
+    Source: ``ctc_loss_gpu_template`` in ``native/cuda/LossCTC.cu`` (2.15).
+    """
+    time, batch = log_probs.shape[:2]
+    longest = targets.shape[1] if targets.dim() == 2 else max(int(n) for n in lengths[1])
+    alpha = log_probs.new_empty((batch, time, 2 * longest + 1))
+    return log_probs.new_empty((batch,)), alpha
+
+
+def _ctc_loss_backward(_grad: Tensor, log_probs: Tensor, *_args: Any, **_: Any) -> Tensor:
+    return _new(log_probs)
+
+
 def _log_sigmoid_forward(input: Tensor) -> tuple[Tensor, Tensor]:
     """Without a buffer, which only the CPU needs (``Activation.cpp``, 2.15)."""
     return _like(input), input.new_empty(0)
@@ -174,6 +189,10 @@ CUDA_KERNELS: dict[Any, Callable[..., Any]] = {
     aten.col2im.default: _col2im,
     aten.convolution.default: _convolution,
     aten.convolution_backward.default: _convolution_backward,
+    aten._ctc_loss.default: _ctc_loss,
+    aten._ctc_loss.Tensor: _ctc_loss,
+    aten._ctc_loss_backward.default: _ctc_loss_backward,
+    aten._ctc_loss_backward.Tensor: _ctc_loss_backward,
     aten.log_sigmoid_forward.default: _log_sigmoid_forward,
     aten.mse_loss.default: _loss_in_full(aten.mse_loss.default),
     aten.smooth_l1_loss.default: _loss_in_full(aten.smooth_l1_loss.default),

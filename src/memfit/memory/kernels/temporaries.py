@@ -200,6 +200,19 @@ def _binary_cross_entropy_with_logits(
     )  # fmt: skip
 
 
+def _ctc_loss(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Scope:
+    """LossCTC.cu: lengths of targets and of inputs, and where each target begins, in int64."""
+    counts = 8 * tensor_argument(arguments, 0).shape[1]
+    return (counts, counts, counts, Result(1), Result(0))
+
+
+def _ctc_loss_backward(arguments: Arguments, _outputs: Outputs, _device: DeviceFacts) -> Scope:
+    """LossCTC.cu: the counts again, and beta, which is as large as alpha."""
+    counts = 8 * tensor_argument(arguments, 1).shape[1]
+    alpha = tensors_in(arguments)[-1]
+    return (counts, counts, counts, alpha.size_bytes, Result(0))
+
+
 def _is_reduced(arguments: Arguments, index: int) -> bool:
     mean = 1
     return bool(argument(arguments, index, mean))
@@ -276,6 +289,8 @@ RULES: dict[str, Rule] = {
     "aten.huber_loss.default": _huber_loss,
     "aten.binary_cross_entropy.default": _binary_cross_entropy,
     "aten.binary_cross_entropy_with_logits.default": _binary_cross_entropy_with_logits,
+    **each("_ctc_loss.default _ctc_loss.Tensor", _ctc_loss),
+    **each("_ctc_loss_backward.default _ctc_loss_backward.Tensor", _ctc_loss_backward),
     # SoftMax.cu
     **each("_softmax.default _log_softmax.default", copies_contiguous(0)),
     "aten._softmax_backward_data.default": _softmax_backward,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from memfit.memory.recording.recorder import Recorder
 from memfit.memory.tape.tape import Part, Phase
-from memfit.torch_inside import in_backward
+from memfit.torch_inside import in_backward, lengths_as_numbers
 
 __all__ = ["Follower", "hooked", "state_tensors"]
 
@@ -99,11 +99,14 @@ class Follower:
 
     # -- hooks: which module, which phase ------------------------------------------------------
 
-    def hooks(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def hooks(self) -> Iterator[None]:
         """Inside, every module and optimizer of the process is followed."""
-        return hooked(
+        told = (
             self._before_module, self._after_module, self._before_optimizer, self._after_optimizer
-        )
+        )  # fmt: skip
+        with lengths_as_numbers(), hooked(*told):
+            yield
 
     def _before_module(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         if self._are_planned(inputs):

@@ -4,13 +4,13 @@ Integers in, integers out: nothing here knows of torch. An *event* is one intege
 allocation ``i``, ``~i`` (that is ``-i - 1``) frees it.
 
 A tape is affine in the batch size: traced at two micro-batches, the events match one to one and
-every size is ``constant + slope * micro_batch``, or follows from shapes that are.
-:class:`AffineTape` holds that form and answers for any micro-batch without another trace.
+every size is ``constant + slope * micro_batch``, or follows from shapes that are. A third trace
+shows the squares of similarities across the batch. :class:`AffineTape` holds that form and answers for any micro-batch without another trace.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -18,7 +18,7 @@ from typing import Protocol
 __all__ = [
     "AffineTape",
     "Allocation",
-    "Line",
+    "Curve",
     "Mark",
     "NotAffine",
     "Part",
@@ -138,35 +138,51 @@ class NotAffine(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """Integers that are ``constant + slope * micro_batch`` each."""
+class Curve:
+    """Integers that are ``constant + slope * batch + square * batch**2`` each.
+
+    Args:
+        constants: of each.
+        slopes: of each.
+        squares: of each; empty where all are zero.
+    """
 
     constants: tuple[int, ...]
     slopes: tuple[int, ...]
+    squares: tuple[int, ...] = ()
 
     @classmethod
-    def through(
-        cls, first: Sequence[int], first_batch: int, second: Sequence[int], second_batch: int
-    ) -> Line:
-        """The line through the values at two batches.
+    def through(cls, values: Mapping[int, Sequence[int]]) -> Curve:
+        """The lines through the values at two batches, or the parabolas through those at three.
+
+        Args:
+            values: by batch, ascending and evenly spaced.
 
         Raises:
-            NotAffine: the numbers of values differ, or a slope is no whole number.
+            NotAffine: the numbers of values differ, or one has no whole coefficients.
         """
-        if len(first) != len(second):
-            raise NotAffine(f"{len(first)} values against {len(second)}")
-        slopes = []
-        for index, (a, b) in enumerate(zip(first, second, strict=True)):
-            slope, rest = divmod(b - a, second_batch - first_batch)
-            if rest:
-                raise NotAffine(f"value {index}: {a} at {first_batch}, {b} at {second_batch}")
-            slopes.append(slope)
-        constants = [a - slope * first_batch for a, slope in zip(first, slopes, strict=True)]
-        return cls(tuple(constants), tuple(slopes))
+        batches, columns = list(values), list(values.values())
+        if len({len(column) for column in columns}) > 1:
+            raise NotAffine(f"{len(columns[0])} values against {len(columns[-1])}")
+        width, start = batches[1] - batches[0], batches[0]
+        coefficients = []
+        for index, (first, second, *rest) in enumerate(zip(*columns, strict=True)):
+            bend = rest[0] - 2 * second + first if rest else 0
+            square, left = divmod(bend, 2 * width * width)
+            slope, over = divmod(second - first, width)
+            if left or over:
+                raise NotAffine(f"value {index}: {first} at {start}, {second} at {batches[1]}")
+            slope -= square * (2 * start + width)
+            coefficients.append((first - slope * start - square * start * start, slope, square))
+        constants, slopes, squares = zip(*coefficients, strict=True) if coefficients else ((),) * 3
+        return cls(constants, slopes, squares if any(squares) else ())
 
-    def at(self, micro_batch: int) -> list[int]:
-        """The values at a micro-batch."""
-        return [a + c * micro_batch for a, c in zip(self.constants, self.slopes, strict=True)]
+    def at(self, batch: int) -> list[int]:
+        """The values at a batch."""
+        if not self.squares:
+            return [a + c * batch for a, c in zip(self.constants, self.slopes, strict=True)]
+        terms = zip(self.constants, self.slopes, self.squares, strict=True)
+        return [a + (c + d * batch) * batch for a, c, d in terms]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,35 +199,49 @@ class AffineTape:
 
     tape: Tape
     micro_batch: int
-    sizes: Line
-    shapes: tuple[Line, ...]
-    ruled: tuple[tuple[SizeRule, Line, tuple[int, ...]], ...]
+    sizes: Curve
+    shapes: tuple[Curve, ...]
+    ruled: tuple[tuple[SizeRule, Curve, tuple[int, ...]], ...]
 
     @classmethod
-    def fit(cls, first: Tape, first_batch: int, second: Tape, second_batch: int) -> AffineTape:
-        """Join two traces of the same step.
+    def fit(cls, traced: Mapping[int, Tape]) -> AffineTape:
+        """Join traces of the same step.
+
+        Args:
+            traced: by micro-batch: two, or three evenly spaced ones, which show squares, too.
 
         Raises:
-            NotAffine: the traces differ in their events, or a size has no whole-byte slope.
+            NotAffine: the traces differ in their events, or a size has no whole coefficients.
         """
-        if first.events != second.events:
-            raise NotAffine(_first_difference(first, second))
-        sizes: tuple[list[int], list[int]] = ([], [])
-        shapes: list[Line] = []
-        ruled: dict[tuple[SizeRule, Line], list[int]] = {}
-        for number, (a, b) in enumerate(zip(first.allocations, second.allocations, strict=True)):
-            if (a.operator, a.part, a.phase, a.module) != (b.operator, b.part, b.phase, b.module):
-                raise NotAffine(_first_difference(first, second))
-            if a.rule is not None and b.rule is not None:
-                line = Line.through(a.rule.numbers, first_batch, b.rule.numbers, second_batch)
-                ruled.setdefault((a.rule, line), []).append(number)
-            shapes.append(Line.through(a.shape, first_batch, b.shape, second_batch))
-            is_ruled = a.rule is not None
-            sizes[0].append(0 if is_ruled else a.size_bytes)
-            sizes[1].append(0 if is_ruled else b.size_bytes)
-        line = Line.through(sizes[0], first_batch, sizes[1], second_batch)
-        rules = tuple((rule, line, tuple(numbers)) for (rule, line), numbers in ruled.items())
-        return cls(first, first_batch, line, tuple(shapes), rules)
+        first, *others = traced.values()
+        for other in others:
+            _check_alike(first, other)
+        shapes: list[Curve] = []
+        ruled: dict[tuple[SizeRule, Curve], list[int]] = {}
+        sizes: dict[int, list[int]] = {batch: [] for batch in traced}
+        for number, same in enumerate(zip(*(t.allocations for t in traced.values()), strict=True)):
+            by_batch = dict(zip(traced, same, strict=True))
+            rules = [a.rule for a in same if a.rule is not None]
+            if len(rules) == len(same):
+                numbers = {b: a.rule.numbers for b, a in by_batch.items() if a.rule is not None}
+                ruled.setdefault((rules[0], Curve.through(numbers)), []).append(number)
+            shapes.append(Curve.through({b: a.shape for b, a in by_batch.items()}))
+            for batch, allocation in by_batch.items():
+                sizes[batch].append(0 if same[0].rule is not None else allocation.size_bytes)
+        rules_of = tuple((rule, curve, tuple(numbers)) for (rule, curve), numbers in ruled.items())
+        return cls(first, next(iter(traced)), Curve.through(sizes), tuple(shapes), rules_of)
+
+    @property
+    def may_bend(self) -> bool:
+        """Whether a size may grow faster than the batch, as N x N similarities do.
+
+        Lines through two traces do not show it, but what they would say of no samples does: less
+        than nothing; and a tensor with the batch in two of its sizes does.
+        """
+        return any(size < 0 for size in self.sizes.constants) or any(
+            sum(map(bool, curve.slopes)) > 1 or any(size < 0 for size in curve.constants)
+            for curve in self.shapes
+        )
 
     def sizes_bytes(self, micro_batch: int) -> list[int]:
         """Requested bytes of every allocation at a micro-batch, by number."""
@@ -241,6 +271,15 @@ def max_live_bytes(sizes_bytes: Sequence[int], events: Sequence[int]) -> int:
         else:
             live -= sizes_bytes[~event]
     return peak
+
+
+def _check_alike(first: Tape, second: Tape) -> None:
+    """Refuse traces whose events differ."""
+    if first.events != second.events:
+        raise NotAffine(_first_difference(first, second))
+    for a, b in zip(first.allocations, second.allocations, strict=True):
+        if (a.operator, a.part, a.phase, a.module) != (b.operator, b.part, b.phase, b.module):
+            raise NotAffine(_first_difference(first, second))
 
 
 def _first_difference(first: Tape, second: Tape) -> str:

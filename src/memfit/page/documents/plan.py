@@ -17,7 +17,7 @@ import torch
 from memfit.cards.catalogue import gpus
 from memfit.memory.allocator.allocator import AllocatorSettings
 from memfit.memory.tape.parts import ALLOCATED_PARTS
-from memfit.memory.tape.tape import Allocation, Line, Phase, Tape
+from memfit.memory.tape.tape import Allocation, Curve, Phase, Tape
 from memfit.page.documents.card import card_document
 from memfit.page.documents.command import plan_words
 from memfit.planner.largest import STOPS, STOPS_WHEN_TRACED, stops_up_to
@@ -134,12 +134,12 @@ def _affine_tape(plan: Plan, ladder: Sequence[int]) -> dict[str, Any] | None:
 
 
 def _whole_tape(tape: Tape) -> dict[str, Any]:
-    sizes = Line(tuple(tape.sizes_bytes), (0,) * len(tape.allocations))
-    shapes = [Line(a.shape, (0,) * len(a.shape)) for a in tape.allocations]
+    sizes = Curve(tuple(tape.sizes_bytes), (0,) * len(tape.allocations))
+    shapes = [Curve(a.shape, (0,) * len(a.shape)) for a in tape.allocations]
     return _tape(tape, sizes, shapes) | {"ruled": {"batches": [], "entries": []}}
 
 
-def _tape(tape: Tape, sizes: Line, shapes: Iterable[Line]) -> dict[str, Any]:
+def _tape(tape: Tape, sizes: Curve, shapes: Iterable[Curve]) -> dict[str, Any]:
     """Columns of a tape; those of words count into ``strings``, ``place`` where it has places."""
     words: dict[str, Callable[[Allocation], str]] = {
         "operator": _operator, "module": attrgetter("module"), "dtype": attrgetter("dtype"),
@@ -149,12 +149,12 @@ def _tape(tape: Tape, sizes: Line, shapes: Iterable[Line]) -> dict[str, Any]:
     strings, string_columns = interned(
         [column(allocation) for allocation in tape.allocations] for column in words.values()
     )
-    shape_table, (shape_column,) = interned([[_pairs(line) for line in shapes]])
+    shape_table, (shape_column,) = interned([[_sides(curve) for curve in shapes]])
     return {
         "parts": [str(part) for part in ALLOCATED_PARTS],
         "phases": [str(phase) for phase in PHASES],
         "strings": strings,
-        "shapes": [[list(pair) for pair in shape] for shape in shape_table],
+        "shapes": [[list(side) for side in shape] for shape in shape_table],
         "part": [ALLOCATED_PARTS.index(a.part) for a in tape.allocations],
         "phase": [PHASES.index(a.phase) for a in tape.allocations],
         "step": [a.step for a in tape.allocations],
@@ -162,6 +162,7 @@ def _tape(tape: Tape, sizes: Line, shapes: Iterable[Line]) -> dict[str, Any]:
         "shape": shape_column,
         "constant": list(sizes.constants),
         "slope": list(sizes.slopes),
+        **({"square": list(sizes.squares)} if sizes.squares else {}),
         "events": list(tape.events),
         "marks": [[m.position, m.step, PHASES.index(m.phase)] for m in tape.marks],
     }
@@ -178,8 +179,10 @@ def _operator(allocation: Allocation) -> str:
     return allocation.operator.removesuffix(".default")
 
 
-def _pairs(line: Line) -> tuple[tuple[int, int], ...]:
-    return tuple(zip(line.constants, line.slopes, strict=True))
+def _sides(curve: Curve) -> tuple[tuple[int, ...], ...]:
+    """Constant and slope of each dimension, with the square where there is one."""
+    columns = (curve.constants, curve.slopes, *([curve.squares] if curve.squares else []))
+    return tuple(zip(*columns, strict=True))
 
 
 def _allocator(settings: AllocatorSettings) -> dict[str, Any]:

@@ -67,8 +67,8 @@ interface TapeColumns {
   parts: string[];
   phases: string[];
   strings: string[];
-  /** (constant, slope) of each dimension. */
-  shapes: [number, number][][];
+  /** (constant, slope) of each dimension, and its square where it has one. */
+  shapes: [number, number, number?][][];
   part: number[];
   phase: number[];
   step: number[];
@@ -80,6 +80,8 @@ interface TapeColumns {
   shape: number[];
   constant: number[];
   slope: number[];
+  /** Where sizes grow with the square of the batch. */
+  square?: number[];
   /** n allocates, ~n frees allocation n. */
   events: number[];
   /** Position, step, phase. */

@@ -20,6 +20,7 @@ export class Tape {
     this.shape = Uint32Array.from(columns.shape);
     this.constant = Float64Array.from(columns.constant);
     this.slope = Float64Array.from(columns.slope);
+    this.square = columns.square ? Float64Array.from(columns.square) : null;
     this.events = Int32Array.from(columns.events);
     this.timesUs = columns.times_us ? Float64Array.from(columns.times_us) : null;
     this.marks = columns.marks.map(([position, step, phase]) => ({
@@ -82,9 +83,10 @@ export class Tape {
    * @returns {Float64Array}
    */
   leastSizesAt(batch) {
-    const { constant, slope } = this;
+    const { constant, slope, square } = this;
     const sizes = new Float64Array(constant.length);
     for (let n = 0; n < sizes.length; n += 1) sizes[n] = constant[n] + slope[n] * batch;
+    if (square) for (let n = 0; n < sizes.length; n += 1) sizes[n] += square[n] * batch * batch;
     return sizes;
   }
 
@@ -94,16 +96,17 @@ export class Tape {
    * @returns {number}
    */
   leastBytesAt(batch) {
-    const { constant, slope, events } = this;
+    const { events } = this;
+    const sizes = this.leastSizesAt(batch);
     let live = 0;
     let peak = 0;
     for (let position = 0; position < events.length; position += 1) {
       const event = events[position];
       if (event >= 0) {
-        live += constant[event] + slope[event] * batch;
+        live += sizes[event];
         if (live > peak) peak = live;
       } else {
-        live -= constant[~event] + slope[~event] * batch;
+        live -= sizes[~event];
       }
     }
     return peak;
@@ -111,7 +114,9 @@ export class Tape {
 
   /** The shape of an allocation's tensor. @returns {number[]} */
   shapeAt(number, batch) {
-    return this.shapes[this.shape[number]].map(([constant, slope]) => constant + slope * batch);
+    return this.shapes[this.shape[number]].map(
+      ([constant, slope, square = 0]) => constant + (slope + square * batch) * batch,
+    );
   }
 
   /** Path of the module that an allocation belongs to; empty outside of modules. */

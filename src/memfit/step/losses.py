@@ -1,0 +1,401 @@
+"""The losses that a recipe can name: what each compares an output with, and how.
+
+A loss is a sum of terms, ``[WEIGHT*]NAME[@OUTPUT]``: ``mse``, ``dice+cross-entropy``,
+``cross-entropy@logits+0.4*cross-entropy@aux``, ``bce@each``. The target follows from it: terms that
+need the same tensor share one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from memfit.errors import StepError, UnknownName, UsageError
+from memfit.step.tensors import TensorSpec
+
+__all__ = ["LOSSES", "Loss", "Term", "is_loss", "logits_of", "named_outputs", "parse_loss"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """A loss by name.
+
+    Args:
+        target: what an output is compared with: of one sample; None where nothing is.
+        value: of output and target; of a list of outputs where it takes several.
+        takes_several: it is of several outputs at once, or of one.
+    """
+
+    target: Callable[[TensorSpec], TensorSpec | None]
+    value: Callable[..., Tensor]
+    takes_several: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One term of a loss.
+
+    Args:
+        name: of :data:`LOSSES`.
+        output: the name or the number of what the model returns; ``each`` for all of them; the
+            scores where None.
+        weight: of the term.
+    """
+
+    name: str
+    output: str | None = None
+    weight: float = 1.0
+
+    def __str__(self) -> str:
+        weight = "" if self.weight == 1 else f"{self.weight:g}*"
+        return f"{weight}{self.name}" + (f"@{self.output}" if self.output else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A sum of terms, which knows what it compares the outputs with.
+
+    Args:
+        terms: one or more.
+        label_smoothing: of every cross-entropy.
+
+    >>> loss = parse_loss("cross-entropy")
+    >>> loss.targets_of(torch.empty(2, 10), 2, torch.float32)
+    (TensorSpec(shape=(), dtype=torch.int64, batch_dim=0),)
+    """
+
+    terms: tuple[Term, ...]
+    label_smoothing: float = 0.0
+
+    def __str__(self) -> str:
+        return "+".join(map(str, self.terms))
+
+    def __call__(self, output: Any, target: Any) -> Tensor:
+        """The loss.
+
+        Args:
+            output: what the model returned.
+            target: one tensor, or one for each of :meth:`targets_of`; class numbers may be shares.
+
+        Raises:
+            StepError: the model returns no such output.
+        """
+        targets = target if isinstance(target, (tuple, list)) else (target,)
+        places = self._places(output) if len(targets) > 1 else {}
+        loss: Tensor | None = None
+        for number, (term, found) in enumerate(self._uses(output)):
+            own = targets[places.get(number, 0)]
+            if loss is None:
+                loss = self._value(term, found, own)
+            else:
+                loss = loss + self._value(term, found, own)
+        assert loss is not None, "a loss has terms"
+        return loss
+
+    def _value(self, term: Term, found: Any, target: Any) -> Tensor:
+        smoothed = {"label_smoothing": self.label_smoothing}
+        more = smoothed if term.name.endswith("cross-entropy") else {}
+        value: Tensor = LOSSES[term.name].value(found, target, **more)
+        return value if term.weight == 1 else term.weight * value
+
+    def targets_of(self, output: Any, batch: int, floats: torch.dtype) -> tuple[TensorSpec, ...]:
+        """What the outputs are compared with, each once.
+
+        Args:
+            output: what the model returned for some samples.
+            batch: how many.
+            floats: of targets that are no class numbers.
+
+        Raises:
+            StepError: the model returns no such output, or the loss is of another shape.
+        """
+        found = [spec for spec in self._targets(output, batch) if spec is not None]
+        return tuple(dict.fromkeys(
+            spec if spec.dtype == torch.int64 else TensorSpec(spec.shape, floats, spec.batch_dim)
+            for spec in found
+        ))  # fmt: skip
+
+    def unused(self, output: Any) -> tuple[str, ...]:
+        """Floating-point outputs that no term is of, with their shapes."""
+        used = {
+            id(tensor)
+            for _, found in self._uses(output)
+            for tensor in (found if isinstance(found, list) else [found])
+        }
+        return tuple(
+            f"{name} {tuple(tensor.shape[1:])}"
+            for name, tensor in named_outputs(output).items()
+            if tensor.is_floating_point() and id(tensor) not in used
+        )
+
+    def _targets(self, output: Any, batch: int) -> Iterator[TensorSpec | None]:
+        uses = list(self._uses(output))
+        for term, found in uses:
+            one = found[0] if isinstance(found, list) else found
+            spec = TensorSpec.seen(one, batch)
+            if term.name == "dice":  # as the term beside it; alone it has classes or one logit
+                beside = [t.name for t, other in uses if other is found and t.name != "dice"]
+                name = beside[0] if beside else _dice_alone(spec)
+                yield LOSSES[name].target(spec)
+            elif isinstance(found, list) and len(found) > 1:
+                yield None
+            else:
+                yield LOSSES[term.name].target(spec)
+
+    def _places(self, output: Any) -> dict[int, int]:
+        """Which target each use of an output takes, by number."""
+        batch = next(iter(named_outputs(output).values())).shape[0]
+        specs = list(self._targets(output, batch))
+        order = list(dict.fromkeys(spec for spec in specs if spec is not None))
+        return {n: order.index(spec) for n, spec in enumerate(specs) if spec is not None}
+
+    def _uses(self, output: Any) -> Iterator[tuple[Term, Any]]:
+        """Every term with the output that it is of; a list where it is of several."""
+        for term in self.terms:
+            kind = LOSSES[term.name]
+            if kind.takes_several:
+                yield term, _several(term, output)
+            elif term.name == "none":
+                yield term, _scalar(term, output)
+            elif term.output == "each":
+                yield from ((term, found) for found in _tensors(output))
+            else:
+                yield term, logits_of(output) if term.output is None else _named(term, output)
+
+
+# -- finding outputs -----------------------------------------------------------------------------
+
+
+def named_outputs(output: Any, name: str = "") -> dict[str, Tensor]:
+    """Every tensor that a model returns, by name or number: ``{"logits": …, "aux.0": …}``."""
+    if isinstance(output, Tensor):
+        return {name or "0": output}
+    found: dict[str, Tensor] = {}
+    for key, value in _entries(output):
+        found |= named_outputs(value, f"{name}.{key}" if name else key)
+    return found
+
+
+def _entries(output: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(output, Mapping):
+        yield from ((str(key), value) for key, value in output.items())
+    elif isinstance(output, (tuple, list)):
+        yield from ((str(number), value) for number, value in enumerate(output))
+    elif hasattr(output, "__dict__"):
+        yield from vars(output).items()
+
+
+def logits_of(output: Any) -> Tensor:
+    """The scores in what a model returns: ``(N, classes, …)``.
+
+    Raises:
+        StepError: there are none.
+    """
+    if isinstance(output, Tensor):
+        return output
+    for name in ("logits", "out"):
+        value = output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
+        if isinstance(value, Tensor):
+            return value
+    if isinstance(output, (tuple, list)) and output:
+        return logits_of(output[0])
+    names = ", ".join(named_outputs(output)) or "no tensor"
+    raise StepError(
+        f"The model returns {type(output).__name__} ({names}); which of it the loss is of is not "
+        "known.",
+        hint="Name it: --loss cross-entropy@NAME, or pass your own loss in Python.",
+    )
+
+
+def _named(term: Term, output: Any) -> Tensor:
+    found = named_outputs(output)
+    by_field = getattr(output, term.output or "", None)  # of a named tuple
+    if term.output in found:
+        return found[term.output]
+    if isinstance(by_field, Tensor):
+        return by_field
+    raise StepError(
+        f"--loss {term}: the model returns no {term.output!r}.",
+        hint=f"It returns: {', '.join(found)}.",
+    )
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    return [t for t in named_outputs(output).values() if t.is_floating_point()]
+
+
+def _several(term: Term, output: Any) -> list[Tensor]:
+    """The embeddings of one loss: all of them, or the one that is named."""
+    if term.output not in (None, "each"):
+        return [_named(term, output)]
+    return [t for t in _tensors(output) if t.dim() == 2] or [logits_of(output)]
+
+
+def _scalar(term: Term, output: Any) -> Tensor:
+    """The loss that the model returns itself."""
+    if term.output is not None:
+        return _named(term, output)
+    found = named_outputs(output)
+    numbers = [t for name, t in found.items() if t.numel() == 1 and t.is_floating_point()]
+    if len(numbers) != 1 and "loss" not in found:
+        raise StepError(
+            f"--loss none: of what the model returns, {len(numbers)} tensors are one number.",
+            hint="Let it return its loss alone, or name it: --loss none@NAME.",
+        )
+    return found.get("loss", numbers[0] if numbers else next(iter(found.values())))
+
+
+# -- the losses ----------------------------------------------------------------------------------
+
+
+def _class_map(output: TensorSpec) -> TensorSpec:
+    """Class numbers: the output's shape without its classes, which come first."""
+    if not output.shape:
+        raise StepError(
+            "The model returns one number for each sample, which is no score of classes.",
+            hint="Say the loss: --loss mse (a value), --loss bce (yes or no).",
+        )
+    return TensorSpec(output.shape[1:], torch.int64, output.batch_dim)
+
+
+def _class_of_token(output: TensorSpec) -> TensorSpec:
+    return TensorSpec(output.shape[:-1], torch.int64, output.batch_dim)
+
+
+def _alike(output: TensorSpec) -> TensorSpec:
+    return TensorSpec(output.shape, torch.float32, output.batch_dim)
+
+
+def _a_class(output: TensorSpec) -> TensorSpec:
+    return TensorSpec((), torch.int64, output.batch_dim)
+
+
+def _nothing(_output: TensorSpec) -> None:
+    return None
+
+
+def _token_cross_entropy(output: Tensor, target: Tensor, *, label_smoothing: float) -> Tensor:
+    return F.cross_entropy(
+        output.flatten(0, -2), target.flatten(), label_smoothing=label_smoothing
+    )
+
+
+def _cross_entropy(output: Tensor, target: Tensor, *, label_smoothing: float) -> Tensor:
+    return F.cross_entropy(output, target, label_smoothing=label_smoothing)
+
+
+def _dice_alone(output: TensorSpec) -> str:
+    return "cross-entropy" if output.shape and output.shape[0] > 1 else "bce"
+
+
+def _dice(output: Tensor, target: Tensor) -> Tensor:
+    """One minus twice the overlap over the sum, a mean over classes (Milletari et al., 2016)."""
+    if target.is_floating_point():
+        shares = output.sigmoid()
+    else:
+        shares = output.softmax(1)
+        target = F.one_hot(target, output.shape[1]).movedim(-1, 1).to(shares.dtype)
+    dims = (0, *range(2, output.dim()))
+    overlap = (shares * target).sum(dims)
+    total = shares.sum(dims) + target.sum(dims)
+    return 1 - ((2 * overlap + 1) / (total + 1)).mean()
+
+
+def _ctc(output: Tensor, target: Tensor) -> Tensor:
+    """Of ``(T, N, classes)`` scores, blank first, with sequences of full length."""
+    time, batch = output.shape[:2]
+    return F.ctc_loss(
+        output.log_softmax(-1), target, (time,) * batch, (target.shape[1],) * batch
+    )
+
+
+def _triplet(outputs: list[Tensor], target: Tensor | None) -> Tensor:
+    """Of anchors, positives, negatives; of one ``(N, width)`` the hardest of each (1703.07737)."""
+    if len(outputs) == 3:
+        return F.triplet_margin_loss(*outputs)
+    if len(outputs) != 1 or target is None:
+        raise StepError(
+            f"--loss triplet is of three embeddings (N, width), or of one; there are "
+            f"{len(outputs)}."
+        )
+    distances = torch.cdist(outputs[0], outputs[0])
+    alike = target[:, None] == target[None, :]
+    positive = (distances * alike).amax(1)
+    negative = (distances + alike * distances.detach().amax()).amin(1)
+    return (positive - negative + 1).relu().mean()
+
+
+def _contrastive(outputs: list[Tensor], _target: Tensor | None) -> Tensor:
+    """InfoNCE, both ways, of two embeddings ``(N, width)``; of one, its halves are the views."""
+    if len(outputs) > 2:
+        raise StepError(
+            f"--loss contrastive is of two embeddings (N, width), or of one; there are "
+            f"{len(outputs)}."
+        )
+    first, second = (F.normalize(output, dim=-1) for output in (outputs[0], outputs[-1]))
+    scores = first @ second.T / 0.07
+    own = torch.arange(len(scores), device=scores.device)
+    if len(outputs) == 1:  # a view is not its own partner (SimCLR, 2002.05709)
+        alone = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
+        scores = scores.masked_fill(alone, -torch.inf)
+        return F.cross_entropy(scores, own.roll(len(scores) // 2))
+    return (F.cross_entropy(scores, own) + F.cross_entropy(scores.T, own)) / 2
+
+
+def _as_it_is(output: Tensor, _target: Any) -> Tensor:
+    return output
+
+
+#: The losses that can be named.
+LOSSES: Mapping[str, _Kind] = {
+    "cross-entropy": _Kind(_class_map, _cross_entropy),
+    "token-cross-entropy": _Kind(_class_of_token, _token_cross_entropy),
+    "bce": _Kind(_alike, F.binary_cross_entropy_with_logits),
+    "mse": _Kind(_alike, F.mse_loss),
+    "l1": _Kind(_alike, F.l1_loss),
+    "smooth-l1": _Kind(_alike, F.smooth_l1_loss),
+    "dice": _Kind(_class_map, _dice),
+    "ctc": _Kind(_nothing, _ctc),
+    "triplet": _Kind(_a_class, _triplet, takes_several=True),
+    "contrastive": _Kind(_nothing, _contrastive, takes_several=True),
+    "none": _Kind(_nothing, _as_it_is),
+}
+
+_TERM = re.compile(r"(?:(?P<weight>[0-9.]+)\*)?(?P<name>[a-z0-9-]+)(?:@(?P<output>[\w.]+))?")
+
+
+def is_loss(text: str) -> bool:
+    """Whether it is written as a sum of terms; the name of somebody's function is not."""
+    return all(_TERM.fullmatch(part) for part in text.replace(" ", "").split("+"))
+
+
+def parse_loss(text: str, *, label_smoothing: float = 0.0) -> Loss:
+    """``"cross-entropy@logits+0.4*cross-entropy@aux"`` as a loss.
+
+    Raises:
+        UsageError: it is no sum of terms.
+        UnknownName: there is no loss of that name.
+    """
+    terms = []
+    for part in text.replace(" ", "").split("+"):
+        match = _TERM.fullmatch(part)
+        if match is None:
+            raise UsageError(
+                f"--loss {text!r}: {part!r} is no term.",
+                hint="Write it like mse, dice+cross-entropy, 0.4*cross-entropy@aux, or "
+                "path/to/file.py:name.",
+            )
+        if match["name"] not in LOSSES:
+            raise UnknownName("loss", match["name"], LOSSES)
+        try:
+            weight = float(match["weight"] or 1)
+        except ValueError:
+            raise UsageError(f"--loss {text!r}: {match['weight']!r} is no weight.") from None
+        terms.append(Term(match["name"], match["output"], weight))
+    return Loss(tuple(terms), label_smoothing)
