@@ -226,14 +226,16 @@ def test_classes_and_imbalance() -> None:
 @pytest.mark.parametrize("batch_size", [1, 64, 1000])
 def test_a_batch_is_what_the_plan_counts(batch_size: int) -> None:
     torch = pytest.importorskip("torch")
-    from memfit.step.batch import BatchSpec, TensorSpec
+    from memfit.step.batch import BatchSpec
+    from memfit.step.tensors import Arguments, TensorSpec
 
     found = inspect_dataset(dataset(ArraySplit("train", noise(1, 3, 28, 28), np.zeros(3))))
     assert found.cost is not None
     assert found.delivered is not None
     labels = TensorSpec((), torch.int64)
     for half, dtype in ((False, torch.float32), (True, torch.float16)):
-        planned = BatchSpec(TensorSpec(found.delivered.batch_shape, dtype), labels)
+        images = Arguments((TensorSpec(found.delivered.batch_shape, dtype),))
+        planned = BatchSpec(images, (labels,))
         assert found.cost.batch_bytes(batch_size, half=half) == planned.size_bytes(batch_size)
 
 

@@ -20,7 +20,8 @@ from memfit.data.loading.loader import Loader
 from memfit.data.samples.dataset import ArraySplit, Dataset, FileSplit
 from memfit.data.samples.paths import PathTable
 from memfit.errors import BadImage, DataError, UnknownName, UsageError
-from memfit.step.batch import BatchSpec, TensorSpec
+from memfit.step.batch import BatchSpec
+from memfit.step.tensors import Arguments, TensorSpec
 
 COUNT, CLASSES = 37, 4
 
@@ -358,7 +359,9 @@ def test_the_plan_counts_the_batch_that_the_loader_delivers() -> None:
     plan = memfit.plan("cnn", data=data, gpu="11GiB")
     assert plan.recipe.input_shape == (1, 28, 28)
     assert plan.recipe.num_classes == CLASSES
-    spec = BatchSpec(TensorSpec((1, 28, 28), torch.float32), TensorSpec((), torch.int64))
+    spec = BatchSpec(
+        Arguments((TensorSpec((1, 28, 28), torch.float32),)), (TensorSpec((), torch.int64),)
+    )
     assert plan.at(64).parts["batch"] == spec.size_bytes(64) == 201_216
     images, labels = next(loader(data, batch_size=16).epoch(0))
     assert images.nbytes + labels.nbytes == spec.size_bytes(16)

@@ -39,7 +39,7 @@ def test_two_batches_answer_any_other(
     def at(batch: int) -> Tape:
         return tape(*(constant + slope * batch for constant, slope in shape))
 
-    affine = AffineTape.fit(at(first), first, at(first + width), first + width)
+    affine = AffineTape.fit({first: at(first), first + width: at(first + width)})
     assert affine.sizes_bytes(asked) == at(asked).sizes_bytes
     assert affine.matches(at(asked), asked)
     assert affine.least_sizes_bytes(asked) == affine.sizes_bytes(asked)
@@ -48,9 +48,7 @@ def test_two_batches_answer_any_other(
 @given(lines, st.integers(0, 7), st.integers(1, 1000))
 def test_one_byte_off_does_not_match(shape: list[tuple[int, int]], which: int, off: int) -> None:
     sizes = [constant + 9 * slope for constant, slope in shape]
-    affine = AffineTape.fit(
-        tape(*(c + 4 * s for c, s in shape)), 4, tape(*(c + 8 * s for c, s in shape)), 8
-    )
+    affine = AffineTape.fit({n: tape(*(c + n * s for c, s in shape)) for n in (4, 8)})
     assert affine.matches(tape(*sizes), 9)
     sizes[which % len(sizes)] += off
     assert not affine.matches(tape(*sizes), 9)
@@ -58,11 +56,11 @@ def test_one_byte_off_does_not_match(shape: list[tuple[int, int]], which: int, o
 
 def test_a_slope_that_is_no_whole_number_is_not_affine() -> None:
     with pytest.raises(NotAffine):
-        AffineTape.fit(tape(10), 4, tape(11), 8)
+        AffineTape.fit({4: tape(10), 8: tape(11)})
 
 
 def test_a_shrinking_size_is_affine() -> None:
-    affine = AffineTape.fit(tape(100), 4, tape(60), 8)
+    affine = AffineTape.fit({4: tape(100), 8: tape(60)})
     assert affine.sizes_bytes(6) == [80]
 
 
@@ -70,7 +68,7 @@ def test_other_events_are_not_affine_and_the_first_difference_is_named() -> None
     first = Tape((allocation(4, "aten.mm.default"),), (0, ~0))
     second = Tape((allocation(8, "aten.mm.default"),), (0,))
     with pytest.raises(NotAffine, match="2 events against 1"):
-        AffineTape.fit(first, 4, second, 8)
+        AffineTape.fit({4: first, 8: second})
 
 
 @pytest.mark.parametrize(
@@ -85,7 +83,7 @@ def test_other_events_are_not_affine_and_the_first_difference_is_named() -> None
 def test_an_allocation_that_is_for_something_else_is_not_affine(change: dict[str, object]) -> None:
     other = Tape((replace(allocation(8), **change),), (0, ~0))  # type: ignore[arg-type]
     with pytest.raises(NotAffine):
-        AffineTape.fit(tape(4), 4, other, 8)
+        AffineTape.fit({4: tape(4), 8: other})
 
 
 @dataclass(frozen=True)
@@ -113,13 +111,13 @@ def ruled(batch: int) -> Tape:
 
 
 def test_a_rule_answers_for_a_size_that_is_no_line() -> None:
-    affine = AffineTape.fit(ruled(4), 4, ruled(8), 8)
+    affine = AffineTape.fit({4: ruled(4), 8: ruled(8)})
     assert affine.sizes_bytes(5) == [100, 225, 225]
     assert affine.matches(ruled(5), 5)
 
 
 def test_the_least_sizes_are_never_more() -> None:
-    affine = AffineTape.fit(ruled(4), 4, ruled(8), 8)
+    affine = AffineTape.fit({4: ruled(4), 8: ruled(8)})
     pairs = zip(affine.least_sizes_bytes(7), affine.sizes_bytes(7), strict=True)
     assert all(least <= size for least, size in pairs)
 

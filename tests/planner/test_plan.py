@@ -234,7 +234,7 @@ class Branching(nn.Module):
 
 
 def test_a_model_that_branches_on_the_batch_is_traced_directly() -> None:
-    made = plan(Branching(), input_shape=(16,))
+    made = plan(Branching(), input_shape=(16,), num_classes=16)
     assert not made.is_affine
     assert made.tapes.not_affine_because
     assert any("traced directly" in sentence for sentence in made.assumptions)
@@ -261,7 +261,7 @@ class BranchingLate(nn.Module):
 
 
 def test_verifying_finds_a_difference_that_the_two_traces_did_not_show() -> None:
-    made = plan(BranchingLate(), input_shape=(16,))
+    made = plan(BranchingLate(), input_shape=(16,), num_classes=16)
     assert made.is_affine
     assert made.verify(16)
     assert not made.verify(32)
@@ -272,8 +272,9 @@ def test_verifying_finds_a_difference_that_the_two_traces_did_not_show() -> None
 
 
 def test_planning_verifies_at_the_asked_batch() -> None:
-    assert not plan(BranchingLate(), input_shape=(16,), batch_size=32, verify=True).is_affine
-    assert plan(BranchingLate(), input_shape=(16,), batch_size=16, verify=True).is_affine
+    asked = {"input_shape": (16,), "num_classes": 16, "verify": True}
+    assert not plan(BranchingLate(), batch_size=32, **asked).is_affine
+    assert plan(BranchingLate(), batch_size=16, **asked).is_affine
 
 
 # -- what changes the answer ----------------------------------------------------------------------

@@ -12,12 +12,21 @@ from torch.nn import functional as F
 
 import memfit
 from memfit.cards.catalogue import gpu as find_gpu
-from memfit.errors import InputShapeError, MemfitError, NotTraceable, StepError, UsageError
+from memfit.errors import (
+    AmbiguousOutput,
+    InputShapeError,
+    MemfitError,
+    NotTraceable,
+    StepError,
+    UsageError,
+)
 from memfit.memory.recording.recorder import Recorder
 from memfit.memory.tape.tape import Allocation, Part, Phase, Tape
 from memfit.planner.tracing import TrainingStep
-from memfit.step.batch import BatchSpec, TensorSpec, default_loss, target_of
+from memfit.step.batch import BatchSpec
 from memfit.step.job import resolve
+from memfit.step.tensors import Arguments, TensorSpec
+from memfit.step.usual import known_loss
 
 MLP = (1, 28, 28)
 
@@ -179,10 +188,14 @@ def test_a_loss_that_is_not_one_number_is_refused(loss: Callable[..., Any]) -> N
         tape(loss=loss)
 
 
-def test_the_default_loss_weighs_auxiliary_heads() -> None:
+def default_loss(output: Any, target: Tensor) -> Tensor:
+    return known_loss(output)(output, target)
+
+
+def test_the_default_loss_weighs_only_auxiliary_heads_that_are_known() -> None:
     logits, target = torch.randn(4, 5), torch.tensor([0, 1, 2, 3])
     assert default_loss((logits, logits), target) == pytest.approx(
-        2 * F.cross_entropy(logits, target).item()
+        F.cross_entropy(logits, target).item()
     )
     segmentation = {"out": torch.randn(2, 3, 4, 4), "aux": torch.randn(2, 3, 4, 4)}
     pixels = torch.zeros(2, 4, 4, dtype=torch.long)
@@ -190,7 +203,8 @@ def test_the_default_loss_weighs_auxiliary_heads() -> None:
         segmentation["aux"], pixels
     )
     assert default_loss(segmentation, pixels) == pytest.approx(expected.item())
-    assert target_of(segmentation).shape == (4, 4)
+    (labels,) = known_loss(segmentation).targets_of(segmentation, 2, torch.float32)
+    assert (labels.shape, labels.dtype) == ((4, 4), torch.int64)
 
 
 @pytest.mark.parametrize(("name", "weight"), [("Inception", 0.4), ("GoogLeNet", 0.3)])
@@ -212,12 +226,13 @@ def test_an_output_without_logits_asks_for_a_loss() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x.flatten(1).norm(dim=1)
 
-    with pytest.raises(StepError, match=r"no \(N, classes\) logits"):
+    with pytest.raises(AmbiguousOutput, match=r"returns \(N,\) float32"):
         tape(nn.Sequential(nn.Linear(4, 4), Norm()), input_shape=(4,))
 
 
 def test_batch_spec_is_the_courses_number() -> None:
-    spec = BatchSpec(TensorSpec(MLP, torch.float32), TensorSpec((), torch.int64))
+    images, labels = TensorSpec(MLP, torch.float32), TensorSpec((), torch.int64)
+    spec = BatchSpec(Arguments((images,)), (labels,))
     assert spec.size_bytes(64) == 200_704 + 512
     inputs, target = spec.make(64, torch.device("meta"))
     assert (inputs.shape, target.shape, target.dtype) == ((64, 1, 28, 28), (64,), torch.int64)
@@ -277,13 +292,13 @@ def test_a_wrong_shape_names_module_expectation_and_shape() -> None:
     with pytest.raises(InputShapeError) as caught:
         tape(model, input_shape=(3, 16, 16))
     assert "1.1 (Conv2d)" in str(caught.value)
-    assert "(2, 8, 14, 14)" in str(caught.value)
+    assert "(5, 8, 14, 14)" in str(caught.value)
     assert "7 channels" in str(caught.value)
 
 
 def test_a_wrong_number_of_features_names_the_layer() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(100, 10))
-    with pytest.raises(InputShapeError, match=r"1 \(Linear\).*\(2, 784\)"):
+    with pytest.raises(InputShapeError, match=r"1 \(Linear\).*\(5, 784\)"):
         tape(model, input_shape=MLP)
 
 
@@ -327,7 +342,7 @@ def test_after_an_error_the_step_can_be_traced_again() -> None:
 
     model = Asking(ask)
     asks[:] = [False, False, True, False]  # popped from the end: the probe, then the failing trace
-    step = training_step(model, input_shape=(4,))
+    step = training_step(model, input_shape=(4,), num_classes=4)
     with pytest.raises(MemfitError):
         step.trace(4)
     assert step.trace(4).allocations

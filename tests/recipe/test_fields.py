@@ -18,7 +18,18 @@ from hypothesis import strategies as st
 import memfit
 from memfit.errors import UsageError
 from memfit.recipe.fields import FIELDS, Field, Offer, offered
-from memfit.recipe.kinds import Choice, Kind, Many, Number, Range, Shape, Spec, Text, Whole
+from memfit.recipe.kinds import (
+    Choice,
+    Kind,
+    Many,
+    Number,
+    Range,
+    Shape,
+    Spec,
+    Tensors,
+    Text,
+    Whole,
+)
 from memfit.recipe.recipe import Recipe
 from memfit.recipe.toml import load_recipe, recipe_to_toml
 from memfit.web.asking.names import KnownNames
@@ -60,6 +71,11 @@ def values_of(kind: Kind) -> st.SearchStrategy[Any]:
         case Range():
             finite = st.floats(allow_nan=False, allow_infinity=False)
             return st.tuples(finite, finite).filter(lambda pair: pair[0] < pair[1])
+        case Tensors():
+            sizes = st.lists(st.integers(1, 64), min_size=1, max_size=4)
+            words = sizes.map(lambda shape: "x".join(map(str, shape)))
+            named = st.builds("{}={}:int64".format, st.sampled_from(["ids", "image"]), words)
+            return st.lists(words | named | st.sampled_from(["20xNx8", "N"]), max_size=3)
         case Shape():
             return st.lists(st.integers(1, 64), min_size=1, max_size=kind.most)
         case Spec():
@@ -74,7 +90,8 @@ def recipes() -> st.SearchStrategy[Recipe]:
     values = {row.name: values_of(row.kind) for row in PLAIN}
 
     def made(given: dict[str, Any]) -> Recipe:
-        assume(not {"input_shape", "input_ids"} <= given.keys())
+        said = [name for name in ("input", "input_shape", "input_ids") if given.get(name)]
+        assume(len(said) < 2)
         if "batch_size" in given:
             given.pop("global_batch", None)
         return Recipe(model="mlp", **given)
@@ -135,6 +152,8 @@ def edges(row: Field) -> tuple[list[Any], list[Any]]:
             return ["a" * longest], ["a" * (longest + 1), 3]
         case Shape(side, most):
             return [[1] * most, [side.most]], [[], [0], [1] * (most + 1), [side.most + 1], 3]
+        case Tensors():
+            return [["3x4", "ids=64:int64", "N"], []], [3, ["3x0"], [""], ["x"] * 3, ["1"] * 65]
     return [], [3]
 
 

@@ -10,7 +10,8 @@ import memfit
 from memfit import VirtualGPU
 from memfit.memory.tape.tape import Part, Tape
 from memfit.models import build
-from memfit.step.batch import BatchSpec, TensorSpec
+from memfit.step.batch import BatchSpec
+from memfit.step.tensors import Arguments, TensorSpec
 from memfit.units import format_bytes
 
 
@@ -46,7 +47,9 @@ def test_gradients_are_as_large_and_adam_twice_that() -> None:
 
 def test_a_batch_of_64_and_its_labels() -> None:
     assert total(mlp_tape("SGD"), Part.BATCH) == 200_704 + 512
-    spec = BatchSpec(TensorSpec((1, 28, 28), torch.float32), TensorSpec((), torch.int64))
+    spec = BatchSpec(
+        Arguments((TensorSpec((1, 28, 28), torch.float32),)), (TensorSpec((), torch.int64),)
+    )
     assert spec.size_bytes(64) == 201_216
 
 

@@ -45,7 +45,7 @@ def plan(
     quick:
         Leave out the ways to fit more.
     strict:
-        Exit with 4 when an operator could not be accounted for.
+        Exit with 4 when something is not modelled, or an operator could not be accounted for.
     html:
         Write the plan as one HTML file: slide the batch, change the card, look into every instant.
     snapshot:
@@ -79,7 +79,7 @@ def plan(
         show(lambda console: render_plan(found, console))
     if made.fits is False:
         return ExitCode.DOES_NOT_FIT
-    return ExitCode.INCOMPLETE if strict and made.unsupported else ExitCode.OK
+    return ExitCode.INCOMPLETE if strict and not made.result().is_complete else ExitCode.OK
 
 
 def _page(plan: Plan, options: list[Option] | None) -> str:

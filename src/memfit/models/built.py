@@ -41,6 +41,7 @@ class BuiltModel:
         kind: what the input is.
         vocab_size: token ids lie in ``[0, vocab_size)``; None for images.
         task: what the output is trained for.
+        wrappers: that were taken off, such as ``"torch.compile"`` or ``"DataParallel"``.
         example: the author's ``example_batch(batch_size)``; None where there is none.
     """
 
@@ -51,4 +52,5 @@ class BuiltModel:
     kind: InputKind = "unknown"
     vocab_size: int | None = None
     task: Task = "unknown"
+    wrappers: tuple[str, ...] = ()
     example: Callable[[int], Any] | None = None

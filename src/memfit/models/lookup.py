@@ -14,7 +14,7 @@ from torch import nn
 from memfit.errors import ModelError, UnknownName, UsageError
 from memfit.models.built import BuiltModel
 from memfit.models.builtin import build_builtin, builtin_names
-from memfit.models.meta import for_training, materialise_lazy, meta_twin
+from memfit.models.meta import for_training, materialise_lazy, meta_twin, unwrapped
 from memfit.models.optional import is_installed
 from memfit.models.timm_models import build_timm, is_timm_name, timm_names
 from memfit.models.torchvision_models import build_torchvision, torchvision_names
@@ -182,10 +182,11 @@ def _from_user(
     input_shape: tuple[int, ...] | None,
     num_classes: int | None,
 ) -> BuiltModel:
+    module, wrappers = unwrapped(module)
     twin = meta_twin(module)
     materialise_lazy(twin, input_shape)
     example = getattr(twin, "example_batch", None)
     return BuiltModel(
         twin, name or type(twin).__name__, input_shape, num_classes,
-        example=example if callable(example) else None,
+        example=example if callable(example) else None, wrappers=wrappers,
     )  # fmt: skip

@@ -46,6 +46,7 @@ __all__ = [
     "materialise_lazy",
     "meta_twin",
     "random_state_kept",
+    "unwrapped",
 ]
 
 _FOR_TRAINING: ContextVar[bool] = ContextVar("for_training", default=False)
@@ -131,7 +132,8 @@ def meta_twin(module: nn.Module) -> nn.Module:
     Raises:
         ModelError: the module holds something that Python cannot copy, such as an open file.
     """
-    module = _unwrapped(module)
+    module, _ = unwrapped(module)
+    _refuse_scripted(module)
     if is_for_training():
         return module
     twins: dict[int, Any] = {}
@@ -149,6 +151,18 @@ def meta_twin(module: nn.Module) -> nn.Module:
             f"{type(module).__name__} cannot be copied: {type(error).__name__}: {error}",
             hint="Pass a function that builds the model instead of the model itself.",
         ) from error
+
+
+def _refuse_scripted(module: nn.Module) -> None:
+    """TorchScript keeps its parameters and its operators where nothing else sees them."""
+    for name, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            what = f"its {name}" if name else "it"
+            raise ModelError(
+                f"TorchScript modules are not supported, and {what} is one "
+                f"({type(part).__name__}).",
+                hint="Give the module as it is before torch.jit.script or torch.jit.trace.",
+            )
 
 
 def materialise_lazy(module: nn.Module, input_shape: tuple[int, ...] | None) -> None:
@@ -272,12 +286,15 @@ def _belongs_on_meta(module: nn.Module, value: object) -> bool:
     return is_buffer or value.device.type != "cpu" or not value.is_leaf
 
 
-def _unwrapped(module: nn.Module) -> nn.Module:
+def unwrapped(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
+    """What ``torch.compile`` and data-parallel wrappers wrap, and which there were."""
+    wrappers: list[str] = []
     while True:
         compiled = compiled_from(module)
         if compiled is not None:
-            module = compiled
+            module, name = compiled, "torch.compile"
         elif isinstance(module, DataParallel | DistributedDataParallel):
-            module = module.module
+            module, name = module.module, type(module).__name__
         else:
-            return module
+            return module, tuple(wrappers)
+        wrappers.append(name)

@@ -26,6 +26,15 @@ _SENTENCES = {
     "arithmetic_runs": "Run at batches {small} and {large}; others are arithmetic.",
     "squares": "Some sizes grow with the square of the batch; two more traces showed how.",
     "direct": "Every batch is traced directly: {because}.",
+    "without_compile": "torch.compile: the figures are of the model as it is; compiled code fuses "
+    "operators and keeps other tensors.",
+    "without_benchmark": "cudnn.benchmark: its trials take larger workspaces where there is room; "
+    "memfit run shows PyTorch's own.",
+    "without_data_parallel": "DataParallel: the figures are of one GPU with the whole micro-batch; "
+    "it splits the batch, and gathers the outputs on the first GPU.",
+    "without_ddp": "DistributedDataParallel: its buckets, about as large as the gradients, are not "
+    "in the figures.",
+    "without_deterministic": "Deterministic algorithms: some need more memory than those planned.",
     "no_temporaries": "Taken to need nothing beside their outputs: {operators}.",
 }
 

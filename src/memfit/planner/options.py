@@ -47,7 +47,7 @@ def _changed(plan: Plan) -> Iterator[Option]:
 
 def _step(plan: Plan, **changes: Any) -> TrainingStep:
     job = plan.step.job.but(**changes)
-    return TrainingStep(job, plan.step.batch.target, loop=plan.step.loop)
+    return TrainingStep(job, like=plan.step, loop=plan.step.loop)
 
 
 def _changes(plan: Plan) -> Iterator[_Change]:

@@ -233,6 +233,7 @@ class Plan:
             is_affine=self.is_affine,
             stated_assumptions=tuple(self._assumptions()),
             unsupported=self.unsupported,
+            left_out=tuple(self.subject.not_modelled()),
         )
 
     @property

@@ -243,6 +243,7 @@ class PlanResult:
         is_affine: whether two traces answer every batch.
         stated_assumptions: what the estimate rests on.
         unsupported: operators that could not be accounted for, with the reason.
+        left_out: what training would do that the figures do not have.
         verdict: whether it fits, in numbers; None without a card.
         curve: memory against the micro-batch.
         options: ways to fit more; None when nobody looked for them.
@@ -265,6 +266,7 @@ class PlanResult:
     is_affine: bool
     stated_assumptions: tuple[Assumption, ...]
     unsupported: dict[str, str]
+    left_out: tuple[Assumption, ...] = ()
     verdict: Verdict | None = None
     curve: tuple[CurvePoint, ...] = ()
     options: tuple[Option, ...] | None = None
@@ -274,6 +276,16 @@ class PlanResult:
     def assumptions(self) -> list[str]:
         """What the estimate rests on, in sentences."""
         return [assumption.text for assumption in self.stated_assumptions]
+
+    @property
+    def not_modelled(self) -> list[str]:
+        """What the figures do not have, in sentences."""
+        return [entry.text for entry in self.left_out]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the figures have all that training would do."""
+        return not self.unsupported and not self.left_out
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but verdict, curve, options and cards as plain values."""
@@ -296,6 +308,7 @@ class PlanResult:
             "is_affine": self.is_affine,
             "assumptions": self.assumptions,
             "unsupported": dict(self.unsupported),
+            "not_modelled": self.not_modelled,
         }
 
     def __repr__(self) -> str:

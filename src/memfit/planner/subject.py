@@ -52,6 +52,9 @@ class Subject(Protocol):
     def unknown_temporaries(self) -> set[str]:
         """Operators that are taken to need nothing beside their outputs."""
 
+    def not_modelled(self) -> Iterator[Assumption]:
+        """What it does that the figures do not have."""
+
     def trace(self, micro_batch: int) -> Tape:
         """The tape at a micro-batch.
 

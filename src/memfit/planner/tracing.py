@@ -12,7 +12,7 @@ import torch
 from torch.amp import GradScaler
 
 from memfit.cards.catalogue import gpu as find_gpu
-from memfit.errors import MemfitError, UsageError
+from memfit.errors import MemfitError
 from memfit.memory.allocator.allocator import AllocatorSettings
 from memfit.memory.recording.recorder import Recorder
 from memfit.memory.recording.virtual_gpu import VirtualGPU
@@ -45,6 +45,12 @@ _SEEN_BATCH = 5
 
 _META = torch.device("meta")
 
+#: What is not modelled, as keys of :mod:`memfit.planner.assumptions`.
+_KEYS = {
+    "torch.compile": "compile", "cudnn.benchmark": "benchmark", "DataParallel": "data_parallel",
+    "DistributedDataParallel": "ddp",
+}  # fmt: skip
+
 _Seen = TypeVar("_Seen")
 
 
@@ -53,6 +59,7 @@ class TrainingStep:
 
     Args:
         job: what decides memory; its model is built on the meta device, its card is played.
+        like: a step of the same model, whose targets hold here too.
         loop: whose steps are planned: the one of every tutorial, or the trainer's.
         watch: told of every trace that begins: its micro-batch, and the recorder at work.
 
@@ -74,6 +81,7 @@ class TrainingStep:
         self,
         job: Job,
         *,
+        like: TrainingStep | None = None,
         loop: Loop = training_loop,
         watch: Callable[[int, Recorder], None] | None = None,
     ) -> None:
@@ -90,27 +98,36 @@ class TrainingStep:
         self._is_users = built.kind == "unknown"
         self.is_tokens = recipe.input_ids is not None or built.kind == "token"
         self.checkpointed_blocks = prepare_model(self.model, recipe)
+        self._wrappers = built.wrappers
         self.unused: tuple[str, ...] = ()
         self.loss = loss_of(job)
-        self.batch = self._batch_spec(built)
+        self.batch = self._batch_spec(built, like)
 
     # -- preparation ---------------------------------------------------------------------------
 
-    def _batch_spec(self, built: BuiltModel) -> BatchSpec:
+    def _batch_spec(self, built: BuiltModel, like: TrainingStep | None) -> BatchSpec:
         recipe = self.recipe
+        is_last = recipe.memory_format == "nhwc"
         if self.job.source is not None:
             shape = recipe.input_shape or built.default_input_shape
             return self._loaded_batch(self.job.but(input_shape=shape))
+        if like is not None and like._floats is self._floats:
+            self.loss, self.unused = like.loss, like.unused
+            return replace(like.batch, channels_last=is_last)
         spec = BatchSpec(
             inputs_of(recipe, built),
             said_targets(recipe),
             compares_input="input" in recipe.target,
-            channels_last=recipe.memory_format == "nhwc",
+            channels_last=is_last,
         )
         if recipe.step is not None:
             is_said = spec.targets or spec.compares_input
             return spec if is_said else replace(spec, targets=(TensorSpec((), torch.int64),))
         return self._seen(spec.inputs, lambda output: self._with_loss(spec, built, output))
+
+    @property
+    def _floats(self) -> torch.dtype:
+        return weights_dtype(self.recipe.precision)
 
     def _with_loss(self, spec: BatchSpec, built: BuiltModel, output: Any) -> BatchSpec:
         """The batch with the targets that the loss wants of what the model was seen to return."""
@@ -129,11 +146,11 @@ class TrainingStep:
         self.unused = self.loss.unused(output)
         if is_said:
             return spec
-        floats = weights_dtype(recipe.precision)
-        targets = self.loss.targets_of(output, _SEEN_BATCH, floats)
+        targets = self.loss.targets_of(output, _SEEN_BATCH, self._floats)
         if name is not None:
             self.loss = Loss((Term("none"),))
-        is_input = len(targets) == 1 and targets[0] in inputs
+        is_of_values = len(targets) == 1 and targets[0].dtype.is_floating_point
+        is_input = is_of_values and targets[0] in inputs
         return replace(
             spec,
             targets=() if is_input else targets,
@@ -170,7 +187,8 @@ class TrainingStep:
     @property
     def first_input(self) -> TensorSpec:
         """Of what the forward is called with, the first tensor."""
-        return next(iter(self.batch.inputs.of(TensorSpec)))
+        spec: TensorSpec = next(self.batch.inputs.of(TensorSpec))
+        return spec
 
     def assumptions(self) -> Iterator[Assumption]:
         """What a trace of it takes for granted."""
@@ -185,6 +203,18 @@ class TrainingStep:
         yield from self._loss_assumptions()
         if self.checkpointed_blocks:
             yield Assumption("checkpointed", {"blocks": str(self.checkpointed_blocks)})
+
+    def not_modelled(self) -> Iterator[Assumption]:
+        """What training would do and no trace shows."""
+        recipe, asked = self.recipe, dict.fromkeys(self._wrappers)
+        if recipe.compile:
+            asked["torch.compile"] = None
+        if recipe.cudnn_benchmark:
+            asked["cudnn.benchmark"] = None
+        if recipe.deterministic:
+            asked["deterministic"] = None
+        for name in asked:
+            yield Assumption(f"without_{_KEYS.get(name, name)}")
 
     def _loss_assumptions(self) -> Iterator[Assumption]:
         target = " and ".join(map(str, self.batch.targets)) or "nothing"

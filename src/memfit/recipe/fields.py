@@ -170,7 +170,7 @@ class RecipeFields:
         None, Whole(1, 10_000_000), _MODEL, _SHORT | _ASK,
         "Tokens in one sample, for language models.")
     input: tuple[str, ...] = _row(
-        (), Tensors(), _MODEL, _SHORT | _ASK,
+        (), Tensors(_SHAPE), _MODEL, _SHORT | _ASK,
         "One tensor of a sample, such as image=3x224x224, meta=8 or ids=64:int64; repeated where "
         "the model takes several; N where the batch is not first, as in 128xNx80.")
     num_classes: int | None = _row(
@@ -282,13 +282,13 @@ class RecipeFields:
         0.8, Number(above=0, most=1), _MEMORY, _PLAN | _ASK,
         "Share of the card that the recommended batch may use.", has_effect=False)
     loss: str | None = _row(
-        None, Text(), _MEMORY, _PLAN | _ASK,
+        None, Text(), _MEMORY, _PLAN,
         "cross-entropy, token-cross-entropy, bce, mse, l1, smooth-l1, dice, ctc, triplet, "
         "contrastive, none (the model returns it), sums such as dice+cross-entropy or "
         "cross-entropy@logits+0.4*cross-entropy@aux, bce@each, or path/to/file.py:name.",
         takes_code=True)
     target: tuple[str, ...] = _row(
-        (), Tensors(("input",)), _MEMORY, _PLAN | _ASK,
+        (), Tensors(_SHAPE, ("input",)), _MEMORY, _PLAN | _ASK,
         "What the loss compares with, of one sample, such as 1x224x224 or 32:int64; input is the "
         "input itself; follows from the loss when omitted.")
     step: str | None = _row(

@@ -305,20 +305,27 @@ class Tensors(Kind):
     """Tensors of a batch in words, see :func:`~memfit.recipe.words.parse_tensor`.
 
     Args:
+        shape: what the shape of each may be.
         words: that stand for one as they are.
+        most: how many there can be.
     """
 
+    shape: Shape
     words: tuple[str, ...] = ()
+    most: int = 64
 
     def checked(self, name: str, value: Any) -> tuple[str, ...]:
         """A tuple of words; shapes and example tensors of a batch (batch first) become words."""
         if isinstance(value, Mapping):
             return tuple(self._word(name, key, each) for key, each in value.items())
-        if isinstance(value, (str, int)) or hasattr(value, "dtype") or _is_shape(value):
+        if isinstance(value, str) or hasattr(value, "dtype") or _is_shape(value):
             value = (value,)
         if not isinstance(value, Iterable):
             raise UsageError(f"{name} is {value!r}; it must be like 'image=3x224x224'.")
-        return tuple(self._word(name, None, each) for each in value)
+        words = tuple(self._word(name, None, each) for each in value)
+        if len(words) > self.most:
+            raise UsageError(f"{name} has {len(words)} tensors; there can be {self.most}.")
+        return words
 
     def _word(self, name: str, key: str | None, value: Any) -> str:
         if isinstance(value, str):
@@ -334,12 +341,15 @@ class Tensors(Kind):
             text = f"{'' if key is None else f'{key}='}{'x'.join(map(str, sizes)) or 'N'}"
         else:
             raise UsageError(f"{name} is {value!r}; it must be like 'image=3x224x224'.")
-        return str(parse_tensor(text))
+        word = parse_tensor(text)
+        if word.shape:
+            self.shape.checked(name, word.shape)
+        return str(word)
 
     @property
     def schema(self) -> dict[str, Any]:
         """An array of words."""
-        return {"type": "array", "items": Text(200).schema}
+        return {"type": "array", "items": Text(200).schema, "maxItems": self.most}
 
     def written(self, flag: str, value: Any) -> list[str]:
         """The flag before each."""

@@ -12,8 +12,8 @@ from typing import Any
 from memfit.errors import UnknownName, UsageError
 
 __all__ = [
-    "DTYPES", "TensorWord", "parse_shape", "parse_spec", "parse_tensor", "plain", "plain_options",
-    "write_spec",
+    "DTYPES", "LOSS_NAMES", "TensorWord", "parse_shape", "parse_spec", "parse_tensor",
+    "parse_terms", "plain", "plain_options", "write_spec",
 ]  # fmt: skip
 
 #: Types that a tensor of a batch may be said to have.
@@ -128,6 +128,41 @@ def write_spec(spec: Mapping[str, Any]) -> str:
     options = ((key, value) for key, value in spec.items() if key != "name")
     words = (f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in options)
     return ",".join([str(spec["name"]), *words])
+
+
+#: Losses that can be named, see :mod:`memfit.step.losses`.
+LOSS_NAMES = (
+    "cross-entropy", "token-cross-entropy", "bce", "mse", "l1", "smooth-l1", "dice", "ctc",
+    "triplet", "contrastive", "none",
+)  # fmt: skip
+
+_TERM = re.compile(r"(?:(?P<weight>[0-9.]+)\*)?(?P<name>[a-z0-9-]+)(?:@(?P<output>[\w.]+))?")
+
+
+def parse_terms(text: str) -> list[tuple[float, str, str | None]]:
+    """``"mse+0.4*bce@mask"`` as ``[(1.0, "mse", None), (0.4, "bce", "mask")]``.
+
+    Raises:
+        UsageError: it is no sum of terms.
+        UnknownName: there is no loss of that name.
+    """
+    terms = []
+    for part in text.replace(" ", "").split("+"):
+        match = _TERM.fullmatch(part)
+        if match is None:
+            raise UsageError(
+                f"loss {text!r}: {part!r} is no term.",
+                hint="Write it like mse, dice+cross-entropy, 0.4*cross-entropy@aux, or "
+                "path/to/file.py:name.",
+            )
+        if match["name"] not in LOSS_NAMES:
+            raise UnknownName("loss", match["name"], LOSS_NAMES)
+        try:
+            weight = float(match["weight"] or 1)
+        except ValueError:
+            raise UsageError(f"loss {text!r}: {match['weight']!r} is no weight.") from None
+        terms.append((weight, match["name"], match["output"]))
+    return terms
 
 
 def plain(name: str, value: Any) -> Any:

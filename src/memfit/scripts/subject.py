@@ -221,6 +221,10 @@ class Script:
         """Say that only the batch that is asked about is to be run."""
         self.traced_batches = (self.batch,)
 
+    def not_modelled(self) -> Iterator[Assumption]:
+        """Nothing: PyTorch itself runs, and its notes say what it was given."""
+        return iter(())
+
     def assumptions(self) -> Iterator[Assumption]:
         """What its tape takes for granted."""
         yield Assumption("whole_run")

@@ -13,18 +13,18 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from memfit.errors import StepError, UsageError
+from memfit.errors import UsageError
+from memfit.models.user_code import import_object
 from memfit.recipe.precision import autocast_dtype
 from memfit.recipe.recipe import Recipe
-from memfit.models.user_code import import_object
 from memfit.step.job import Job
-from memfit.step.losses import parse_loss
+from memfit.step.losses import checked_loss, parse_loss
 from memfit.step.optimizers import build_optimizer
 from memfit.step.tensors import Arguments, call_model
 from memfit.step.usual import known_loss
 from memfit.torch_inside import scaler_tensors
 
-__all__ = ["Ingredients", "autocast_of", "checked_loss", "combine", "loss_of"]
+__all__ = ["Ingredients", "autocast_of", "combine", "loss_of"]
 
 #: ``(output, target) -> scalar``.
 LossFunction = Callable[[Any, Any], Tensor]
@@ -192,8 +192,9 @@ def loss_of(job: Job) -> LossFunction | None:
         MemfitError: there is none of that name.
     """
     text = job.recipe.loss
-    if job.own.loss is not None or text is None:
-        return job.own.loss
+    own: LossFunction | None = job.own.loss
+    if own is not None or text is None:
+        return own
     if ":" in text:
         own = import_object(text)
         if not callable(own):
@@ -206,19 +207,4 @@ def _known_loss(label_smoothing: float) -> LossFunction:
     def loss(output: Any, target: Any) -> Tensor:
         return known_loss(output, label_smoothing=label_smoothing)(output, target)
 
-    return loss
-
-
-def checked_loss(loss: Any) -> Tensor:
-    """What a backward can begin from.
-
-    Args:
-        loss: as the user's code or the recipe's loss gave it.
-
-    Raises:
-        StepError: it is not one number.
-    """
-    if not isinstance(loss, Tensor) or loss.numel() != 1:
-        shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-        raise StepError(f"The loss must be one number; it is {shape}.")
     return loss

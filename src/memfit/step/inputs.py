@@ -17,7 +17,6 @@ from memfit.recipe.recipe import Recipe
 from memfit.recipe.words import TensorWord, parse_tensor
 from memfit.step.tensors import Arguments, TensorSpec
 
-
 __all__ = ["example_inputs", "inputs_of", "said_targets", "target_parameter"]
 
 #: How a forward calls what its loss compares with.
@@ -101,9 +100,7 @@ def _check_one(forward: _Forward) -> None:
         )
 
 
-def _matched(
-    words: Sequence[TensorWord], forward: _Forward, floats: torch.dtype
-) -> Arguments:
+def _matched(words: Sequence[TensorWord], forward: _Forward, floats: torch.dtype) -> Arguments:
     """Tensors given by name or by order; a name that is repeated is a list."""
     positional = tuple(_spec(word, floats) for word in words if word.name is None)
     grouped: dict[str, list[TensorSpec]] = defaultdict(list)

@@ -14,7 +14,7 @@ from memfit.errors import UnknownName, UsageError
 from memfit.recipe.fields import FIELDS
 from memfit.recipe.own import Own
 from memfit.recipe.recipe import Recipe
-from memfit.step.losses import is_loss
+from memfit.recipe.words import LOSS_NAMES, parse_terms
 
 if TYPE_CHECKING:
     from memfit.data.loading.loader import Loader
@@ -150,11 +150,15 @@ def _made(asked: Recipe, own: Own, source: Source | None, card: GPU | None) -> J
         word = getattr(asked, name)
         if word is None or getattr(own, name) is not None:
             continue
-        if name == "step" or not (":" in word or is_loss(word)):
+        is_code = name == "step" or (word.isidentifier() and word not in LOSS_NAMES)
+        if is_code or "<" in word:
+            named = f" Known by name: {', '.join(LOSS_NAMES)}." if name == "loss" else ""
             raise UsageError(
                 f"The recipe's {name} is {word}, which only your own code has.",
-                hint=f"Give it in Python, beside the recipe: {name}={word}.",
+                hint=f"Give it in Python, beside the recipe: {name}={word}.{named}",
             )
+        if ":" not in word:
+            parse_terms(word)
     if source is None and asked.data is not None:
         source = Source(asked.data if own.data is None else own.data, asked)
     recipe = asked

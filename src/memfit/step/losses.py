@@ -7,7 +7,6 @@ need the same tensor share one.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +15,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from memfit.errors import StepError, UnknownName, UsageError
+from memfit.errors import StepError
+from memfit.recipe.words import parse_terms
 from memfit.step.tensors import TensorSpec
 
-__all__ = ["LOSSES", "Loss", "Term", "is_loss", "logits_of", "named_outputs", "parse_loss"]
+__all__ = [
+    "LOSSES",
+    "Loss",
+    "Term",
+    "checked_loss",
+    "logits_of",
+    "named_outputs",
+    "parse_loss",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +177,22 @@ class Loss:
                 yield term, logits_of(output) if term.output is None else _named(term, output)
 
 
+def checked_loss(loss: Any, hint: str | None = None) -> Tensor:
+    """What a backward can begin from.
+
+    Args:
+        loss: as the user's code or the recipe's loss gave it.
+        hint: how to make it one number.
+
+    Raises:
+        StepError: it is not one number.
+    """
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+        raise StepError(f"The loss must be one number; it is {shape}.", hint=hint)
+    return loss
+
+
 # -- finding outputs -----------------------------------------------------------------------------
 
 
@@ -281,9 +305,7 @@ def _nothing(_output: TensorSpec) -> None:
 
 
 def _token_cross_entropy(output: Tensor, target: Tensor, *, label_smoothing: float) -> Tensor:
-    return F.cross_entropy(
-        output.flatten(0, -2), target.flatten(), label_smoothing=label_smoothing
-    )
+    return F.cross_entropy(output.flatten(0, -2), target.flatten(), label_smoothing=label_smoothing)
 
 
 def _cross_entropy(output: Tensor, target: Tensor, *, label_smoothing: float) -> Tensor:
@@ -310,15 +332,15 @@ def _dice(output: Tensor, target: Tensor) -> Tensor:
 def _ctc(output: Tensor, target: Tensor) -> Tensor:
     """Of ``(T, N, classes)`` scores, blank first, with sequences of full length."""
     time, batch = output.shape[:2]
-    return F.ctc_loss(
-        output.log_softmax(-1), target, (time,) * batch, (target.shape[1],) * batch
-    )
+    lengths: Any = ((time,) * batch, (target.shape[1],) * batch)
+    return F.ctc_loss(output.log_softmax(-1), target, *lengths)
 
 
 def _triplet(outputs: list[Tensor], target: Tensor | None) -> Tensor:
     """Of anchors, positives, negatives; of one ``(N, width)`` the hardest of each (1703.07737)."""
     if len(outputs) == 3:
-        return F.triplet_margin_loss(*outputs)
+        anchor, positive, negative = outputs
+        return F.triplet_margin_loss(anchor, positive, negative)
     if len(outputs) != 1 or target is None:
         raise StepError(
             f"--loss triplet is of three embeddings (N, width), or of one; there are "
@@ -326,9 +348,9 @@ def _triplet(outputs: list[Tensor], target: Tensor | None) -> Tensor:
         )
     distances = torch.cdist(outputs[0], outputs[0])
     alike = target[:, None] == target[None, :]
-    positive = (distances * alike).amax(1)
-    negative = (distances + alike * distances.detach().amax()).amin(1)
-    return (positive - negative + 1).relu().mean()
+    furthest = (distances * alike).amax(1)
+    nearest = (distances + alike * distances.detach().amax()).amin(1)
+    return (furthest - nearest + 1).relu().mean()
 
 
 def _contrastive(outputs: list[Tensor], _target: Tensor | None) -> Tensor:
@@ -367,13 +389,6 @@ LOSSES: Mapping[str, _Kind] = {
     "none": _Kind(_nothing, _as_it_is),
 }
 
-_TERM = re.compile(r"(?:(?P<weight>[0-9.]+)\*)?(?P<name>[a-z0-9-]+)(?:@(?P<output>[\w.]+))?")
-
-
-def is_loss(text: str) -> bool:
-    """Whether it is written as a sum of terms; the name of somebody's function is not."""
-    return all(_TERM.fullmatch(part) for part in text.replace(" ", "").split("+"))
-
 
 def parse_loss(text: str, *, label_smoothing: float = 0.0) -> Loss:
     """``"cross-entropy@logits+0.4*cross-entropy@aux"`` as a loss.
@@ -382,20 +397,5 @@ def parse_loss(text: str, *, label_smoothing: float = 0.0) -> Loss:
         UsageError: it is no sum of terms.
         UnknownName: there is no loss of that name.
     """
-    terms = []
-    for part in text.replace(" ", "").split("+"):
-        match = _TERM.fullmatch(part)
-        if match is None:
-            raise UsageError(
-                f"--loss {text!r}: {part!r} is no term.",
-                hint="Write it like mse, dice+cross-entropy, 0.4*cross-entropy@aux, or "
-                "path/to/file.py:name.",
-            )
-        if match["name"] not in LOSSES:
-            raise UnknownName("loss", match["name"], LOSSES)
-        try:
-            weight = float(match["weight"] or 1)
-        except ValueError:
-            raise UsageError(f"--loss {text!r}: {match['weight']!r} is no weight.") from None
-        terms.append(Term(match["name"], match["output"], weight))
+    terms = (Term(name, output, weight) for weight, name, output in parse_terms(text))
     return Loss(tuple(terms), label_smoothing)

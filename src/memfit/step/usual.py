@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from torch import Tensor
@@ -108,7 +109,8 @@ def _answer(scores: TensorSpec, known: Known) -> str:
         raise StepError(f"The model returns {scores}, from which nothing can be learnt.")
     if scores.batch_dim != 0 or not shape or shape == (1,):
         raise _asked(scores, ("mse", "a value"), ("bce", "yes or no"), (_OWN, "it is the loss"))
-    if any(spec.shape == shape for spec in known.inputs) and known.classes != shape[0]:
+    is_as_large = any(prod(spec.shape) == prod(shape) for spec in known.inputs)
+    if is_as_large and known.classes != shape[0]:
         raise _asked(
             scores, ("mse", "the input again, or another image"), ("bce", "the same, from 0 to 1"),
             (_ENTROPY, f"{shape[0]} classes"),

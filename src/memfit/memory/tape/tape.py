@@ -5,7 +5,8 @@ allocation ``i``, ``~i`` (that is ``-i - 1``) frees it.
 
 A tape is affine in the batch size: traced at two micro-batches, the events match one to one and
 every size is ``constant + slope * micro_batch``, or follows from shapes that are. A third trace
-shows the squares of similarities across the batch. :class:`AffineTape` holds that form and answers for any micro-batch without another trace.
+shows the squares of similarities across the batch. :class:`AffineTape` holds that form and answers
+for any micro-batch without another trace.
 """
 
 from __future__ import annotations

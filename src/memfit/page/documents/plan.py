@@ -87,6 +87,7 @@ def plan_document(
         "learning_rate": None if rate is None else asdict(rate),
         "assumptions": [asdict(a) | {"text": a.text} for a in result.stated_assumptions],
         "unsupported": result.unsupported,
+        "not_modelled": [asdict(a) | {"text": a.text} for a in result.left_out],
         "allocator": _allocator(plan.settings),
         "is_affine": result.is_affine,
         "tape": _affine_tape(plan, steps),

@@ -30,6 +30,7 @@ def render_plan(plan: PlanResult, console: Console) -> Group:
     sections = [
         _header(plan, marks),
         answer(plan, plan.verdict, marks) if plan.verdict else _cards(plan),
+        list_of("Not in these figures", plan.not_modelled, width, marks, style="yellow"),
         bytes_section(plan, width, marks),
         chart(plan, width, marks),
         ways(plan, width, marks),

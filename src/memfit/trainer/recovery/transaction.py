@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from memfit.errors import UsageError
-from memfit.step.batch import checked_loss
+from memfit.step.losses import checked_loss
 from memfit.torch_inside import AnyBatchNorm
 from memfit.trainer.recovery.before_step import Buffers, Gradients, RandomState
 from memfit.trainer.recovery.optimizer_state import allocate_state

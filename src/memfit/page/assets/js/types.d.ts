@@ -131,6 +131,7 @@ interface PlanDocument {
   learning_rate: Record<string, any> | null;
   assumptions: { text: string; [fact: string]: any }[];
   unsupported: Record<string, number>;
+  not_modelled?: { text: string; [fact: string]: any }[];
   allocator: AllocatorSettings;
   is_affine: boolean;
   tape: TapeColumns | null;

@@ -34,6 +34,7 @@ export function planJson(plan, batch, card) {
     is_affine: document.is_affine,
     assumptions: document.assumptions.map((assumption) => assumption.text),
     unsupported: document.unsupported,
+    not_modelled: (document.not_modelled ?? []).map((entry) => entry.text),
   };
   return `${JSON.stringify(value, null, 2)}\n`;
 }

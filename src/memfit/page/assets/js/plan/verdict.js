@@ -52,6 +52,7 @@ export function Verdict({ view, limits, document, card, batch, isPending, needsT
       <${PeakLine} view=${view} isPending=${isPending} />`
     }
     <${LearningRate} rate=${document.learning_rate} document=${document} batch=${batch} />
+    <${NotModelled} entries=${document.not_modelled ?? []} />
     <${Unsupported} reasons=${document.unsupported} />
     <${Assumptions} assumptions=${document.assumptions} />
   </section>`;
@@ -186,6 +187,16 @@ function Unsupported({ reasons }) {
     <ul>${names.map(
       (name) => html`<li key=${name}>
       <code>${name}</code>: <span lang="en">${reasons[name]}</span></li>`,
+    )}</ul>
+  </div>`;
+}
+
+function NotModelled({ entries }) {
+  if (!entries.length) return null;
+  return html`<div class="incomplete" data-test="not-modelled">
+    <b>${t("verdict.notModelled")}</b>
+    <ul>${entries.map(
+      ({ key, values, text }) => html`<li key=${key}>${assumptionText(key, values, text)}</li>`,
     )}</ul>
   </div>`;
 }
