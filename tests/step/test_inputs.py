@@ -149,9 +149,9 @@ def test_tokens_are_the_first_argument_and_targets_are_handed_to_the_forward() -
     assert made.step.batch.size_bytes(4) == 4 * (32 * 8 + 32 * 8)
     assert any("(N, 32) int64" in sentence for sentence in made.assumptions)
 
-    def forward(model: nn.Module, ids: Tensor, targets: Tensor) -> Tensor:
-        loss: Tensor = model(ids, targets)[1]
-        return loss
+    def forward(model: nn.Module, ids: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        logits, loss = model(ids, targets)
+        return loss, logits
 
     own = plan(SmallGPT, input_ids=32, batch_size=4, step=forward, target="32:int64")
     assert own.at(4).peak_allocated_bytes == made.at(4).peak_allocated_bytes
