@@ -30,7 +30,7 @@ __all__ = [
     "TensorBase",
     "allocator_trace", "autograd_position", "backward_task", "compiled_from", "copy_all",
     "excluding", "flat_weights", "has_kernel", "host_storage", "in_backward", "is_traced",
-    "is_view", "key_set", "lengths_as_numbers", "lists_on",
+    "is_view", "key_set", "lists_on",
     "meta_is_cuda", "meta_plays_cuda", "node_position",
     "nvml_index", "observe_out_of_memory", "overload_name",
     "own_buffers", "own_parameters", "packet_of", "reference_counts", "replaced",
@@ -315,27 +315,6 @@ def _on_this_thread(stand_in: Callable[..., Any], original: Callable[..., Any]) 
         return call(*args, **kwargs)
 
     return either
-
-
-@contextmanager
-def lengths_as_numbers() -> Iterator[None]:
-    """Inside, CTC reads its lengths as it does without a dispatch mode.
-
-    With one it takes them to be on the device (``ctc_loss`` in ``native/LossCTC.cpp``, 2.15).
-    """
-    original = torch.ctc_loss
-
-    def ctc_loss(scores: Any, targets: Any, inputs: Any, lengths: Any, *more: Any) -> Any:
-        known = [_numbers(each) for each in (inputs, lengths)]
-        return original(scores, targets, *known, *more)
-
-    with replaced([(torch, "ctc_loss", ctc_loss)]):
-        yield
-
-
-def _numbers(lengths: Any) -> Any:
-    is_on_host = isinstance(lengths, Tensor) and lengths.device.type == "cpu"
-    return lengths.tolist() if is_on_host else lengths
 
 
 @contextmanager

@@ -27,7 +27,8 @@ from memfit.step.ingredients import autocast_of, combine, loss_of
 from memfit.step.inputs import inputs_of, said_targets, target_parameter
 from memfit.step.job import Job
 from memfit.step.loop import Loop, no_collection, training_loop
-from memfit.step.losses import Loss, Term, logits_of
+from memfit.step.losses import Loss, Term
+from memfit.step.outputs import logits_of
 from memfit.step.prepare import prepare_model
 from memfit.step.tensors import Arguments, TensorSpec, call_model
 from memfit.step.usual import Known, usual_loss

@@ -17,6 +17,14 @@ from torch.nn import functional as F
 
 from memfit.errors import StepError
 from memfit.recipe.words import parse_terms
+from memfit.step.outputs import (
+    embeddings_of,
+    logits_of,
+    loss_in,
+    named_output,
+    named_outputs,
+    tensors_of,
+)
 from memfit.step.tensors import TensorSpec
 
 __all__ = [
@@ -24,8 +32,6 @@ __all__ = [
     "Loss",
     "Term",
     "checked_loss",
-    "logits_of",
-    "named_outputs",
     "parse_loss",
 ]
 
@@ -167,14 +173,17 @@ class Loss:
         """Every term with the output that it is of; a list where it is of several."""
         for term in self.terms:
             kind = LOSSES[term.name]
-            if kind.takes_several:
-                yield term, _several(term, output)
+            if term.output not in (None, "each"):
+                one = named_output(term.output, output)
+                yield term, [one] if kind.takes_several else one
+            elif kind.takes_several:
+                yield term, embeddings_of(output)
             elif term.name == "none":
-                yield term, _scalar(term, output)
+                yield term, loss_in(output)
             elif term.output == "each":
-                yield from ((term, found) for found in _tensors(output))
+                yield from ((term, found) for found in tensors_of(output))
             else:
-                yield term, logits_of(output) if term.output is None else _named(term, output)
+                yield term, logits_of(output)
 
 
 def checked_loss(loss: Any, hint: str | None = None) -> Tensor:
@@ -191,88 +200,6 @@ def checked_loss(loss: Any, hint: str | None = None) -> Tensor:
         shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
         raise StepError(f"The loss must be one number; it is {shape}.", hint=hint)
     return loss
-
-
-# -- finding outputs -----------------------------------------------------------------------------
-
-
-def named_outputs(output: Any, name: str = "") -> dict[str, Tensor]:
-    """Every tensor that a model returns, by name or number: ``{"logits": …, "aux.0": …}``."""
-    if isinstance(output, Tensor):
-        return {name or "0": output}
-    found: dict[str, Tensor] = {}
-    for key, value in _entries(output):
-        found |= named_outputs(value, f"{name}.{key}" if name else key)
-    return found
-
-
-def _entries(output: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(output, Mapping):
-        yield from ((str(key), value) for key, value in output.items())
-    elif isinstance(output, (tuple, list)):
-        yield from ((str(number), value) for number, value in enumerate(output))
-    elif hasattr(output, "__dict__"):
-        yield from vars(output).items()
-
-
-def logits_of(output: Any) -> Tensor:
-    """The scores in what a model returns: ``(N, classes, …)``.
-
-    Raises:
-        StepError: there are none.
-    """
-    if isinstance(output, Tensor):
-        return output
-    for name in ("logits", "out"):
-        value = output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
-        if isinstance(value, Tensor):
-            return value
-    if isinstance(output, (tuple, list)) and output:
-        return logits_of(output[0])
-    names = ", ".join(named_outputs(output)) or "no tensor"
-    raise StepError(
-        f"The model returns {type(output).__name__} ({names}); which of it the loss is of is not "
-        "known.",
-        hint="Name it: --loss cross-entropy@NAME, or pass your own loss in Python.",
-    )
-
-
-def _named(term: Term, output: Any) -> Tensor:
-    found = named_outputs(output)
-    by_field = getattr(output, term.output or "", None)  # of a named tuple
-    if term.output in found:
-        return found[term.output]
-    if isinstance(by_field, Tensor):
-        return by_field
-    raise StepError(
-        f"--loss {term}: the model returns no {term.output!r}.",
-        hint=f"It returns: {', '.join(found)}.",
-    )
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    return [t for t in named_outputs(output).values() if t.is_floating_point()]
-
-
-def _several(term: Term, output: Any) -> list[Tensor]:
-    """The embeddings of one loss: all of them, or the one that is named."""
-    if term.output not in (None, "each"):
-        return [_named(term, output)]
-    return [t for t in _tensors(output) if t.dim() == 2] or [logits_of(output)]
-
-
-def _scalar(term: Term, output: Any) -> Tensor:
-    """The loss that the model returns itself."""
-    if term.output is not None:
-        return _named(term, output)
-    found = named_outputs(output)
-    numbers = [t for name, t in found.items() if t.numel() == 1 and t.is_floating_point()]
-    if len(numbers) != 1 and "loss" not in found:
-        raise StepError(
-            f"--loss none: of what the model returns, {len(numbers)} tensors are one number.",
-            hint="Let it return its loss alone, or name it: --loss none@NAME.",
-        )
-    return found.get("loss", numbers[0] if numbers else next(iter(found.values())))
 
 
 # -- the losses ----------------------------------------------------------------------------------

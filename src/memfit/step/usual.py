@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from memfit.errors import AmbiguousOutput, MemfitError, StepError
-from memfit.step.losses import Loss, Term, logits_of, named_outputs
+from memfit.step.losses import Loss, Term
+from memfit.step.outputs import logits_of, named_outputs
 from memfit.step.tensors import TensorSpec
 
 __all__ = ["Known", "known_loss", "usual_loss"]

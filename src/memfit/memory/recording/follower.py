@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as module_hooks
 from torch.optim import Optimizer
 
 from memfit.memory.recording.recorder import Recorder
 from memfit.memory.tape.tape import Part, Phase
-from memfit.torch_inside import in_backward, lengths_as_numbers
+from memfit.torch_inside import in_backward, replaced
 
 __all__ = ["Follower", "hooked", "state_tensors"]
 
@@ -105,7 +106,7 @@ class Follower:
         told = (
             self._before_module, self._after_module, self._before_optimizer, self._after_optimizer
         )  # fmt: skip
-        with lengths_as_numbers(), hooked(*told):
+        with _lengths_as_numbers(), hooked(*told):
             yield
 
     def _before_module(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -174,3 +175,24 @@ def state_tensors(optimizer: Optimizer) -> Iterator[Tensor]:
     """Every tensor of an optimizer's state."""
     for state in optimizer.state.values():
         yield from (value for value in state.values() if isinstance(value, Tensor))
+
+
+@contextmanager
+def _lengths_as_numbers() -> Iterator[None]:
+    """Inside, CTC reads its lengths as it does without a dispatch mode.
+
+    With one it takes them to be on the device (``ctc_loss`` in ``native/LossCTC.cpp``, 2.15).
+    """
+    original = torch.ctc_loss
+
+    def ctc_loss(scores: Any, targets: Any, inputs: Any, lengths: Any, *more: Any) -> Any:
+        known = [_numbers(each) for each in (inputs, lengths)]
+        return original(scores, targets, *known, *more)
+
+    with replaced([(torch, "ctc_loss", ctc_loss)]):
+        yield
+
+
+def _numbers(lengths: Any) -> Any:
+    is_on_host = isinstance(lengths, Tensor) and lengths.device.type == "cpu"
+    return lengths.tolist() if is_on_host else lengths

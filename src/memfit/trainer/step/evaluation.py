@@ -13,7 +13,7 @@ from memfit.data.loading.batch import Batch
 from memfit.data.loading.loader import Loader
 from memfit.errors import CannotRedo
 from memfit.step.ingredients import Ingredients
-from memfit.step.losses import logits_of
+from memfit.step.outputs import logits_of
 from memfit.trainer.ranks.ranks import Ranks
 from memfit.trainer.recovery.out_of_memory import OutOfMemoryKept
 from memfit.trainer.recovery.recover import Recovery
