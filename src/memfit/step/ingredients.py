@@ -196,7 +196,7 @@ def loss_of(job: Job) -> LossFunction | None:
     if own is not None or text is None:
         return own
     if ":" in text:
-        own = import_object(text)
+        own = import_object(text, builds=False)
         if not callable(own):
             raise UsageError(f"--loss {text} is {own!r}, which cannot be called.")
         return own
