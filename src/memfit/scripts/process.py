@@ -29,7 +29,7 @@ from memfit.places import is_users, shown
 from memfit.scripts.shelter.layers import kept_of
 from memfit.scripts.told.answer import Answer, Protection, Status, Step
 from memfit.scripts.told.job import CARD_VARIABLE, EngineName, ScriptJob
-from memfit.virtual_cuda.child import child_environment
+from memfit.virtual_cuda.child import COUNT_VARIABLE, child_environment
 from memfit.virtual_cuda.stubs import build_stubs
 
 __all__ = ["chosen_engine", "on_card", "run_script"]
@@ -75,6 +75,11 @@ def on_card(
     return child_environment(build_stubs(), card, capacity_bytes=capacity_bytes)
 
 
+def _cards(job: ScriptJob) -> dict[str, str]:
+    """A rank finds a card for each of them, and uses its own."""
+    return {} if job.ranks is None else {COUNT_VARIABLE: str(job.ranks)}
+
+
 def run_script(
     job: ScriptJob,
     environment: Mapping[str, str],
@@ -93,7 +98,7 @@ def run_script(
     """
     _ = job.words  # a wrong question is asked of nobody
     begin = time.monotonic()
-    with _rooms() as rooms, _child(job, rooms, dict(environment)) as child:
+    with _rooms() as rooms, _child(job, rooms, {**environment, **_cards(job)}) as child:
         child.listen(job.limit_seconds + job.after_seconds + _GRACE_SECONDS, told)
         answer = replace(child.answer(), kept=kept_of(rooms, Path(job.folder).resolve()))
     return replace(answer, seconds=time.monotonic() - begin, engine=job.engine)

@@ -11,11 +11,14 @@ from collections.abc import Mapping
 from memfit.cards.catalogue import GPU
 from memfit.virtual_cuda.stubs import Stubs
 
-__all__ = ["child_environment"]
+__all__ = ["COUNT_VARIABLE", "child_environment"]
+
+#: How many cards the process sees.
+COUNT_VARIABLE = "MEMFIT_CARD_COUNT"
 
 
 def child_environment(
-    stubs: Stubs, card: GPU, *, count: int = 1, capacity_bytes: int | None = None
+    stubs: Stubs, card: GPU, *, capacity_bytes: int | None = None
 ) -> Mapping[str, str]:
     """What the environment of a process says in which PyTorch finds this card.
 
@@ -25,7 +28,6 @@ def child_environment(
     Args:
         stubs: the libraries that stand in front of NVIDIA's.
         card: the GPU to play.
-        count: how many of them.
         capacity_bytes: what the allocator may take of each; what the card has when omitted.
     """
     total = card.usable_bytes if capacity_bytes is None else capacity_bytes + card.context_bytes
@@ -37,7 +39,7 @@ def child_environment(
         "MEMFIT_CARD_MULTIPROCESSORS": card.multiprocessors,
         "MEMFIT_CARD_BYTES": total,
         "MEMFIT_CARD_CONTEXT_BYTES": card.context_bytes,
-        "MEMFIT_CARD_COUNT": count,
+        COUNT_VARIABLE: 1,
         "MEMFIT_CUDNN": stubs.cudnn,
         "LD_PRELOAD": " ".join(str(path) for path in stubs.libraries),
     }

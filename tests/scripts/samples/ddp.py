@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 dist.init_process_group("nccl")
 rank = int(os.environ["LOCAL_RANK"])
+assert torch.cuda.device_count() == int(os.environ["LOCAL_WORLD_SIZE"]), "a GPU for each rank"
 torch.cuda.set_device(rank)
 model = nn.Sequential(nn.Linear(256, 1024), nn.ReLU(), nn.Linear(1024, 10)).cuda()
 model = DistributedDataParallel(model, device_ids=[rank])

@@ -7,6 +7,7 @@ Operators reach the recorder whatever they are called by, and ``device="cuda"`` 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -89,7 +90,7 @@ def _of_devices(card: GPU) -> list[StandIn]:
     answers = nothing | {
         "is_available": _always(True),
         "is_initialized": _always(True),
-        "device_count": _always(1),
+        "device_count": lambda: int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         "current_device": _always(0),
         "current_device_index": _always(0),
         "current_device_idx": _always(0),
