@@ -152,7 +152,7 @@ def test_other_files_are_counted_by_ending(tmp_path: Path) -> None:
         ".": "1 image outside of the class folders: not read",
         "*": "1 file without an ending: no image",
         "*.pdf": "1 file with .pdf: no image",
-        "*.txt": "2 files with .txt: no image",
+        "*.txt": "2 files with .txt: no image (boxes, as of YOLO, or lists of files?)",
         ".*": "2 files hidden: not read",
     }
 

@@ -108,9 +108,9 @@ def test_what_may_not_be_read(tmp_path: Path, source: str, monkeypatch: pytest.M
 
 
 def test_a_file_that_is_no_image(tmp_path: Path) -> None:
-    path = tmp_path / "notes.txt"
+    path = tmp_path / "notes.md"
     path.write_text("not an image")
-    with pytest.raises(DataError, match=r"notes\.txt is no image"):
+    with pytest.raises(DataError, match=r"notes\.md is no image"):
         open_dataset(path)
 
 

@@ -149,6 +149,51 @@ def test_a_table_as_excel_saves_it(tmp_path: Path) -> None:
     assert dataset.train.sample_name(0) == "a b.png"
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("train.txt", "a.png 3\nb.png 1\n"),
+        (
+            "metadata.jsonl",
+            '{"file_name": "a.png", "label": 3}\n{"file_name": "b.png", "label": 1}',
+        ),
+        ("t.csv", "image,label\na.png,3.0\nb.png,1.0\n"),
+        ("t.csv", ",image,label\n0,a.png,3\n1,b.png,1\n"),
+    ],
+)
+def test_lists_and_json_lines(tmp_path: Path, name: str, text: str) -> None:
+    for file in "ab":
+        image(tmp_path / f"{file}.png")
+    (tmp_path / name).write_text(text)
+    dataset = open_dataset(tmp_path / name)
+    assert (dataset.classes, dataset.train.labels.tolist()) == (("1", "3"), [1, 0])
+    (tmp_path / "wrong.jsonl").write_text('{"file_name": "a.png", "label": 3}\n[1]\n')
+    with pytest.raises(DataError, match=r"wrong\.jsonl, line 2"):
+        open_dataset(tmp_path / "wrong.jsonl")
+
+
+def test_numbers_without_names_are_samples(tmp_path: Path) -> None:
+    for n in range(3):
+        image(tmp_path / f"images/{n}.png")
+    (tmp_path / "t.csv").write_text("0,1\n1,0\n2,1\n")
+    dataset = open_dataset(tmp_path / "t.csv")
+    assert dataset.train.labels.tolist() == [1, 0, 1]
+    assert not dataset.problems
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [("x.h5", "HDF5"), ("x.mat", "MATLAB"), ("x.pkl", "could run code"), ("x.tfrecord", "records"),
+     ("x.rar", "make it a .zip"), ("x.dcm", "DICOM"), ("x.mp4", "video")],
+)  # fmt: skip
+def test_what_is_refused_by_its_word(tmp_path: Path, name: str, word: str) -> None:
+    (tmp_path / name).write_bytes(b"anything")
+    for source in (tmp_path / name, tmp_path):
+        with pytest.raises(DataError, match=word) as caught:
+            open_dataset(source)
+        assert "my_data.py:make" in str(caught.value.hint)
+
+
 # -- Parquet of images -----------------------------------------------------------------------------
 
 

@@ -99,7 +99,8 @@ def test_images_without_a_mask(tmp_path: Path) -> None:
     dataset = open_dataset(tmp_path)
     assert described(dataset) == ("masks", ("0", "1"), {"train": 2, "test": 3})
     assert not dataset["test"].is_labelled
-    assert [problem.reason for problem in dataset.problems] == ["1 image has no mask: not read"]
+    (problem,) = dataset.problems
+    assert problem.reason == "1 image has no mask, such as train/images/2.jpg: not read"
 
 
 def test_values_of_masks(tmp_path: Path) -> None:
@@ -176,6 +177,50 @@ def test_faces_with_masks_are_classes(tmp_path: Path) -> None:
             mask(tmp_path / "drawn" / name / f"{n}.png", 0, 255)
     for name in ("faces", "same names", "drawn"):
         assert open_dataset(tmp_path / name).task == "classes"
+
+
+@pytest.mark.parametrize(
+    ("image_at", "others", "classes", "splits", "word"),
+    [
+        ("{s}/images/{n}.jpg", "{s}/labels/{n}.txt", (), {"train": 2, "val": 2}, "YOLO"),
+        ("images/{s}/{n}.jpg", "labels/{s}/{n}.txt", (), {"train": 2, "val": 2}, "YOLO"),
+        ("{s}2017/{n}.jpg", "{s}2017/all.json", (), {"train": 2, "val": 2}, "COCO"),
+        ("JPEGImages/{s}{n}.jpg", "Annotations/{s}{n}.xml", (), {"all": 4}, "Pascal VOC"),
+        ("images/{s}/{n}.jpg", "table.csv", (), {"train": 2, "val": 2}, "name it to read it"),
+        ("images/00{n}.Bird/{s}.jpg", "images.txt", ("000.Bird", "001.Bird"), {"all": 4}, "lists"),
+        ("pets/pets/{n}/{s}.jpg", "readme.md", ("0", "1"), {"all": 4}, None),
+    ],
+)
+def test_folders_that_are_no_classes(
+    tmp_path: Path,
+    image_at: str,
+    others: str,
+    classes: tuple[str, ...],
+    splits: dict[str, int],
+    word: str | None,
+) -> None:
+    for s in ("train", "val"):
+        for n in range(2):
+            photo(tmp_path / image_at.format(s=s, n=n))
+            other = tmp_path / ("pets" if word is None else "") / others.format(s=s, n=n)
+            other.parent.mkdir(parents=True, exist_ok=True)
+            other.write_text("0 0.5 0.5 0.1 0.1")
+    dataset = open_dataset(tmp_path)
+    assert dataset.classes == classes
+    assert {name: len(split) for name, split in dataset.splits.items()} == splits
+    assert word is None or any(word in problem.reason for problem in dataset.problems)
+
+
+@pytest.mark.parametrize("names", [("HR", "LR"), ("trainA", "trainB"), ("noisy", "clean")])
+def test_two_pictures_of_the_same_are_no_classes(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name in names:
+        for n in range(2):
+            photo(tmp_path / name / f"{n}.png")
+    with pytest.raises(DataError, match="two pictures of the same things"):
+        open_dataset(tmp_path)
+    assert len(open_dataset(tmp_path, task="classes").classes) == 2
+    (tmp_path / names[0] / "0.png").rename(tmp_path / names[0] / "x.png")
+    assert len(open_dataset(tmp_path).classes) == 2
 
 
 def test_the_task_can_be_said(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -28,8 +29,12 @@ MAX_CLASSES = 100_000
 
 
 def split_named(word: str) -> str | None:
-    """``train``, ``val`` or ``test`` for a folder or a cell of that meaning, in any case."""
-    return SPLIT_NAMES.get(word.strip().lower())
+    """``train``, ``val`` or ``test`` for a folder or a cell of that meaning, in any case.
+
+    >>> split_named("Validation"), split_named("train2017"), split_named("cat")
+    ('val', 'train', None)
+    """
+    return SPLIT_NAMES.get(re.sub(r"[_-]?(19|20)\d\d$", "", word.strip().lower()))
 
 
 def in_order(splits: Mapping[str, Split]) -> dict[str, Split]:

@@ -10,7 +10,7 @@ import os
 from array import array
 from collections import Counter
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,8 @@ import numpy as np
 from memfit.data.samples.dataset import Dataset, FileSplit, Problem, Split
 from memfit.data.samples.labels import in_order, split_named
 from memfit.data.samples.paths import PathTable, is_image_name
-from memfit.data.sets.pairs import may_be_masks
+from memfit.data.sets.other_files import OWN_CODE, meaning_of
+from memfit.data.sets.pairs import are_called_images, may_be_masks, picture_pairs, plain_stem
 from memfit.data.sets.segmentation import open_masks
 from memfit.data.sets.trees import Entry, Tree
 from memfit.errors import DataError
@@ -61,7 +62,10 @@ class _Notes:
         found = []
         for ending, count in sorted(self.endings.items()):
             with_ending = f"with {ending}" if ending else "without an ending"
-            found.append(Problem(f"*{ending}", f"{_number(count, 'file')} {with_ending}: no image"))
+            meaning = meaning_of(f"x{ending}")
+            more = f" ({meaning})" if meaning else ""
+            reason = f"{_number(count, 'file')} {with_ending}: no image{more}"
+            found.append(Problem(f"*{ending}", reason))
         if self.litter:
             found.append(Problem(".*", f"{_number(self.litter, 'file')} hidden: not read"))
         return found
@@ -111,11 +115,27 @@ def open_folder(tree: Tree, name: str, task: Task | None = None) -> Dataset:
     if top is None:
         raise DataError(f"{tree.where}: {notes.problems[0].reason}.")
     split_folders = _split_folders(top, tree)
-    if len(top.folders) == 1 and not top.images and not split_folders:
-        inner = tree.below(top.folders[0])  # what an archive was extracted to?
-        within = _scan(inner, b"", _Notes()) or _Listing()
-        if "train" in _split_folders(within, inner) or tree.is_archive:
-            return open_folder(inner, name, task)
+    inner = None if split_folders else _inner(tree, top)
+    if inner is not None:
+        opened = open_folder(inner, name, task)
+        return replace(opened, problems=(*opened.problems, *notes.all()))
+    found = _files(tree, top, split_folders, notes)
+    other = None if task == "classes" else _other_than_classes(tree, name, top, found, notes, task)
+    if other is not None:
+        return other
+    if task is None:
+        inside = None if split_folders else _only_images(found)
+        if inside is not None:
+            opened = open_folder(tree.below(inside), name)
+            return replace(opened, problems=(*opened.problems, *notes.all()))
+        _forget_images(found, split_folders, notes)
+    return _dataset(tree, name, found, split_folders, notes)
+
+
+def _files(
+    tree: Tree, top: _Listing, split_folders: dict[str, bytes], notes: _Notes
+) -> dict[str, _Found]:
+    """The files of each split that has any."""
     if split_folders:
         _note_outside(top, split_folders, notes)
         found = {split: _read(tree, path, notes) for split, path in split_folders.items()}
@@ -127,18 +147,32 @@ def open_folder(tree: Tree, name: str, task: Task | None = None) -> Dataset:
             notes.add(split_folders[split], "no images")
     if not found:
         raise _no_images(tree, notes)
-    if task in (None, "masks") and (task or _may_have_masks(found, top)):
+    return found
+
+
+def _other_than_classes(
+    tree: Tree,
+    name: str,
+    top: _Listing,
+    found: dict[str, _Found],
+    notes: _Notes,
+    task: Task | None,
+) -> Dataset | None:
+    """Images beside masks; None where there are none, and none are asked for."""
+    if task == "masks" or (task is None and _may_have_masks(found, top)):
         every = [os.fsdecode(path) for path in _walk(tree, b"", set(), _Notes())]
         masked = open_masks(tree, name, every, notes.of_files())
         if masked is not None:
             return masked
-    if task not in (None, "classes"):
+    if task is not None:
         raise DataError(
             f"{tree.where}: no {task} were found for its images.",
             hint="Masks have the names of their images: images/1.jpg and masks/1.png. Values and "
             "labels come from a table.",
         )
-    return _dataset(tree, name, found, split_folders, notes)
+    if picture_pairs(os.fsdecode(raw) for files in found.values() for raw in files.classes):
+        _refuse_pairs(found, tree.where)
+    return None
 
 
 def _dataset(
@@ -167,6 +201,16 @@ def _dataset(
     )
 
 
+def _inner(tree: Tree, top: _Listing) -> Tree | None:
+    """The only folder, where it is no class but what an archive was unpacked to."""
+    if len(top.folders) != 1 or top.images:
+        return None
+    inner = tree.below(top.folders[0])
+    within = _scan(inner, b"", _Notes()) or _Listing()
+    is_wrapping = within.folders and not within.images
+    return inner if is_wrapping or tree.is_archive else None
+
+
 def _split_folders(top: _Listing, tree: Tree) -> dict[str, bytes]:
     """Folders that are splits: when one means train, or when there are no others."""
     meanings = {raw: split_named(os.fsdecode(raw)) for raw in top.folders}
@@ -182,11 +226,46 @@ def _split_folders(top: _Listing, tree: Tree) -> dict[str, bytes]:
     return splits
 
 
+def _only_images(found: dict[str, _Found]) -> bytes | None:
+    """A folder that is called images and has them all: no class."""
+    files = next(iter(found.values()))
+    used = {files.classes[number] for number in files.labels}
+    raw = used.pop() if len(used) == 1 else None
+    return raw if raw is not None and are_called_images(os.fsdecode(raw)) else None
+
+
+def _forget_images(
+    found: dict[str, _Found], split_folders: dict[str, bytes], notes: _Notes
+) -> None:
+    """In a split, too, a folder that is called images is no class: ``val/images/1.jpg``."""
+    for split, files in found.items():
+        if split in split_folders and _only_images({split: files}) is not None:
+            folder = _join(split_folders[split], b"images")
+            notes.add(folder, "images without folders of classes: no labels")
+            files.labels, files.classes = array("q"), []
+
+
+def _refuse_pairs(found: dict[str, _Found], where: str) -> None:
+    """An image for an image: folders such as ``HR`` and ``LR`` with the same names of files."""
+    stems: dict[str, set[str]] = {}
+    for files in found.values():
+        for path, number in zip(files.paths, files.labels, strict=True):
+            name = os.fsdecode(files.classes[number])
+            stems.setdefault(name, set()).add(plain_stem(path))
+    if len(set(map(frozenset, stems.values()))) < len(stems):
+        both = " and ".join(printable(name) for name in sorted(stems))
+        raise DataError(
+            f"{where}: {both} hold two pictures of the same things, no classes: an image for an "
+            "image is not trained.",
+            hint=f'If they are classes: task="classes" (--task classes). {OWN_CODE}',
+        )
+
+
 def _may_have_masks(found: dict[str, _Found], top: _Listing) -> bool:
     """By names alone; or there are two classes of as many files."""
     names = b"/".join([*top.folders, *(files.paths.text for files in found.values())])
     alone = next(iter(found.values()))
-    are_equal = len(alone.classes) == 2 and 2 * sum(alone.labels) == len(alone.labels)
+    are_equal = len(alone.classes) == 2 and 2 * sum(alone.labels) == len(alone.labels) > 0
     return may_be_masks(names) or are_equal
 
 
@@ -290,5 +369,6 @@ def _no_images(tree: Tree, notes: _Notes) -> DataError:
     return DataError(
         f"No images in {tree.where}"
         + (f" ({'; '.join(reasons[:5])}{more})." if reasons else ": it is empty."),
-        hint="Expected: class/*.jpg, train/class/*.jpg, images, IDX files, or CIFAR's pickles.",
+        hint="Expected: class/*.jpg, train/class/*.jpg, images, IDX files, or CIFAR's pickles. "
+        + OWN_CODE,
     )

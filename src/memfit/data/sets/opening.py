@@ -22,6 +22,7 @@ from memfit.data.sets.folders import open_folder, open_image_file
 from memfit.data.sets.idx import find_idx, is_idx_name, open_idx
 from memfit.data.sets.named import NAMED_SETS, open_named
 from memfit.data.sets.npz import open_npz
+from memfit.data.sets.other_files import OWN_CODE, meaning_of
 from memfit.data.sets.own import is_spec, open_own, open_spec
 from memfit.data.sets.shapes import open_shapes, parse_shapes
 from memfit.data.sets.trees import DiskTree
@@ -177,9 +178,9 @@ def _refuse_other_files(path: Path, name: str) -> None:
         open_image(path, name)
     except BadImage as error:
         raise DataError(
-            f"{name} is no image ({error.reason}).",
-            hint="Known besides images: .npz, .csv, .parquet, *-images-idx3-ubyte(.gz), "
-            "CIFAR's .tar.gz, folders.",
+            f"{name} is no image ({meaning_of(path.name) or error.reason}).",
+            hint="Known besides images: folders, .zip, .tar, .npz, .csv, .jsonl, .parquet, "
+            f"*-images-idx3-ubyte(.gz), CIFAR's .tar.gz. {OWN_CODE}",
         ) from None
 
 

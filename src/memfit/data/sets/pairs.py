@@ -16,7 +16,10 @@ from memfit.data.samples.labels import SPLIT_NAMES, split_named
 from memfit.errors import DataError
 from memfit.files.names import printable
 
-__all__ = ["Pairs", "images_beside_masks", "may_be_masks"]
+__all__ = [
+    "Pairs", "are_called_images", "images_beside_masks", "may_be_masks", "picture_pairs",
+    "plain_stem",
+]  # fmt: skip
 
 _IMAGES = (
     "images?", "imgs?", "image_?data", "jpegimages", "leftimg8bit", "originals?", "inputs?",
@@ -25,6 +28,7 @@ _IMAGES = (
 _MASKS = (
     "masks?", "labels?", "annots?", "annotations?", "gts?", "gtfine", "ground_?truths?",
     "segs?", "segmentations?", "segmentationclass", "trimaps?", "mattes?", "lbls?",
+    "(1st_|2nd_)?manual",
 )  # fmt: skip
 #: One instance each: no classes of pixels.
 _INSTANCES = ("segmentationobject", "instances?", "instance_?masks?")
@@ -36,11 +40,17 @@ _FOLDER = re.compile(
 _INSTANCE_FOLDER = re.compile("|".join(_INSTANCES))
 _MASK_STEM = re.compile(
     r"(?P<stem>.+?)[_\-. ]+(gtfine_label(train)?ids|masks?|labels?|gt|seg|segmentation|annotation"
-    r"|ground_?truth|matte|lbl)"
+    r"|ground_?truth|matte|lbl|manual\d?)"
 )
 _IMAGE_STEM = re.compile(r"(?P<stem>.+?)[_\-. ]+(leftimg8bit|images?|img|sat)")
 _MAY_BE = re.compile(
     rb"(?i)mask|label|annot|\bgt|_gt|ground.?truth|seg|trimap|matte|lbl"
+)  # fmt: skip
+#: Folders of two pictures of the same thing, from one of which the other is made.
+_TWO_PICTURES = (
+    {"hr", "lr"}, {"high", "low"}, {"clean", "noisy"}, {"sharp", "blur"}, {"sharp", "blurred"},
+    {"before", "after"}, {"input", "target"}, {"inputs", "targets"}, {"source", "target"},
+    {"a", "b"}, {"norain", "rain"}, {"clear", "hazy"}, {"colour", "grey"}, {"color", "gray"},
 )  # fmt: skip
 _FULL_NAMES = {"tr": "train", "ts": "test"}
 
@@ -72,12 +82,14 @@ class Pairs:
         images: paths by split, in order.
         masks: of each image; empty for a split without any.
         alone: paths of images without a mask, in splits that have masks.
+        left: paths of masks without an image.
         is_said: whether folders are called images and masks.
     """
 
     images: dict[str, list[str]] = field(default_factory=dict)
     masks: dict[str, list[str]] = field(default_factory=dict)
     alone: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
     is_said: bool = False
 
 
@@ -124,10 +136,35 @@ def images_beside_masks(paths: Iterable[str], where: str) -> Pairs | None:
     return _in_splits(images, masks, is_said)
 
 
+def are_called_images(folder: str) -> bool:
+    """Whether a folder's name only says that there are images in it."""
+    match = _FOLDER.fullmatch(re.sub(r"[ -]", "_", folder.lower()))
+    return match is not None and match["images"] is not None
+
+
+def plain_stem(path: str) -> str:
+    """The name of a file without its ending and what says that it is a mask or an image."""
+    stem = PurePosixPath(path).stem.lower()
+    match = _MASK_STEM.fullmatch(stem) or _IMAGE_STEM.fullmatch(stem)
+    return stem if match is None else match["stem"]
+
+
+def picture_pairs(names: Iterable[str]) -> bool:
+    """Whether folders are called after two pictures of the same thing: ``HR`` and ``LR``."""
+    words, splits = set[str](), set[str]()
+    for name in names:
+        match = re.fullmatch(rf"(?P<split>(?:{_SPLITS})?)_?(?P<word>.*)", name.lower())
+        assert match is not None
+        words.add(match["word"])
+        splits.add(match["split"])
+    return words in _TWO_PICTURES and (words != {"a", "b"} or "" not in splits)
+
+
 def _in_splits(
     images: dict[tuple[str, ...], _File], masks: dict[tuple[str, ...], _File], is_said: bool
 ) -> Pairs:
-    found = Pairs(is_said=is_said)
+    left = [masks[key].path for key in sorted(masks.keys() - images.keys())]
+    found = Pairs(is_said=is_said, left=left)
     with_masks = {file.split for key, file in images.items() if key in masks}
     for key in sorted(images):
         image = images[key]

@@ -9,7 +9,7 @@ from memfit.data.samples.dataset import Dataset, Problem, Split
 from memfit.data.samples.labels import in_order
 from memfit.data.samples.masks import Masks, classes_in, look_like_masks
 from memfit.data.samples.paths import PathTable
-from memfit.data.sets.pairs import Pairs, images_beside_masks
+from memfit.data.sets.pairs import Pairs, images_beside_masks, plain_stem
 from memfit.data.sets.trees import Tree
 from memfit.files.names import printable
 
@@ -58,11 +58,16 @@ def _files(tree: Tree, split: str, paths: Sequence[str]) -> Split:
 
 
 def _notes(pairs: Pairs, where: str) -> list[Problem]:
-    if not pairs.alone:
-        return []
-    more = f", such as {printable(pairs.alone[0])}" if len(pairs.alone) > 1 else ""
-    count = f"{len(pairs.alone):,} images have" if len(pairs.alone) > 1 else "1 image has"
-    return [Problem(where, f"{count} no mask{more}: not read")]
+    """Files without a partner."""
+    found = []
+    for paths, one, many in (
+        (pairs.alone, "1 image has no mask", "images have no mask"),
+        (pairs.left, "1 mask has no image", "masks have no image"),
+    ):
+        if paths:
+            count = one if len(paths) == 1 else f"{len(paths):,} {many}"
+            found.append(Problem(where, f"{count}, such as {printable(paths[0])}: not read"))
+    return found
 
 
 def _two_equal_folders(tree: Tree, paths: Sequence[str]) -> Pairs | None:
@@ -72,7 +77,7 @@ def _two_equal_folders(tree: Tree, paths: Sequence[str]) -> Pairs | None:
         by_folder.setdefault(str(PurePosixPath(path).parent), []).append(path)
     if len(by_folder) != 2:
         return None
-    one, other = ({PurePosixPath(p).stem: p for p in paths} for paths in by_folder.values())
+    one, other = ({plain_stem(p): p for p in paths} for paths in by_folder.values())
     if one.keys() != other.keys():
         return None
     are_masks = [look_like_masks(_files(tree, "all", list(half.values()))) for half in (one, other)]

@@ -14,7 +14,7 @@ from memfit.errors import DataError
 
 __all__ = ["Pixels", "images_of_rows", "in_eight_bits", "pixel_columns"]
 
-_NAME = re.compile(r"(pixel|pix|px|p|x|feature|attr|f|v)?[_ ]?\d+|\d+x\d+|r\d+c\d+")
+_NAME = re.compile(r"(pixel|pix|px|p|x|feature|attr|f|v)?[_ ]?\d+([_x ]\d+)?|r\d+c\d+")
 #: Fewer columns are no picture.
 _LEAST = 16
 _BLOCK = 1024

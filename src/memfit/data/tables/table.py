@@ -29,7 +29,7 @@ from memfit.data.tables.columns import (
     roles_of,
     roles_without_names,
 )
-from memfit.data.tables.csv_rows import Row, csv_rows
+from memfit.data.tables.csv_rows import Row, csv_rows, json_rows
 from memfit.data.tables.finding import found_below
 from memfit.data.tables.hub import image_columns, open_hub
 from memfit.data.tables.parquet import ParquetTable
@@ -40,7 +40,7 @@ from memfit.recipe.fields import Task
 
 __all__ = ["TABLE_EXTENSIONS", "open_table"]
 
-TABLE_EXTENSIONS = frozenset({".csv", ".tsv", ".parquet", ".pq"})
+TABLE_EXTENSIONS = frozenset({".csv", ".tsv", ".txt", ".jsonl", ".parquet", ".pq"})
 
 #: So many paths of the beginning must not all be missing.
 _FIRST_PATHS = 100
@@ -76,7 +76,7 @@ def open_table(path: Path, name: str, task: Task | None = None) -> Dataset:
     said in :mod:`memfit.data.tables.answers`. Paths are relative to the table's folder.
 
     Args:
-        path: of the ``.csv``, ``.tsv`` or ``.parquet``.
+        path: of the ``.csv``, ``.tsv``, ``.txt``, ``.jsonl`` or ``.parquet``.
         name: of the set.
         task: what the columns ask for, where they could be taken for something else.
 
@@ -92,7 +92,8 @@ def open_table(path: Path, name: str, task: Task | None = None) -> Dataset:
             return open_hub([path], path.parent, name, task)
         layout, unit, table = "Parquet table", "row", _parquet(opened, where, problems)
     else:
-        layout, unit, table = "CSV table", "line", _csv(path, where, problems)
+        kind = {".jsonl": "JSON lines", ".txt": "list of files"}.get(path.suffix.lower())
+        layout, unit, table = kind or "CSV table", "line", _csv(path, where, problems)
     rows = _collect(table, f"{where}, {unit}")
     if not rows.count:
         raise DataError(f"{where} has no rows.")
@@ -225,7 +226,8 @@ def _with_masks(
 
 
 def _csv(path: Path, where: str, problems: list[Problem]) -> _Table:
-    rows = csv_rows(path)
+    is_json = path.suffix.lower() == ".jsonl"
+    rows = json_rows(path) if is_json else csv_rows(path)
     first = list(itertools.islice(rows, 2))
     if not first:
         raise DataError(f"{where} is empty.")
@@ -233,7 +235,7 @@ def _csv(path: Path, where: str, problems: list[Problem]) -> _Table:
     table = _pixel_table(header, itertools.chain(first, rows))
     if table is not None:
         return table
-    if any(looks_like_image(cell) or _is_file(path.parent, cell) for cell in header):
+    if not is_json and _begins_with_a_sample([cells for _, cells in first], path.parent):
         names = [f"column {place + 1}" for place in range(len(header))]
         return _Table(names, roles_without_names(header, where), itertools.chain(first, rows))
     below = first[1][1] if len(first) > 1 else header
@@ -255,6 +257,13 @@ def _pixel_table(header: Sequence[str], rows: Iterator[Row]) -> _Table | None:
     rest = [(place, name) for place, name in enumerate(header) if place not in set(places)]
     roles = roles_beside_pixels(rest)
     return _Table(header, roles, rows, Pixels(places))
+
+
+def _begins_with_a_sample(first: Sequence[Sequence[str]], folder: Path) -> bool:
+    """A path in the first line; or nothing but numbers there and below."""
+    if any(looks_like_image(cell) or _is_file(folder, cell) for cell in first[0]):
+        return True
+    return len(first) > 1 and all(is_number(cell) for cells in first for cell in cells)
 
 
 def _is_file(folder: Path, text: str) -> bool:
