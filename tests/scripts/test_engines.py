@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from memfit.cards.catalogue import gpu
+from memfit.cli import main
 from memfit.memory.allocator.timeline import replay
 from memfit.scripts.process import on_card
 from memfit.scripts.told.answer import Answer, Status
@@ -110,3 +113,15 @@ def test_a_script_that_stays_on_the_cpu_leaves_no_tape(run_meta: RunSample) -> N
     code = "import torch\ntorch.ones(3, requires_grad=True).sum().backward()\n"
     answer = run_meta("train.py", code=code)
     assert (answer.status, answer.tape) == (Status.ENDED, None)
+
+
+def test_without_a_compiler_meta_tensors_run_it_and_the_reason_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(Path(__file__).parent / "samples" / "by_hand.py", tmp_path / "train.py")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    assert main(["run", "--gpu", "t4", "--quick", "train.py"]) == 0
+    assert "Worked out on meta tensors (" in capsys.readouterr().out

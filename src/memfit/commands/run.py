@@ -112,8 +112,12 @@ def run(
     def planned(told: Callable[[str], None]) -> ScriptPlan:
         played = card or find_gpu(DEFAULT_CARD)
         printed = _print if verbose else _say_nothing
-        asked = replace(job, engine=chosen_engine() if engine == "auto" else engine)
-        ran = Script(asked, played, is_limited=card is not None, told=told, printed=printed)
+        chosen, because = chosen_engine() if engine == "auto" else (engine, "")
+        asked = replace(job, engine=chosen)
+        ran = Script(
+            asked, played, is_limited=card is not None, on_meta_because=because, told=told,
+            printed=printed,
+        )  # fmt: skip
         return plan_script(ran, card, is_largest=batch == _AUTO, has_more=not quick)
 
     made = staged(planned)

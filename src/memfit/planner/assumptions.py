@@ -11,6 +11,7 @@ _SENTENCES = {
     "context": "CUDA context of {context} ({source}); nothing else runs on the card.",
     "defaults": "Assumed, as nothing else was said: {defaults}.",
     "second_step": "The second training step: the first has no optimizer state yet.",
+    "on_meta": "On meta tensors, because PyTorch itself cannot run here without a GPU: {because}.",
     "whole_run": "The whole run of the script: its first steps, evaluation, and what lies between.",
     "benchmark_off": "cudnn.benchmark, which the script turns on, is off in the figures: it takes "
     "larger workspaces only where there is room.",

@@ -47,13 +47,13 @@ _END_OF_FILE = b"\x04"
 _TERMINAL = (24, 80)
 
 
-def chosen_engine() -> EngineName:
-    """PyTorch itself where it can run without a GPU, else meta tensors."""
+def chosen_engine() -> tuple[EngineName, str]:
+    """PyTorch itself where it can run without a GPU, else meta tensors and the reason why."""
     try:
         build_stubs()
-    except NoStubs:
-        return "meta"
-    return "pytorch"
+    except NoStubs as error:
+        return "meta", error.message
+    return "pytorch", ""
 
 
 def on_card(

@@ -35,6 +35,7 @@ class Script:
         card: the card that is played.
         is_limited: the allocator has no more than the card's memory, so that PyTorch itself says
             whether it fits.
+        on_meta_because: why PyTorch itself does not run, where nobody chose meta tensors.
         told: is told what is run, in a few words.
         printed: is given what the script prints.
 
@@ -59,10 +60,12 @@ class Script:
         card: GPU,
         *,
         is_limited: bool,
+        on_meta_because: str = "",
         told: Callable[[str], None] = lambda _: None,
         printed: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.gpu, self.name = card, Path(job.script).name
+        self.on_meta_because = on_meta_because
         self.unsupported: dict[str, str] = {}
         self.unknown_temporaries: set[str] = set()
         self._told, self._printed = told, printed
@@ -227,6 +230,8 @@ class Script:
 
     def assumptions(self) -> Iterator[Assumption]:
         """What its tape takes for granted."""
+        if self.on_meta_because:
+            yield Assumption("on_meta", {"because": self.on_meta_because.rstrip(".")})
         yield Assumption("whole_run")
         if self.first.is_benchmarked:
             yield Assumption("benchmark_off")

@@ -83,7 +83,9 @@ def _answer(
     if proof is not None:
         lines += [Text(line) for line in _proof(made, proof)]
     else:
-        lines.append(Text("Worked out on meta tensors; PyTorch's own allocator did not run."))
+        because = made.script.on_meta_because.rstrip(".")
+        why = f" ({because})" if because else ""
+        lines.append(Text(f"Worked out on meta tensors{why}; PyTorch's allocator did not run."))
     if made.found.limits is not None:
         lines.append(Text(largest_sentence(made.found)))
         samples = made.script.first.samples
