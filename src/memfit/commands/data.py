@@ -35,9 +35,10 @@ def data(
     ----------
     source:
         mnist, fashion-mnist, cifar10, cifar100, shapes (or shapes,size=48,channels=1,classes=6,
-        train=4000,test=1000,seed=0), or a path: a folder of images (a folder
-        per class, with or without train and test), a CSV or Parquet file of paths and labels,
-        IDX files, CIFAR pickles, an .npz, or one image.
+        train=4000,test=1000,seed=0), or a path: a folder or an archive (.zip, .tar) of images, of a
+        folder for each class (with or without train and test) or of images beside masks; a table
+        (.csv, .jsonl, .parquet) of paths or pixels and labels; IDX files, CIFAR pickles, an .npz,
+        or one image; or a Dataset of your own: my_data.py:make.
     root:
         Where the named sets are.
     download:

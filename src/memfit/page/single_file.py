@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from memfit.errors import UnknownName
 from memfit.explain.explained import Explained
 from memfit.page.documents.data import data_document
 from memfit.page.documents.explained import explain_document
@@ -18,6 +19,7 @@ from memfit.page.html import single_file
 from memfit.planner.plan import Plan
 from memfit.planner.result import Option
 from memfit.planner.snapshot import plan_snapshot
+from memfit.recipe.recipe import Recipe
 from memfit.scripts.plan import ScriptPlan
 
 __all__ = ["explain_page", "plan_page", "script_page", "study_page"]
@@ -38,9 +40,20 @@ def plan_page(
         "plan": plan_document(plan, options=options, measured=measured),
         "learn": learn_documents(),
         "snapshot": plan_snapshot(plan),
-        "data": data_document(recipe.data, recipe.root) if isinstance(recipe.data, str) else None,
+        "data": _data_of(recipe),
     }
     return single_file(documents)
+
+
+def _data_of(recipe: Recipe) -> dict[str, Any] | None:
+    """None without data, and where it is an object of which the recipe has but the name."""
+    if recipe.data is None:
+        return None
+    reading = {"task": recipe.task, "window": recipe.window, "frame": recipe.frame}
+    try:
+        return data_document(recipe.data, recipe.root, **reading)
+    except UnknownName:
+        return None
 
 
 def script_page(made: ScriptPlan) -> str:

@@ -179,7 +179,8 @@ class RecipeFields:
         label=("Classes", "类别数"))
     data: str | None = _row(
         None, Text(), _MODEL, _PLAN,
-        "mnist, fashion-mnist, cifar10, cifar100, shapes or a path, see memfit data.",
+        "mnist, fashion-mnist, cifar10, cifar100, shapes, a path, or a Dataset of your own: "
+        "my_data.py:make; see memfit data.",
         takes_code=True)
     root: str | None = _row(
         None, Text(), _MODEL, _PLAN, "Where the named sets are.", has_effect=False)

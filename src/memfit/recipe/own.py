@@ -17,7 +17,8 @@ class Own:
 
     Args:
         model: an ``nn.Module``, or a callable that makes one.
-        data: an opened ``memfit.data.Dataset``; or a ``Path``, which is never a named set.
+        data: an opened ``memfit.data.Dataset``, or an object with ``__len__`` and
+            ``__getitem__``; or a ``Path``, which is never a named set.
         optimizer: takes the parameters that train, returns a ``torch.optim.Optimizer``.
         transform: done to each uint8 image ``(C, H, W)`` in a worker.
         loss: ``(output, target) -> scalar``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from memfit.data.loading.survey import Survey, survey
 from memfit.data.samples.dataset import Dataset
 from memfit.data.sets.opening import open_dataset
+from memfit.data.sets.own import is_spec
 from memfit.errors import DataError, UsageError
 from memfit.recipe.recipe import Recipe
 
@@ -46,6 +48,12 @@ class Source:
         return open_dataset(
             self._data, root=asked.root, task=asked.task, window=asked.window, frame=asked.frame
         )
+
+    @property
+    def makes_floats(self) -> bool:
+        """Whether it is a data set of the user's own code, with images of floats."""
+        is_own = not isinstance(self._data, (str, os.PathLike)) or is_spec(os.fspath(self._data))
+        return is_own and self.dataset.train.is_float
 
     def survey(self, recipe: Recipe) -> Survey:
         """What the training images are, seen in the recipe's colours.

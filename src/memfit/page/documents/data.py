@@ -41,7 +41,9 @@ _TRIES = 8
 _AUGMENT = ("crop=4", "flip")
 
 
-def data_document(name_or_path: str, root: str | Path | None = None) -> dict[str, Any]:
+def data_document(
+    name_or_path: str, root: str | Path | None = None, **reading: Any
+) -> dict[str, Any]:
     """Everything that the Data tab shows, as plain values for JSON.
 
     Every image is read once.
@@ -49,13 +51,14 @@ def data_document(name_or_path: str, root: str | Path | None = None) -> dict[str
     Args:
         name_or_path: a named set such as ``"mnist"``, or a path.
         root: where named sets are; ``./data`` when omitted.
+        **reading: how its images are read, as :func:`memfit.data.open` takes it.
 
     Raises:
         DataError: the source cannot be found or read.
         UsageError: options that do not exist.
         UnknownName: neither a name nor a path.
     """
-    dataset = open_dataset(name_or_path, root=root)
+    dataset = open_dataset(name_or_path, root=root, **reading)
     found = inspect_dataset(dataset)
     channels = found.delivered.channels if found.delivered is not None else 3
     with reading_images():

@@ -110,7 +110,13 @@ class Trained:
             transform = import_object(recipe.transform)
         transforms = () if transform is None else (transform,)
         shaping = Shaping((channels, height, width), recipe.resize, None, transforms)
+        if self.job.source is not None and self.job.data.makes_floats:
+            raise RunError(
+                f"{recipe.data} makes floats of its images, which files cannot be made like.",
+                hint="To ask for its own items: memfit evaluate RUN.",
+            )
         split = FileSplit("images", Path(), PathTable(map(os.fspath, images)), None)
+        split.window, split.frame = recipe.window, recipe.frame
         reader = SampleReader(split, shaping, recipe.seed)
         dtype = next(made.model.parameters()).dtype
         for index in range(len(split)):
