@@ -124,6 +124,21 @@ def test_terms_of_different_targets_get_their_own() -> None:
     assert torch.equal(loss(output, (labels, boxes)), expected)
 
 
+def test_heads_of_as_many_classes_share_their_labels_and_others_do_not() -> None:
+    alike = (random(N, 5), random(N, 5))
+    other = (random(N, 3), random(N, 7))
+    labels = TensorSpec((), torch.int64)
+    two = parse_loss("cross-entropy@0+cross-entropy@1")
+    assert two.targets_of(alike, N, torch.float32) == (labels,)
+    assert two.targets_of(other, N, torch.float32) == (labels, labels)
+    first, second = classes(3, N), classes(7, N)
+    expected = F.cross_entropy(other[0], first) + F.cross_entropy(other[1], second)
+    assert torch.equal(two(other, (first, second)), expected)
+    embedded = (random(N, 5), random(N, 32))
+    joint = parse_loss("cross-entropy@0+0.5*triplet@1")
+    assert joint.targets_of(embedded, N, torch.float32) == (labels,)
+
+
 def test_each_output_is_compared_with_the_one_target() -> None:
     outputs = [random(N, 1, 4, 4) for _ in range(3)]
     target = random(N, 1, 4, 4).sigmoid()
@@ -184,6 +199,8 @@ def test_a_model_that_returns_its_loss_is_trained_with_it() -> None:
     assert meant(random(1).sum()) == "none"
     assert meant({"loss": random(1).sum(), "logits": random(N, 5)}) == "none@loss"
     assert meant((random(N, 5), random(1).sum())) == "none@1"
+    detector = {"loss_classes": random(1).sum(), "loss_boxes": random(1).sum()}
+    assert meant(detector) == "none@loss_classes+none@loss_boxes"
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ class Loss:
             StepError: the model returns no such output.
         """
         targets = target if isinstance(target, (tuple, list)) else (target,)
-        places = self._places(output) if len(targets) > 1 else {}
+        places = self._grouped(output, _size(output))[1] if len(targets) > 1 else {}
         loss: Tensor | None = None
         for number, (term, found) in enumerate(self._uses(output)):
             own = targets[places.get(number, 0)]
@@ -129,11 +129,11 @@ class Loss:
         Raises:
             StepError: the model returns no such output, or the loss is of another shape.
         """
-        found = [spec for spec in self._targets(output, batch) if spec is not None]
-        return tuple(dict.fromkeys(
+        targets, _ = self._grouped(output, batch)
+        return tuple(
             spec if spec.dtype == torch.int64 else TensorSpec(spec.shape, floats, spec.batch_dim)
-            for spec in found
-        ))  # fmt: skip
+            for spec in targets
+        )
 
     def unused(self, output: Any) -> tuple[str, ...]:
         """Floating-point outputs that no term is of, with their shapes."""
@@ -148,26 +148,43 @@ class Loss:
             if tensor.is_floating_point() and id(tensor) not in used
         )
 
-    def _targets(self, output: Any, batch: int) -> Iterator[TensorSpec | None]:
-        uses = list(self._uses(output))
-        for term, found in uses:
-            one = found[0] if isinstance(found, list) else found
-            spec = TensorSpec.seen(one, batch)
-            if term.name == "dice":  # as the term beside it; alone it has classes or one logit
-                beside = [t.name for t, other in uses if other is found and t.name != "dice"]
-                name = beside[0] if beside else _dice_alone(spec)
-                yield LOSSES[name].target(spec)
-            elif isinstance(found, list) and len(found) > 1:
-                yield None
-            else:
-                yield LOSSES[term.name].target(spec)
+    def _grouped(self, output: Any, batch: int) -> tuple[list[TensorSpec], dict[int, int]]:
+        """The targets, and which of them each use of an output takes, by number.
 
-    def _places(self, output: Any) -> dict[int, int]:
-        """Which target each use of an output takes, by number."""
-        batch = next(iter(named_outputs(output).values())).shape[0]
-        specs = list(self._targets(output, batch))
-        order = list(dict.fromkeys(spec for spec in specs if spec is not None))
-        return {n: order.index(spec) for n, spec in enumerate(specs) if spec is not None}
+        Uses that want the same tensor share it: two heads of as many classes, a head and the
+        triplets of its embedding; heads of 3 and of 7 classes have labels of their own.
+        """
+        targets: list[TensorSpec] = []
+        kinds: list[tuple[int, ...] | None] = []
+        places: dict[int, int] = {}
+        uses = list(self._uses(output))
+        for number, (term, found) in enumerate(uses):
+            spec = self._target(term, found, uses, batch)
+            if spec is None:
+                continue
+            kind = None if isinstance(found, list) else tuple(found.shape)
+            alike = (
+                place for place, (other, its) in enumerate(zip(targets, kinds, strict=True))
+                if other == spec and (kind == its or None in (kind, its))
+            )  # fmt: skip
+            places[number] = next(alike, len(targets))
+            if places[number] == len(targets):
+                targets.append(spec)
+                kinds.append(kind)
+        return targets, places
+
+    def _target(
+        self, term: Term, found: Any, uses: list[tuple[Term, Any]], batch: int
+    ) -> TensorSpec | None:
+        """What one use of an output is compared with."""
+        if isinstance(found, list) and len(found) > 1:
+            return None
+        spec = TensorSpec.seen(found[0] if isinstance(found, list) else found, batch)
+        if term.name != "dice":
+            return LOSSES[term.name].target(spec)
+        # as the term beside it; alone it has classes or one logit
+        beside = [other.name for other, its in uses if its is found and other.name != "dice"]
+        return LOSSES[beside[0] if beside else _dice_alone(spec)].target(spec)
 
     def _uses(self, output: Any) -> Iterator[tuple[Term, Any]]:
         """Every term with the output that it is of; a list where it is of several."""
@@ -184,6 +201,11 @@ class Loss:
                 yield from ((term, found) for found in tensors_of(output))
             else:
                 yield term, logits_of(output)
+
+
+def _size(output: Any) -> int:
+    """The first size of what a model returns: the batch, nearly always."""
+    return int(next(iter(named_outputs(output).values())).shape[0])
 
 
 def checked_loss(loss: Any, hint: str | None = None) -> Tensor:

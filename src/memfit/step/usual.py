@@ -85,18 +85,28 @@ def usual_loss(output: Any, batch: int, known: Known, *, label_smoothing: float 
         raise StepError("The model returns no tensor.", hint="Pass your own loss or step.")
     numbers = [n for n, t in found.items() if t.dim() == 0 and t.is_floating_point()]
     if numbers:
-        name = "loss" if "loss" in numbers else numbers[0]
-        return Loss((Term(_OWN, None if len(found) == 1 else name),))
+        return Loss(tuple(_own_losses(numbers, is_alone=len(found) == 1)))
     if _is_of_equals(output, found):
         raise _several(found, batch)
     try:
         logits = logits_of(output)
     except StepError as error:
-        raise AmbiguousOutput(error.message, _answers_for_names(found)) from None
+        raise AmbiguousOutput(error.message, _answers_for_names(found, batch)) from None
     if known.is_listed:
         return known_loss(output, label_smoothing=label_smoothing)
     one = _answer(TensorSpec.seen(logits, batch), known)
     return Loss((Term(one), *_auxiliary(output)), label_smoothing)
+
+
+def _own_losses(numbers: list[str], *, is_alone: bool) -> list[Term]:
+    """Of the numbers that a model returns, those that are trained.
+
+    The one called ``loss``, else the sum of those called ``loss_...`` as torchvision's detectors
+    return them, else the first.
+    """
+    parts = [name for name in numbers if name.startswith("loss_")]
+    chosen = ["loss"] if "loss" in numbers else parts or numbers[:1]
+    return [Term(_OWN, None if is_alone else name) for name in chosen]
 
 
 def _answer(scores: TensorSpec, known: Known) -> str:
@@ -163,8 +173,9 @@ def _several(found: Mapping[str, Tensor], batch: int) -> AmbiguousOutput:
     )
 
 
-def _answers_for_names(found: Mapping[str, Tensor]) -> list[tuple[str, str]]:
-    return [(f"{_ENTROPY}@{name}", f"{tuple(tensor.shape)}") for name, tensor in found.items()][:3]
+def _answers_for_names(found: Mapping[str, Tensor], batch: int) -> list[tuple[str, str]]:
+    named = list(found.items())[:3]
+    return [(f"{_ENTROPY}@{name}", str(TensorSpec.seen(tensor, batch))) for name, tensor in named]
 
 
 def _asked(scores: TensorSpec, *answers: tuple[str, str]) -> MemfitError:
