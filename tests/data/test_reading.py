@@ -53,6 +53,7 @@ def sizes(dataset: memfit.data.Dataset) -> dict[str, int]:
         (["p1/a.jpg", "p2/b.jpg"], "t.csv", "image_id,dx\na,nv\nb,mel\n", ["p1/a.jpg", "p2/b.jpg"]),
         (["train_images/1.png", "test_images/1.png"], "train.csv", "id,label\n1,0\n",
          ["train_images/1.png"]),
+        (["train/1.png", "test/1.png"], "labels.csv", "id,label\n1,0\n", ["train/1.png"]),
         (["train/1.png", "test/1.png"], "test.csv", "id,label\n1,0\n", ["test/1.png"]),
         (["pics/a.png"], "t.csv", "path,label\npics\\a.png,x\n", ["pics/a.png"]),
         (["pics/a.png"], "t.csv", "path,label\n/home/me/data/pics/a.png,x\n", ["pics/a.png"]),
@@ -77,6 +78,12 @@ def test_a_name_that_two_files_have(tmp_path: Path) -> None:
         image(tmp_path / name / "1.png")
     (tmp_path / "t.csv").write_text("id,label\n1,0\n")
     with pytest.raises(DataError, match=r"1 may be a/1\.png and b/1\.png"):
+        open_dataset(tmp_path / "t.csv")
+
+
+def test_addresses_are_not_fetched(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("image,label\nhttps://example.org/a.jpg,0\n")
+    with pytest.raises(DataError, match="an address: images are not fetched"):
         open_dataset(tmp_path / "t.csv")
 
 
@@ -159,6 +166,7 @@ def test_a_table_as_excel_saves_it(tmp_path: Path) -> None:
         ),
         ("t.csv", "image,label\na.png,3.0\nb.png,1.0\n"),
         ("t.csv", ",image,label\n0,a.png,3\n1,b.png,1\n"),
+        ("t.csv", "# from our lab\nimage,label\na.png,3\nb.png,1\n"),
     ],
 )
 def test_lists_and_json_lines(tmp_path: Path, name: str, text: str) -> None:

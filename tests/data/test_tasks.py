@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import memfit
+from memfit.data.facts.inspection import inspect_source
 from memfit.data.samples.dataset import Dataset
 from memfit.data.samples.masks import IGNORED
 from memfit.data.sets.opening import open_dataset
@@ -80,6 +81,9 @@ def test_images_beside_masks(tmp_path: Path, image_at: str, mask_at: str) -> Non
         ("leftImg8bit/{split}/city/{n}_leftImg8bit.png",
          "gtFine/{split}/city/{n}_gtFine_labelIds.png"),
         ("{split}/{n}.png", "{split}annot/{n}.png"),
+        ("{split}/{n}.png", "{split}_labels/{n}_L.png"),
+        ("{split}/Urban/images_png/{n}.png", "{split}/Urban/masks_png/{n}.png"),
+        ("{split}/photos/{n}.png", "{split}/photos_masks/{n}.png"),
     ],
 )  # fmt: skip
 def test_masks_in_splits(tmp_path: Path, images: str, masks: str) -> None:
@@ -153,6 +157,8 @@ def test_what_is_wrong_with_masks(tmp_path: Path) -> None:
     mask(tmp_path / "size/masks/1.png", 0, 1, size=(16, 8))
     with pytest.raises(BadImage, match="32 x 32 pixels, its mask 16 x 8"):
         open_dataset(tmp_path / "size").train.sample(0)
+    (problem,) = inspect_source(tmp_path / "size").problems
+    assert problem.reason == "its mask is 16 x 8 pixels, not 32 x 32"
     for n in range(2):
         photo(tmp_path / f"cells/{n}/images/{n}.png")
         mask(tmp_path / f"cells/{n}/masks/a{n}.png", 0, 255)
@@ -209,6 +215,38 @@ def test_folders_that_are_no_classes(
     assert dataset.classes == classes
     assert {name: len(split) for name, split in dataset.splits.items()} == splits
     assert word is None or any(word in problem.reason for problem in dataset.problems)
+
+
+def test_what_is_in_a_split_only(tmp_path: Path) -> None:
+    """Kaggle's ``test/test/1.jpg`` and ``test/unknown/1.jpg`` are no classes."""
+    for name in ("train/a", "train/b", "test/unknown", "val/images"):
+        photo(tmp_path / name / "1.png")
+    dataset = open_dataset(tmp_path)
+    assert dataset.classes == ("a", "b")
+    labelled = {name: split.is_labelled for name, split in dataset.splits.items()}
+    assert labelled == {"train": True, "val": False, "test": False}
+
+
+def test_folds_are_no_classes(tmp_path: Path) -> None:
+    for fold in ("fold1", "fold2"):
+        for name in "ab":
+            photo(tmp_path / fold / name / "1.png")
+    with pytest.raises(DataError, match="folds for cross-validation"):
+        open_dataset(tmp_path)
+
+
+def test_numbers_of_rows_are_no_answers(tmp_path: Path) -> None:
+    path = table(tmp_path, "")
+    path = path.with_name("images.txt")
+    path.write_text("1 0.png\n2 1.png\n3 2.png\n")
+    assert open_dataset(path).task is None
+    path.write_text("1 0.png\n0 1.png\n1 2.png\n")
+    assert open_dataset(path).classes == ("0", "1")
+
+
+def test_a_class_for_each_row_is_doubted(tmp_path: Path) -> None:
+    dataset = open_dataset(table(tmp_path, rows("path,label", *(f"w{n}" for n in range(30)))))
+    assert "is it the right column?" in dataset.problems[0].reason
 
 
 @pytest.mark.parametrize("names", [("HR", "LR"), ("trainA", "trainB"), ("noisy", "clean")])
@@ -268,6 +306,8 @@ def rows(header: str, *cells: object) -> str:
          ("haze", "road"), ()),
         (rows("Image Index,Finding Labels", "A|B", "B", "C"), "labels", ("A", "B", "C"), ()),
         (rows("path,x,y1", "0.5,0.25", "1,0.5"), "values", (), ("x", "y1")),
+        ("path;weight\n0.png;1,5\n1.png;2,25\n", "values", (), ("weight",)),
+        (rows("path,labels", "\"['a', 'b']\"", "\"['b']\""), "labels", ("a", "b"), ()),
     ],
 )  # fmt: skip
 def test_columns_ask_for(

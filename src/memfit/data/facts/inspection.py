@@ -16,7 +16,7 @@ from memfit.data.facts.scan import DEFAULT_THREADS, Scan, scan_split
 from memfit.data.facts.split_facts import SplitFacts, class_counts, facts_of
 from memfit.data.facts.statistics import PixelStatistics, pixel_statistics
 from memfit.data.facts.tally import Sizes, Tally, summarise_sizes
-from memfit.data.facts.task_facts import TaskFacts, task_facts
+from memfit.data.facts.task_facts import TaskFacts, mask_problems, task_facts
 from memfit.data.images.decode import MAX_PIXELS, reading_images
 from memfit.data.samples.dataset import Dataset, Problem, Split
 from memfit.errors import UsageError
@@ -300,7 +300,14 @@ def inspect_dataset(
         delivered=delivered,
         cost=_cost(dataset, overall, delivered, train),
         hazards=hazards_of(dataset, total, overall.sizes, channels),
-        problems=tuple(dataset.problems),
+        problems=(
+            *dataset.problems,
+            *(
+                p
+                for s, scan in zip(splits, scans, strict=True)
+                for p in mask_problems(s, scan.sizes)
+            ),
+        ),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -66,6 +67,21 @@ class Masks:
 
     def __len__(self) -> int:
         return len(self.split)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Width and height of a mask; of a file, its header is read only.
+
+        Raises:
+            BadImage: it cannot be read.
+        """
+        content = self.split.content(index)
+        if content is None:
+            return self.split.image(index).size
+        try:
+            with Image.open(io.BytesIO(content)) as image:
+                return image.size
+        except (OSError, ValueError, SyntaxError) as error:
+            raise BadImage(self.split.sample_name(index), str(error)) from None
 
     def __getitem__(self, index: int) -> NDArray[np.int64]:
         """The class of each pixel: ``(H, W)`` int64, :data:`IGNORED` where none counts.

@@ -7,6 +7,7 @@ any encoding work and a million of them take little memory.
 from __future__ import annotations
 
 import os
+import re
 from array import array
 from collections import Counter
 from collections.abc import Hashable, Iterator
@@ -29,6 +30,7 @@ from memfit.recipe.fields import Task
 __all__ = ["open_folder", "open_image_file"]
 
 #: What operating systems leave behind; names that begin with a dot count as well.
+_FOLD = re.compile(r"(fold|cv)[_ -]?\d+")
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir"})
 
 
@@ -128,7 +130,7 @@ def open_folder(tree: Tree, name: str, task: Task | None = None) -> Dataset:
         if inside is not None:
             opened = open_folder(tree.below(inside), name)
             return replace(opened, problems=(*opened.problems, *notes.all()))
-        _forget_images(found, split_folders, notes)
+        _forget_strangers(found, split_folders, notes)
     return _dataset(tree, name, found, split_folders, notes)
 
 
@@ -170,8 +172,16 @@ def _other_than_classes(
             hint="Masks have the names of their images: images/1.jpg and masks/1.png. Values and "
             "labels come from a table.",
         )
-    if picture_pairs(os.fsdecode(raw) for files in found.values() for raw in files.classes):
+    names = [os.fsdecode(raw) for files in found.values() for raw in files.classes]
+    if picture_pairs(names):
         _refuse_pairs(found, tree.where)
+    if len(names) > 1 and all(_FOLD.fullmatch(name.lower()) for name in names):
+        raise DataError(
+            f"{tree.where}: {printable(names[0])} and {printable(names[1])} are folds for "
+            "cross-validation, no classes.",
+            hint="Make train and val folders of them. If they are classes: "
+            'task="classes" (--task classes).',
+        )
     return None
 
 
@@ -234,14 +244,26 @@ def _only_images(found: dict[str, _Found]) -> bytes | None:
     return raw if raw is not None and are_called_images(os.fsdecode(raw)) else None
 
 
-def _forget_images(
+def _forget_strangers(
     found: dict[str, _Found], split_folders: dict[str, bytes], notes: _Notes
 ) -> None:
-    """In a split, too, a folder that is called images is no class: ``val/images/1.jpg``."""
+    """The only folder of a split is no class where training has none of its name.
+
+    Such as ``val/images/1.jpg`` and ``test/unknown/1.jpg``; nor is it one where it only says that
+    there are images in it.
+    """
+    trained = set(found["train"].classes) if "train" in found else set()
     for split, files in found.items():
-        if split in split_folders and _only_images({split: files}) is not None:
-            folder = _join(split_folders[split], b"images")
-            notes.add(folder, "images without folders of classes: no labels")
+        used = {files.classes[number] for number in files.labels}
+        only = used.pop() if len(used) == 1 else None
+        is_strange = split != "train" and trained and only not in trained
+        if (
+            only is not None
+            and split in split_folders
+            and (is_strange or _only_images({split: files}) is not None)
+        ):
+            folder = _join(split_folders[split], only)
+            notes.add(folder, "not a class: its images have no labels")
             files.labels, files.classes = array("q"), []
 
 

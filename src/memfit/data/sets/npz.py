@@ -165,7 +165,7 @@ def _images(images: NDArray[Any], is_alone: bool, where: str) -> NDArray[Any]:
         images = images.astype(np.uint8) * 255
     if images.ndim == 2 and images.dtype.kind in "iuf":
         images = images_of_rows(images, where)
-    if images.ndim == 4 and shape[1] in (1, 3) and shape[3] not in (1, 2, 3, 4):
+    if images.ndim == 4 and shape[1] in (1, 3) and (shape[3] > 4 or shape[2] == shape[3] > 1):
         images = images.transpose(0, 2, 3, 1)
     return in_eight_bits(images)
 

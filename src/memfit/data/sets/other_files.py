@@ -41,6 +41,8 @@ _MEANINGS = {
     ".mp4": "a video: write its frames as images",
     ".avi": "a video: write its frames as images",
     ".mov": "a video: write its frames as images",
+    ".wav": "sound, not images",
+    ".mp3": "sound, not images",
     ".heic": "HEIC, which is not read: write JPEG or PNG",
     ".svg": "drawings, which are not read: write PNG",
 }

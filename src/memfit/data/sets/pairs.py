@@ -35,8 +35,9 @@ _INSTANCES = ("segmentationobject", "instances?", "instance_?masks?")
 _SPLITS = "|".join((*sorted(SPLIT_NAMES, key=len, reverse=True), "tr", "ts"))
 _FOLDER = re.compile(
     rf"(?:(?P<before>{_SPLITS})_?)?(?:(?P<images>{'|'.join(_IMAGES)})|(?P<masks>{'|'.join(_MASKS)}))"
-    rf"(?:_?(?P<after>{_SPLITS}))?"
+    rf"(?:_?(?P<after>{_SPLITS}))?(?:_(?:png|jpe?g|tiff?|raw))?"
 )
+_BESIDE = re.compile(rf"(?P<folder>.+)_(?:{'|'.join(_MASKS)})")  # photos, photos_masks
 _INSTANCE_FOLDER = re.compile("|".join(_INSTANCES))
 _MASK_STEM = re.compile(
     r"(?P<stem>.+?)[_\-. ]+(gtfine_label(train)?ids|masks?|labels?|gt|seg|segmentation|annotation"
@@ -196,9 +197,14 @@ def _read(path: str) -> _File | None:
             said = "masks" if match["masks"] or said == "masks" else "images"
         for name in _split_words(word, match):
             split = name
-        if match is None and split_named(word) is None:
+        beside = _BESIDE.fullmatch(word) if match is None else None
+        if beside is not None:
+            said, word = "masks", beside["folder"]
+        if match is None and split_named(word) is None and not are_called_images(word):
             folders.append(word)
     stem = pure.stem.lower()
+    if said == "masks":
+        stem = stem.removesuffix("_l")  # CamVid's
     as_mask, as_image = _MASK_STEM.fullmatch(stem), _IMAGE_STEM.fullmatch(stem)
     is_mask = said == "masks" or (as_mask is not None and said != "images")
     plain = as_mask if is_mask else as_image

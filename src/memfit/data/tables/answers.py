@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memfit.data.samples.dataset import Labels, Targets
+from memfit.data.samples.dataset import Labels, Problem, Targets
 from memfit.data.samples.labels import MAX_CLASSES, class_labels
 from memfit.errors import DataError
 from memfit.files.names import printable
 from memfit.recipe.fields import Task
 
-__all__ = ["Answers", "Column", "answers_of", "answers_of_array"]
+__all__ = ["Answers", "Column", "answers_of", "answers_of_array", "notes_on"]
 
 _MEASURED = frozenset({
     "age", "boneage", "price", "cost", "income", "salary", "amount", "weight", "mass", "height",
@@ -93,6 +93,14 @@ class Column:
         return np.asarray(known)[np.frombuffer(self.codes, np.int64)]
 
     @property
+    def counts_rows(self) -> bool:
+        """Whether it only numbers the rows, from 0 or 1."""
+        numbers = self.numbers() if len(self) > 2 else None
+        if numbers is None or numbers[0] not in (0, 1):
+            return False
+        return np.array_equal(numbers, np.arange(len(numbers)) + numbers[0])
+
+    @property
     def words(self) -> set[str]:
         """What its name is made of, in lower case."""
         parts = re.sub(r"([a-z])([A-Z])", r"\1 \2", self.name).lower()
@@ -100,8 +108,11 @@ class Column:
 
 
 def _number(text: str) -> float:
+    """Also ``True`` and ``0,5``."""
     truths = {"true": 1.0, "false": 0.0}
-    return truths[text.lower()] if text.lower() in truths else float(text)
+    if text.lower() in truths:
+        return truths[text.lower()]
+    return float(text.replace(",", ".") if re.fullmatch(r"-?\d+,\d+", text) else text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +164,25 @@ def answers_of(columns: Sequence[Column], task: Task | None, where: str) -> Answ
         names = ", ".join(printable(column.name) for column in columns)
         raise DataError(f"{where}: columns {names} hold no {task}.")
     return Answers(None, reason)
+
+
+def notes_on(columns: Sequence[Column], answers: Answers, where: str) -> list[Problem]:
+    """What is doubtful about the answers of a table."""
+    if answers.labels is not None and len(answers.labels) >= _FEW_ROWS:
+        distinct = len(np.unique(answers.labels))
+        if 2 * distinct > len(answers.labels):
+            reason = (
+                f"{distinct:,} classes in {len(answers.labels):,} rows: is it the right column?"
+            )
+            return [Problem(where, reason)]
+    if answers.task is not None or not columns:
+        return []
+    names = ", ".join(printable(column.name) for column in columns)
+    known = [numbers for column in columns if (numbers := column.numbers()) is not None]
+    several = sum(map(_are_truths, known)) > 1
+    more = "; --task labels takes those of 0 and 1" if several else ""
+    reason = f"none of its columns ({names}) is named label, class or target: no labels{more}"
+    return [Problem(where, reason)]
 
 
 def answers_of_array(
@@ -257,6 +287,8 @@ def _divider(column: Column) -> str | None:
     texts = list(column.texts)
     if column.values is not None:
         return None
+    if all(re.fullmatch(r"\[.*\]", text) for text in texts):  # a list as Python writes it
+        return r"[\[\]'\"]*\s*,\s*[\[\]'\"]*|^\['?\"?|'?\"?\]$"
     if any("|" in text for text in texts):
         return r"\s*\|\s*"
     if not column.words & _PLURALS:

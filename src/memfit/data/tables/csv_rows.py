@@ -30,7 +30,7 @@ def csv_rows(path: Path) -> Iterator[Row]:
         # Bytes that are not UTF-8 are kept: they may be what a file is called.
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
             start, first = 0, stream.readline(1 << 16)
-            if re.fullmatch(r"sep=.\r?\n?", first):  # Excel's first line
+            while re.match(r"sep=.\r?\n?$|#", first):  # Excel's first line, and comments
                 start, first = stream.tell(), stream.readline(1 << 16)
             delimiter = _delimiter(first, where, is_list=path.suffix.lower() == ".txt")
             stream.seek(start)

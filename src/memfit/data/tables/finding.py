@@ -27,7 +27,8 @@ def found_below(cells: PathTable, folder: Path, table: str, where: str) -> PathT
 
     Cells that are paths stay as they are. Others are looked for in the folders beside the table by
     the end of their path, then by their name, then by their name without its ending; where several
-    files have it, one in a folder of the table's split (``train.csv``, ``train_images/``) counts.
+    files have it, one in a folder of the table's split counts (``train.csv``, ``train_images/``;
+    train where the table's name says none).
 
     Args:
         cells: of the column of images.
@@ -43,6 +44,11 @@ def found_below(cells: PathTable, folder: Path, table: str, where: str) -> PathT
         return cells
     files = _Files(folder, table, where)
     if not any(files.find(cell) for cell in first):
+        if first[0].startswith(("http://", "https://", "s3://", "gs://")):
+            raise DataError(
+                f"{where}: {printable(first[0])} is an address: images are not fetched.",
+                hint="Download them, and write their names into the table.",
+            )
         raise DataError(
             f"{where}: none of the first {len(first):,} files exists, such as "
             f"{printable(str(folder / first[0]))}; nor do other folders beside the table have "
@@ -56,7 +62,7 @@ class _Files:
     """The images below a folder, by name and by name without ending, in small letters."""
 
     def __init__(self, folder: Path, table: str, where: str) -> None:
-        self._where, self._split = where, _split_in(table)
+        self._where, self._split = where, _split_in(table) or "train"
         self._by_name: dict[str, list[str]] = {}
         for path in _images_below(folder):
             name = path.rpartition("/")[2].lower()
@@ -94,7 +100,7 @@ class _Files:
         most = max(map(same, found))
         found = [path for path in found if same(path) == most]
         of_split = [path for path in found if self._split in map(_split_in, path.split("/")[:-1])]
-        return of_split if self._split and of_split else found
+        return of_split or found
 
 
 def _split_in(name: str) -> str | None:

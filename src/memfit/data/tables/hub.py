@@ -22,7 +22,7 @@ from memfit.data.samples.labels import in_order, split_named
 from memfit.data.samples.masks import Masks, classes_in
 from memfit.data.samples.packed import Blobs, PackedSplit
 from memfit.data.samples.paths import PathTable
-from memfit.data.tables.answers import Answers, Column, answers_of
+from memfit.data.tables.answers import Answers, Column, answers_of, notes_on
 from memfit.data.tables.columns import Roles, roles_beside_pixels
 from memfit.data.tables.parquet import ParquetTable
 from memfit.errors import DataError
@@ -186,10 +186,7 @@ def _answers(columns: _Columns, task: Task | None, where: str, problems: list[Pr
             raise DataError(f"{where}: a label is none of the {len(columns.names)} classes.")
         return Answers("classes", "", labels=numbers.astype(np.int64), classes=columns.names)
     answers = answers_of(columns.answers, task, where)
-    if answers.task is None:
-        names = ", ".join(printable(column.name) for column in columns.answers)
-        reason = f"none of its columns ({names}) is named label, class or target: no labels"
-        problems.append(Problem(where, reason))
+    problems += notes_on(columns.answers, answers, where)
     return answers
 
 

@@ -20,7 +20,7 @@ from memfit.data.samples.dataset import ArraySplit, Dataset, FileSplit, Problem,
 from memfit.data.samples.labels import in_order, split_named
 from memfit.data.samples.masks import Masks, classes_in
 from memfit.data.samples.paths import PathTable
-from memfit.data.tables.answers import Answers, Column, answers_of
+from memfit.data.tables.answers import Answers, Column, answers_of, notes_on
 from memfit.data.tables.columns import (
     Roles,
     is_number,
@@ -97,15 +97,14 @@ def open_table(path: Path, name: str, task: Task | None = None) -> Dataset:
     rows = _collect(table, f"{where}, {unit}")
     if not rows.count:
         raise DataError(f"{where} has no rows.")
+    if not table.roles.is_named:
+        rows.answers = [column for column in rows.answers if not column.counts_rows]
     if table.pixels is None:
         rows.paths = found_below(rows.paths, path.parent, path.stem, where)
         if _holds_masks(rows.answers, task):
             return _with_masks(rows, path, name, layout, problems)
     answers = answers_of(rows.answers, task, where)
-    if answers.task is None and rows.answers:
-        columns = ", ".join(printable(column.name) for column in rows.answers)
-        reason = f"none of its columns ({columns}) is named label, class or target: no labels"
-        problems.append(Problem(where, reason))
+    problems += notes_on(rows.answers, answers, where)
     splits = _splits(rows, table.pixels, answers, path.parent, where)
     return _dataset(name, layout, splits, answers, problems)
 
