@@ -300,14 +300,7 @@ def inspect_dataset(
         delivered=delivered,
         cost=_cost(dataset, overall, delivered, train),
         hazards=hazards_of(dataset, total, overall.sizes, channels),
-        problems=(
-            *dataset.problems,
-            *(
-                p
-                for s, scan in zip(splits, scans, strict=True)
-                for p in mask_problems(s, scan.sizes)
-            ),
-        ),
+        problems=(*dataset.problems, *mask_problems(splits, [scan.sizes for scan in scans])),
     )
 
 
