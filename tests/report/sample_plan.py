@@ -101,6 +101,7 @@ def sample(
         parameter_count=25_557_032,
         input_shape=recipe.input_shape or (128,),
         is_tokens=recipe.input_ids is not None,
+        batch=None,
         gpu=gpu,
         fits=None if gpu is None else True,
         limits=limits,

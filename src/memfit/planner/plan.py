@@ -222,6 +222,7 @@ class Plan:
             parameter_count=self.parameter_count,
             input_shape=self.subject.input_shape,
             is_tokens=self.subject.is_tokens,
+            batch=self.subject.batch_words,
             gpu=self.gpu,
             fits=self.fits,
             limits=self.batch_limits,

@@ -21,6 +21,7 @@ from memfit.units import format_bytes
 __all__ = [
     "MOST_SENTENCE",
     "BatchPlan",
+    "BatchWords",
     "CardFit",
     "CurvePoint",
     "Option",
@@ -221,6 +222,21 @@ class Verdict:
     larger_card: GPU | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class BatchWords:
+    """What a forward and its loss are given, in words such as ``image (N, 3, 64, 64) float32``.
+
+    Args:
+        inputs: of the forward.
+        targets: of the loss; none where it compares with nothing.
+        loss: how it is called.
+    """
+
+    inputs: tuple[str, ...]
+    targets: tuple[str, ...]
+    loss: str
+
+
 @dataclass(frozen=True)
 class PlanResult:
     """Everything that is reported of a plan.
@@ -231,6 +247,7 @@ class PlanResult:
         parameter_count: of the model.
         input_shape: of one sample; of tokens, their number.
         is_tokens: whether the model reads tokens.
+        batch: what forward and loss are given; None of a script.
         gpu: the card, or None.
         fits: whether the asked batch (else a batch of one) runs on the card; None without one.
         limits: the largest and the recommended micro-batch of the card; None without one, and where
@@ -255,6 +272,7 @@ class PlanResult:
     parameter_count: int
     input_shape: tuple[int, ...]
     is_tokens: bool
+    batch: BatchWords | None
     gpu: GPU | None
     fits: bool | None
     limits: BatchLimits | None
@@ -294,6 +312,7 @@ class PlanResult:
             "schema_version": SCHEMA_VERSION,
             "recipe": self.recipe.to_dict(),
             "model": {"name": self.model_name, "parameters": self.parameter_count},
+            "batch": None if self.batch is None else asdict(self.batch),
             "gpu": None if self.gpu is None else self.gpu.to_dict(*_OF_GPU),
             "fits": self.fits,
             "max_batch_size": limits and limits.max_batch_size,

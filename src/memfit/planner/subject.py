@@ -8,6 +8,7 @@ from typing import Protocol
 from memfit.cards.catalogue import GPU
 from memfit.memory.tape.tape import Tape
 from memfit.planner.assumptions import Assumption
+from memfit.planner.result import BatchWords
 from memfit.recipe.recipe import Recipe
 
 __all__ = ["Subject"]
@@ -39,6 +40,10 @@ class Subject(Protocol):
     @property
     def is_tokens(self) -> bool:
         """Whether the model reads tokens."""
+
+    @property
+    def batch_words(self) -> BatchWords | None:
+        """What forward and loss are given; None where only a run knows."""
 
     @property
     def traced_batches(self) -> Sequence[int]:

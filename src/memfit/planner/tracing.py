@@ -19,6 +19,7 @@ from memfit.memory.recording.virtual_gpu import VirtualGPU
 from memfit.memory.tape.tape import Tape
 from memfit.models import BuiltModel, build
 from memfit.planner.assumptions import Assumption
+from memfit.planner.result import BatchWords
 from memfit.recipe.fields import FIELDS
 from memfit.recipe.precision import weights_dtype
 from memfit.step.batch import BatchSpec, loaded_batch
@@ -217,18 +218,30 @@ class TrainingStep:
         for name in asked:
             yield Assumption(f"without_{_KEYS.get(name, name)}")
 
-    def _loss_assumptions(self) -> Iterator[Assumption]:
-        target = " and ".join(map(str, self.batch.targets)) or "nothing"
-        if self.batch.compares_input:
-            target = "the input itself"
-        is_said = self.recipe.loss is not None
+    @property
+    def batch_words(self) -> BatchWords:
+        """What forward and loss are given."""
+        targets = tuple(map(str, self.batch.targets))
+        if self.batch.compares_input and self.batch.target_name is None:
+            targets = ("the input itself",)
+        return BatchWords(tuple(self.batch.inputs.words()), targets, self._loss_name)
+
+    @property
+    def _loss_name(self) -> str:
         if self.recipe.step is not None:
-            yield Assumption("own_step", {"target": target})
-        elif isinstance(self.loss, Loss):
-            key = "said_loss" if is_said else "usual_loss"
-            yield Assumption(key, {"loss": str(self.loss), "target": target})
-        else:
-            yield Assumption("own_loss", {"target": target})
+            return "your own step"
+        if self.loss is None:  # of data, whose labels are classes
+            return "cross-entropy"
+        return str(self.loss) if isinstance(self.loss, Loss) else "your own"
+
+    def _loss_assumptions(self) -> Iterator[Assumption]:
+        words = self.batch_words
+        values = {"loss": words.loss, "target": " and ".join(words.targets) or "nothing"}
+        key = "said_loss" if self.recipe.loss is not None else "usual_loss"
+        if words.loss.startswith("your own"):
+            key = "own_loss" if self.recipe.step is None else "own_step"
+            del values["loss"]
+        yield Assumption(key, values)
         if self.unused:
             yield Assumption("unused_outputs", {"outputs": ", ".join(self.unused)})
 

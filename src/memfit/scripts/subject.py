@@ -52,6 +52,7 @@ class Script:
     """
 
     is_tokens = False
+    batch_words = None
     input_shape: tuple[int, ...] = ()
 
     def __init__(

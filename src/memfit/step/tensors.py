@@ -82,6 +82,10 @@ class Arguments:
         leaves = tree_iter((self.positional, self.named))
         return (leaf for leaf in leaves if isinstance(leaf, kind))
 
+    def words(self) -> list[str]:
+        """Each tensor with its name where it has one: ``image (N, 3, 64, 64) float32``."""
+        return [f"{name} {spec}".strip() for name, spec in _named(self.positional, self.named)]
+
     @property
     def alone(self) -> Any:
         """As a loop has them: the one tensor, else a tuple, else a dict."""
@@ -91,6 +95,18 @@ class Arguments:
             return (*self.positional, self.named)
         values = list(self.named.values())
         return values[0] if len(values) == 1 else self.named
+
+
+def _named(*values: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf of dicts and lists with the names that lead to it; numbers are left out."""
+    for value in values:
+        if isinstance(value, dict):
+            for key, entry in value.items():
+                yield from _named(entry, name=f"{name}.{key}" if name else str(key))
+        elif isinstance(value, (list, tuple)):
+            yield from _named(*value, name=name)
+        else:
+            yield name, value
 
 
 def call_model(model: nn.Module, inputs: Tensor | Arguments) -> Any:

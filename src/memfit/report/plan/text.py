@@ -45,10 +45,10 @@ def render_plan(plan: PlanResult, console: Console) -> Group:
 
 
 def _header(plan: PlanResult, marks: Marks) -> RenderableType:
-    recipe, sizes = plan.recipe, plan.input_shape
+    recipe = plan.recipe
     facts = [
         f"{count(plan.parameter_count)} parameters",
-        f"{sizes[0]:,} tokens" if plan.is_tokens else f"input {shape(sizes, marks)}",
+        _inputs(plan, marks),
         recipe.precision,
         optimizer_name(recipe.optimizer),
         *_switches(plan),
@@ -59,6 +59,14 @@ def _header(plan: PlanResult, marks: Marks) -> RenderableType:
         header.append(plan.gpu.name)
         facts.append(f"{format_bytes(plan.gpu.usable_bytes)} usable")
     return Group(header, Text(f" {marks.dot} ".join(facts), style="dim"))
+
+
+def _inputs(plan: PlanResult, marks: Marks) -> str:
+    if plan.batch is not None and len(plan.batch.inputs) > 1:
+        return f"inputs {', '.join(plan.batch.inputs)}"
+    if plan.is_tokens:
+        return f"{plan.input_shape[0]:,} tokens"
+    return f"input {shape(plan.input_shape, marks)}"
 
 
 def _switches(plan: PlanResult) -> Iterator[str]:
