@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from memfit.data.facts.duplicates import DuplicateGroup, Duplicates, Leak, find_duplicates
 from memfit.data.facts.examine import fingerprint
-from memfit.data.samples.dataset import ArraySplit, Split
+from memfit.data.samples.array_split import ArraySplit
+from memfit.data.samples.dataset import Split
 
 #: Of each sample: which picture it is, its label, whether it can be read.
 SAMPLES = st.lists(st.tuples(st.integers(0, 5), st.integers(-1, 2), st.booleans()), max_size=24)

@@ -16,7 +16,8 @@ from PIL import Image
 
 from memfit.data.facts.inspection import Inspection, inspect_dataset, inspect_source
 from memfit.data.images.decode import open_image, pixels_of
-from memfit.data.samples.dataset import ArraySplit, Dataset, FileSplit, Problem
+from memfit.data.samples.array_split import ArraySplit
+from memfit.data.samples.dataset import Dataset, FileSplit, Problem
 from memfit.data.samples.paths import PathTable
 from memfit.errors import BadImage, UsageError
 

@@ -17,7 +17,8 @@ from torchvision.transforms import v2
 
 from memfit.data import loader
 from memfit.data.loading.loader import Loader
-from memfit.data.samples.dataset import ArraySplit, Dataset, FileSplit
+from memfit.data.samples.array_split import ArraySplit
+from memfit.data.samples.dataset import Dataset, FileSplit
 from memfit.data.samples.paths import PathTable
 from memfit.errors import BadImage, DataError, UnknownName, UsageError
 from memfit.step.batch import BatchSpec

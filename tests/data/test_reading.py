@@ -426,6 +426,30 @@ def test_a_frame_by_number(tmp_path: Path) -> None:
         open_dataset(tmp_path, frame=3).train.pixels(0)
 
 
+def test_a_frame_for_each_row(tmp_path: Path) -> None:
+    pages = [Image.fromarray(np.full((2, 2), value, np.uint8)) for value in (10, 20, 30)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    path = tmp_path / "t.csv"
+    path.write_text("path,frame,label\na.tif,0,x\na.tif,2,y\n")
+    split = open_dataset(path).train
+    assert [split.pixels(n)[0, 0, 0] for n in range(2)] == [10, 30]
+    assert not inspect_source(path).duplicates
+    path.write_text("path,frame,label\na.tif,one,x\n")
+    with pytest.raises(DataError, match="'one' is no frame"):
+        open_dataset(path)
+
+
+def test_the_command_takes_them_all(scans: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from memfit.cli import main
+
+    assert main(["data", str(scans), "--no-preview"]) == 1
+    assert "--window -1000:3000" in " ".join(capsys.readouterr().out.split())
+    assert main(["data", str(scans), "--window", "-1000:3000", "--no-preview"]) == 0
+    assert main(["data", str(scans), "--window", "3:1"]) == 2
+    assert main(["data", str(scans), "--task", "masks"]) == 1
+    assert main(["data", str(scans), "--task", "faces"]) == 2
+
+
 # -- hazards of folders ----------------------------------------------------------------------------
 
 

@@ -10,7 +10,8 @@ from memfit.data.facts.duplicates import DuplicateGroup, Duplicates, Leak
 from memfit.data.facts.hazards import Hazard
 from memfit.data.facts.inspection import Cost, Delivered, Imbalance, Inspection, inspect_dataset
 from memfit.data.facts.tally import Found, SizeBin, SizeCount, Sizes, Unreadable
-from memfit.data.samples.dataset import ArraySplit, Dataset, Problem
+from memfit.data.samples.array_split import ArraySplit
+from memfit.data.samples.dataset import Dataset, Problem
 
 __all__ = ["clean_dataset", "clean_inspection", "messy_inspection"]
 

@@ -11,7 +11,8 @@ from PIL import Image
 from sample_inspection import clean_dataset
 
 from memfit.data.facts.inspection import inspect_dataset
-from memfit.data.samples.dataset import ArraySplit, Dataset, FileSplit
+from memfit.data.samples.array_split import ArraySplit
+from memfit.data.samples.dataset import Dataset, FileSplit
 from memfit.data.samples.paths import PathTable
 from memfit.errors import DataError, UsageError
 from memfit.files.output_path import FIGURE_SUFFIXES, check_figure_path

@@ -94,7 +94,7 @@ def examine(split: Split, index: int, max_pixels: int) -> Facts:
     name = split.sample_name(index)
     content = split.content(index)
     if content is not None:
-        image = open_image(content, name, max_pixels=max_pixels, frame=split.frame)
+        image = open_image(content, name, max_pixels=max_pixels, frame=split.frame_of(index))
     else:
         image = split.image(index, max_pixels=max_pixels)
     pixels = pixels_of(image, name=name, window=split.window)

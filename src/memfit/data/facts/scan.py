@@ -18,7 +18,8 @@ from memfit.data.facts.examine import DIGEST_BYTES, Facts, bits_of_mode, examine
 from memfit.data.facts.statistics import histogram_of
 from memfit.data.facts.tally import Tally
 from memfit.data.images.decode import Pixels
-from memfit.data.samples.dataset import ArraySplit, FileSplit, Split
+from memfit.data.samples.array_split import ArraySplit
+from memfit.data.samples.dataset import FileSplit, Split
 from memfit.errors import BadImage
 
 __all__ = ["DEFAULT_THREADS", "Scan", "scan_split"]
@@ -177,7 +178,7 @@ def _pool(threads: int) -> Iterator[ThreadPoolExecutor | None]:
 
 def _keys(split: Split, start: int, stop: int) -> Sequence[str | int]:
     """What tells whether two rows are the same file."""
-    if isinstance(split, FileSplit):
+    if isinstance(split, FileSplit) and split.frames is None:
         return [split.paths[row] for row in range(start, stop)]
     return range(start, stop)
 

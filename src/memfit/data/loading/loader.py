@@ -38,7 +38,8 @@ from memfit.data.loading.reading import (
     unreadable_error,
 )
 from memfit.data.loading.source import Source
-from memfit.data.samples.dataset import ArraySplit, Problem
+from memfit.data.samples.array_split import ArraySplit
+from memfit.data.samples.dataset import Problem
 from memfit.errors import DataError, UnknownName, UsageError
 from memfit.models.user_code import import_object
 from memfit.recipe.fields import FIELDS

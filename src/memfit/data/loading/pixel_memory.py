@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from memfit.data.loading.reading import Samples
-from memfit.data.samples.dataset import ArraySplit, Split
+from memfit.data.samples.array_split import ArraySplit
+from memfit.data.samples.dataset import Split
 
 __all__ = ["PixelMemory", "pixels_of_array"]
 

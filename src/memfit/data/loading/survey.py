@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memfit.data.images.decode import is_grey, pixels_of, reading_images
-from memfit.data.samples.dataset import ArraySplit, Split
+from memfit.data.samples.array_split import ArraySplit
+from memfit.data.samples.dataset import Split
 from memfit.errors import BadImage, DataError
 
 __all__ = ["Survey", "survey"]

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +23,12 @@ from memfit.data.images.decode import (
     MAX_PIXELS,
     Pixels,
     Window,
-    eight_bits,
     open_image,
     pixels_of,
     read_file,
 )
 from memfit.data.samples.paths import PathTable
-from memfit.errors import BadImage, DataError, UnknownName
+from memfit.errors import BadImage, UnknownName
 from memfit.files.names import printable
 from memfit.recipe.fields import Task
 
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
-    "ArraySplit", "Dataset", "FileSplit", "Labels", "MaskOf", "Problem", "Split", "Target",
+    "Dataset", "FileSplit", "Labels", "MaskOf", "Problem", "Split", "Target",
     "Targets",
 ]  # fmt: skip
 
@@ -82,6 +81,7 @@ class Split(ABC):
     Attributes:
         window: values of 16 and 32-bit and float images that become 0 and 255; None for all.
         frame: of images with several; the first when None.
+        frames: ``(N,)`` the frame of each sample, where a source names it.
         is_random: whether a sample may be another one every time it is read.
         is_float: whether samples are floating point, which is delivered as it is.
     """
@@ -103,6 +103,7 @@ class Split(ABC):
         self.masks = masks
         self.window: Window | None = None
         self.frame: int | None = None
+        self.frames: NDArray[np.int64] | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -130,6 +131,10 @@ class Split(ABC):
             BadImage: it cannot be read.
         """
         return pixels_of(self.image(index), channels, self.sample_name(index), self.window)
+
+    def frame_of(self, index: int) -> int | None:
+        """The frame of a sample; None for the first."""
+        return self.frame if self.frames is None else int(self.frames[index])
 
     def content(self, index: int) -> bytes | None:  # noqa: ARG002
         """The file that a sample is; None where it is none.
@@ -189,75 +194,6 @@ class Split(ABC):
         return (self[index] for index in range(len(self)))
 
 
-class ArraySplit(Split):
-    """Images that live in memory as one array.
-
-    Args:
-        name: of the split.
-        images: ``(N, H, W)`` grey or ``(N, H, W, C)`` with 1 to 4 channels; uint8, whole numbers
-            of more bits, or float.
-        labels: ``(N,)``; None when there are none.
-        targets: ``(N,)`` or ``(N, K)`` float32; None when there are none.
-        source: the file, for messages.
-
-    Raises:
-        DataError: shapes or types are impossible, or the counts differ.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        images: NDArray[Any],
-        labels: NDArray[Any] | None,
-        source: str = "",
-        *,
-        targets: Targets | None = None,
-    ) -> None:
-        where = f"{source}: " if source else ""
-        if images.ndim == 4 and images.shape[3] == 1:
-            images = images[..., 0]
-        if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (2, 3, 4)):
-            raise DataError(
-                f"{where}images of {name} have shape {images.shape}; "
-                "(N, H, W) or (N, H, W, channels) is needed."
-            )
-        if images.dtype.kind not in "iuf":
-            raise DataError(
-                f"{where}images of {name} are {images.dtype}, not uint8, other whole numbers or "
-                "float."
-            )
-        if labels is not None:
-            labels = labels.reshape(-1) if labels.size == len(labels) else labels
-            if labels.shape != (len(images),):
-                raise DataError(
-                    f"{where}{name} has {len(images):,} images and labels of shape {labels.shape}."
-                )
-        if targets is not None and len(targets) != len(images):
-            raise DataError(
-                f"{where}{name} has {len(images):,} images and {len(targets):,} targets."
-            )
-        super().__init__(name, None if labels is None else labels.astype(np.int64), targets=targets)
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def sample_name(self, index: int) -> str:
-        """As one would index it: ``train[17]``."""
-        return f"{self.name}[{index}]"
-
-    def image(self, index: int, *, max_pixels: int = MAX_PIXELS) -> Image.Image:  # noqa: ARG002
-        """A sample as a Pillow image."""
-        pixels = self.images[index]
-        if pixels.ndim == 3 and pixels.dtype != np.uint8:  # Pillow has no such colour
-            pixels = eight_bits(pixels, self.sample_name(index), self.window)
-        elif pixels.dtype.kind == "f":
-            pixels = pixels.astype(np.float32)
-        elif pixels.dtype not in (np.uint8, np.uint16):
-            pixels = pixels.astype(np.int32)
-        return Image.fromarray(pixels)
-
-
 class FileSplit(Split):
     """Images that are files.
 
@@ -310,9 +246,8 @@ class FileSplit(Split):
 
     def image(self, index: int, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         """The file, decoded."""
-        return open_image(
-            self.filename(index), self.sample_name(index), max_pixels=max_pixels, frame=self.frame
-        )
+        frame, name = self.frame_of(index), self.sample_name(index)
+        return open_image(self.filename(index), name, max_pixels=max_pixels, frame=frame)
 
 
 @dataclass(frozen=True)

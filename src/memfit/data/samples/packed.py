@@ -74,7 +74,7 @@ class PackedSplit(Split):
     def image(self, index: int, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         """The file, decoded."""
         content, name = self.content(index), self.sample_name(index)
-        return open_image(content, name, max_pixels=max_pixels, frame=self.frame)
+        return open_image(content, name, max_pixels=max_pixels, frame=self.frame_of(index))
 
 
 class Blobs:

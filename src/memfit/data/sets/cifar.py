@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memfit.data.samples.dataset import ArraySplit, Dataset, Split
+from memfit.data.samples.array_split import ArraySplit
+from memfit.data.samples.dataset import Dataset, Split
 from memfit.data.samples.labels import class_labels, classes_of
 from memfit.errors import DataError
 from memfit.files.names import printable

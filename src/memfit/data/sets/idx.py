@@ -19,7 +19,8 @@ from typing import BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from memfit.data.samples.dataset import ArraySplit, Dataset, Split
+from memfit.data.samples.array_split import ArraySplit
+from memfit.data.samples.dataset import Dataset, Split
 from memfit.data.samples.labels import class_labels, classes_of, in_order, split_named
 from memfit.errors import DataError
 from memfit.files.names import printable

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memfit.data.samples.dataset import ArraySplit, Dataset, Split
+from memfit.data.samples.array_split import ArraySplit
+from memfit.data.samples.dataset import Dataset, Split
 from memfit.data.samples.labels import in_order
 from memfit.data.samples.masks import Masks, classes_in
 from memfit.data.tables.answers import Answers, answers_of_array

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memfit.data.samples.dataset import ArraySplit, Dataset, Split
+from memfit.data.samples.array_split import ArraySplit
+from memfit.data.samples.dataset import Dataset, Split
 from memfit.data.sets.shape_outlines import OUTLINES, Field, outline
 from memfit.errors import UnknownName, UsageError
 from memfit.recipe.words import parse_spec

@@ -32,6 +32,7 @@ _LABELS = (
 )  # fmt: skip
 _MASKS = ("mask", "mask_path", "mask_file", "mask_name", "annotation", "annotation_path")
 _SPLITS = ("split", "subset", "fold", "usage", "data_set", "dataset", "partition")
+_FRAMES = ("frame", "page", "slice")
 #: Numbers of rows, as pandas writes them.
 _ROW_NUMBERS = ("", "unnamed:_0", "index")
 _BOXES = re.compile(
@@ -48,6 +49,7 @@ class Roles:
         path: of the image.
         answers: what there is to say of it.
         split: None where the table has no such column.
+        frame: of the file that the path names; None where the table has no such column.
         is_named: whether a column of answers was found by its name.
     """
 
@@ -55,6 +57,11 @@ class Roles:
     answers: tuple[int, ...]
     split: int | None = None
     is_named: bool = False
+    frame: int | None = None
+
+
+def _may_have_frames(text: Any) -> bool:
+    return PureWindowsPath(str(text)).suffix.lower() in (".tif", ".tiff", ".gif", ".webp", ".apng")
 
 
 def looks_like_image(text: Any) -> bool:
@@ -102,9 +109,10 @@ def roles_of(
         path = next((place for place in rest if looks_like_image(first[place])), rest[0])
         rest.remove(path)
     _refuse_others(names, rest, label, where, problems)
-    if label is not None:
-        return Roles(path, (label,), split, is_named=True)
-    return Roles(path, tuple(rest), split)
+    frame = _named(names, _FRAMES) if _may_have_frames(first[path]) else None
+    rest = [place for place in rest if place != frame]
+    answers = tuple(rest) if label is None else (label,)
+    return Roles(path, answers, split, is_named=label is not None, frame=frame)
 
 
 def roles_without_names(first: Sequence[str], where: str) -> Roles:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memfit.data.samples.dataset import ArraySplit, Dataset, FileSplit, Problem, Split
+from memfit.data.samples.array_split import ArraySplit
+from memfit.data.samples.dataset import Dataset, FileSplit, Problem, Split
 from memfit.data.samples.labels import in_order, split_named
 from memfit.data.samples.masks import Masks, classes_in
 from memfit.data.samples.paths import PathTable
@@ -63,6 +65,7 @@ class _Rows:
     paths: PathTable = field(default_factory=PathTable)
     splits: Column = field(default_factory=lambda: Column("split"))
     answers: list[Column] = field(default_factory=list)
+    frames: array[int] = field(default_factory=lambda: array("q"))
 
     @property
     def count(self) -> int:
@@ -122,6 +125,8 @@ def _splits(
         else:
             paths = PathTable(rows.paths[row] for row in chosen.tolist())
             made[split] = FileSplit(split, folder, paths, labels, targets=targets)
+            if rows.frames:
+                made[split].frames = np.frombuffer(rows.frames, np.int64)[chosen]
     return made
 
 
@@ -153,6 +158,8 @@ def _collect(table: _Table, where: str) -> _Rows:
             found.paths.append(_cell(cells[roles.path], "path", where, line))
         else:
             _add_pixels(table.pixels, cells, f"{where} {line:,}")
+        if roles.frame is not None:
+            found.frames.append(_frame(cells[roles.frame], f"{where} {line:,}"))
         split = "all"
         if roles.split is not None:
             word = _cell(cells[roles.split], "split", where, line)
@@ -172,6 +179,13 @@ def _collect(table: _Table, where: str) -> _Rows:
                     hint="Is it the right column? Name the one with classes 'label'.",
                 ) from None
     return found
+
+
+def _frame(value: Any, where: str) -> int:
+    text = str(value).strip()
+    if not text.isdecimal():
+        raise DataError(f"{where}: {text!r} is no frame; they count from 0.")
+    return int(text)
 
 
 def _add_pixels(pixels: Pixels, cells: Sequence[Any], where: str) -> None:
@@ -274,5 +288,6 @@ def _is_file(folder: Path, text: str) -> bool:
 
 def _parquet(table: ParquetTable, where: str, problems: list[Problem]) -> _Table:
     roles = roles_of(table.header, table.first(), where, problems)
-    places = [roles.path, *roles.answers, *([] if roles.split is None else [roles.split])]
+    others = [place for place in (roles.split, roles.frame) if place is not None]
+    places = [roles.path, *roles.answers, *others]
     return _Table(table.header, roles, table.rows(places))

@@ -69,7 +69,7 @@ def spread_samples(split: Split, count: int) -> list[int]:
         split: to choose from.
         count: of samples at most.
 
-    >>> from memfit.data.samples.dataset import ArraySplit
+    >>> from memfit.data.samples.array_split import ArraySplit
     >>> images = np.zeros((6, 2, 2), dtype=np.uint8)
     >>> spread_samples(ArraySplit("train", images, np.array([0, 0, 0, 1, 1, 1])), 2)
     [0, 3]
