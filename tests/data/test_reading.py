@@ -410,6 +410,8 @@ def test_the_window_is_everywhere(scans: Path) -> None:
     assert recipe.window == (-1000, 3000)
     images, _ = next(iter(memfit.data.loader(recipe, batch_size=4, mean=(0,), std=(1,))))
     assert sorted({round(value * 255) for value in images.flatten().tolist()}) == [0, 64, 128, 255]
+    with pytest.raises(DataError, match="--window -1000:3000"):
+        memfit.plan("cnn", data=str(scans), batch_size=1)
     for wrong in ("3000:-1000", "1:1", "1", (1, 2, 3), "a:b"):
         with pytest.raises(UsageError, match="window"):
             memfit.Recipe(model="cnn", window=wrong)

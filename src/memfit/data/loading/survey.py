@@ -74,7 +74,7 @@ def _of_array(images: NDArray[np.uint8]) -> Survey:
 def _of_samples(split: Split, picked: NDArray[np.int64], channels: int | None) -> Survey:
     counts = {channel: np.zeros((channel, 256), dtype=np.int64) for channel in (1, 3)}
     sizes: set[tuple[int, int]] = set()
-    colours, read = 0, 0
+    colours, read, first = 0, 0, None
     with reading_images():
         for index in picked.tolist():
             try:
@@ -82,7 +82,8 @@ def _of_samples(split: Split, picked: NDArray[np.int64], channels: int | None) -
                 colours += not is_grey(image)
                 name = split.sample_name(index)
                 views = {c: pixels_of(image, c, name, split.window) for c in counts}
-            except BadImage:
+            except BadImage as error:
+                first = first or f"{error.name}: {error.reason}"
                 continue  # the loader meets it again, and says so
             read += 1
             sizes.add(views[1].shape[:2])
@@ -90,7 +91,7 @@ def _of_samples(split: Split, picked: NDArray[np.int64], channels: int | None) -
                 _count(pixels[None], counts[channel])
     if not read:
         raise DataError(
-            f"None of {len(picked):,} images of {split.name} can be read.",
+            f"None of {len(picked):,} images of {split.name} can be read; the first is {first}.",
             hint="memfit data lists them with the reasons.",
         )
     channels = channels or (3 if colours else 1)
