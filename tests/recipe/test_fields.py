@@ -86,6 +86,10 @@ def values_of(kind: Kind) -> st.SearchStrategy[Any]:
     raise AssertionError(kind)
 
 
+#: No mode but training has them.
+OF_TRAINING = ("accumulation", "global_batch", "eval_batch_size", "gradient_checkpointing")
+
+
 def recipes() -> st.SearchStrategy[Recipe]:
     values = {row.name: values_of(row.kind) for row in PLAIN}
 
@@ -94,6 +98,8 @@ def recipes() -> st.SearchStrategy[Recipe]:
         assume(len(said) < 2)
         if "batch_size" in given:
             given.pop("global_batch", None)
+        if given.get("mode", "train") != "train":
+            given = {name: value for name, value in given.items() if name not in OF_TRAINING}
         return Recipe(model="mlp", **given)
 
     return st.fixed_dictionaries({}, optional=values).map(made)

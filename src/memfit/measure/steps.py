@@ -20,9 +20,9 @@ from memfit.memory.recording.follower import Follower
 from memfit.models import BuiltModel, build_for_training
 from memfit.planner.tracing import TrainingStep
 from memfit.step.batch import BatchSpec
-from memfit.step.ingredients import combine
+from memfit.step.ingredients import combine, forward_of
 from memfit.step.job import Job
-from memfit.step.loop import Watcher, no_collection, training_loop
+from memfit.step.loop import Watcher, forward_passes, no_collection, training_loop
 from memfit.step.prepare import prepare_model
 from memfit.step.tensors import TensorSpec
 from memfit.trainer.step.backends import backends_of
@@ -169,6 +169,9 @@ def _backends(subject: Subject, device: Device) -> AbstractContextManager[None]:
 def _loop(
     subject: Subject, device: Device, batches: _HostBatches, watcher: Watcher, steps: int
 ) -> Iterator[None]:
+    if subject.job.recipe.mode != "train":
+        forward = forward_of(subject.job, subject.model, device.device, loss=subject.loss)
+        return forward_passes(forward, batches, watcher, batches.micro_batch, steps)
     is_scaled = subject.job.recipe.precision == "amp-fp16"
     scaler = MeasuredScaler(device.device.type, enabled=is_scaled)
     made = combine(subject.job, subject.model, scaler, device.device, loss=subject.loss)

@@ -12,6 +12,9 @@ _SENTENCES = {
     "defaults": "Assumed, as nothing else was said: {defaults}.",
     "second_step": "The second training step: the first has no optimizer state yet.",
     "on_meta": "On meta tensors, because PyTorch itself cannot run here without a GPU: {because}.",
+    "second_pass": "The second forward pass: the loop still holds what the first returned.",
+    "validation": "After the steps a validation pass without gradients, its batch: {batch}; "
+    "gradients and optimizer state stay.",
     "whole_run": "The whole run of the script: its first steps, evaluation, and what lies between.",
     "benchmark_off": "cudnn.benchmark, which the script turns on, is off in the figures: it takes "
     "larger workspaces only where there is room.",

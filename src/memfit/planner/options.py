@@ -27,7 +27,8 @@ class _Change:
 
 def ways_to_fit_more(plan: Plan) -> list[Option]:
     """Every change that saves memory for this plan, the one that saves most first."""
-    options = [*_changed(plan), *_accumulate(plan)]
+    is_training = plan.recipe.mode == "train"
+    options = [*_changed(plan), *(_accumulate(plan) if is_training else ())]
     return sorted(options, key=lambda option: -option.saved_bytes)
 
 
@@ -47,12 +48,23 @@ def _changed(plan: Plan) -> Iterator[Option]:
 
 def _step(plan: Plan, **changes: Any) -> TrainingStep:
     job = plan.step.job.but(**changes)
-    return TrainingStep(job, like=plan.step, loop=plan.step.loop)
+    before = plan.step
+    return TrainingStep(job, like=before, loop=before.loop, validates=before.validation is not None)
 
 
 def _changes(plan: Plan) -> Iterator[_Change]:
     recipe = plan.recipe
     yield from _precision(recipe, plan.step.gpu.compute_capability)
+    if recipe.memory_format == "nchw" and recipe.input_ids is None:
+        yield _Change(
+            "channels last", "--memory-format nhwc", {"memory_format": "nhwc"},
+            "often faster on tensor cores too",
+        )  # fmt: skip
+    if recipe.mode == "train":
+        yield from _of_training(recipe)
+
+
+def _of_training(recipe: Recipe) -> Iterator[_Change]:
     if not recipe.gradient_checkpointing:
         yield _Change(
             "gradient checkpointing",
@@ -61,11 +73,6 @@ def _changes(plan: Plan) -> Iterator[_Change]:
             "runs forward twice: about a third more time",
         )
     yield from _optimizer(recipe)
-    if recipe.memory_format == "nchw" and recipe.input_ids is None:
-        yield _Change(
-            "channels last", "--memory-format nhwc", {"memory_format": "nhwc"},
-            "often faster on tensor cores too",
-        )  # fmt: skip
     if recipe.zero_grad == "zero":
         yield _Change(
             "free gradients before each step", "--zero-grad none", {"zero_grad": "none"},
@@ -78,8 +85,17 @@ def _changes(plan: Plan) -> Iterator[_Change]:
 def _precision(recipe: Recipe, capability: tuple[int, int]) -> Iterator[_Change]:
     if recipe.precision not in ("fp32", "tf32"):
         return
-    precision = "amp-bf16" if capability >= (8, 0) else "amp-fp16"
+    half = "bf16" if capability >= (8, 0) else "fp16"
+    if recipe.mode == "inference":
+        yield _Change(
+            f"half weights ({half})", f"--precision {half}", {"precision": half},
+            "weights and what they make halve; faster on tensor cores",
+        )  # fmt: skip
+        return
+    precision = f"amp-{half}"
     note = "activations halve, weights and optimizer state do not; faster on tensor cores"
+    if recipe.mode == "eval":
+        note = "what the layers return halves, weights do not; faster on tensor cores"
     yield _Change(
         f"mixed precision ({precision[4:]})", f"--precision {precision}",
         {"precision": precision}, note,

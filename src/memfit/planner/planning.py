@@ -43,7 +43,8 @@ def plan(
         >>> plan.at(64).parts["batch"]
         201216
     """
-    return plan_job(resolve(recipe, card=chosen_card(gpu), **options), verify=verify)
+    job = resolve(recipe, card=chosen_card(gpu), **options)
+    return plan_job(job, verify=verify, validates=True)
 
 
 def plan_job(
@@ -52,6 +53,7 @@ def plan_job(
     verify: bool = True,
     loop: Loop = training_loop,
     watch: Callable[[int, Recorder], None] | None = None,
+    validates: bool = False,
 ) -> Plan:
     """Plan a job for its card, or for none.
 
@@ -60,8 +62,9 @@ def plan_job(
         verify: hold the arithmetic at the recommended batch against a third trace.
         loop: whose steps are planned.
         watch: told of every trace that begins: its micro-batch, and the recorder at work.
+        validates: the validation pass is planned beside training, wherever there is one.
     """
-    plan = Plan(TrainingStep(job, loop=loop, watch=watch), job.card)
+    plan = Plan(TrainingStep(job, loop=loop, watch=watch, validates=validates), job.card)
     if verify:
         plan.verify(plan.micro_batch)
     return plan

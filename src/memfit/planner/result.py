@@ -11,6 +11,7 @@ from memfit.cards.catalogue import gpu as find_gpu
 from memfit.errors import UsageError
 from memfit.memory.allocator.allocator import AllocatorSettings
 from memfit.memory.allocator.timeline import Timeline, runs_on
+from memfit.memory.tape.evaluation import Evaluation
 from memfit.memory.tape.tape import Part, Phase
 from memfit.planner.assumptions import Assumption
 from memfit.planner.largest import BatchLimits
@@ -19,7 +20,6 @@ from memfit.recipe.recipe import Recipe
 from memfit.units import format_bytes
 
 __all__ = [
-    "MOST_SENTENCE",
     "BatchPlan",
     "BatchWords",
     "CardFit",
@@ -35,10 +35,11 @@ _OF_GPU = ("name", "key", "usable_bytes", "total_bytes", "context_bytes")
 
 SCHEMA_VERSION = 1
 
-#: Why there are two columns of parts.
-MOST_SENTENCE = (
-    "The peak is one instant, and each part is largest at its own: gradients at the end of "
-    "backward, as much as the parameters that train, when the activations are gone."
+#: Why there are two columns of parts, of a training and of others.
+_MOST = "The peak is one instant, and each part is largest at its own"
+_MOST_OF_TRAINING = (
+    f"{_MOST}: gradients at the end of backward, as much as the parameters that train, when the "
+    "activations are gone."
 )
 
 
@@ -51,12 +52,14 @@ class Peak:
         module: path of the module at work; empty outside of modules.
         operator: the ATen operator that allocated last.
         place: the user's file and line, where a script was run.
+        is_evaluation: it is in the validation pass.
     """
 
     phase: Phase
     module: str
     operator: str
     place: str = ""
+    is_evaluation: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class BatchPlan:
         timeline: allocated and reserved bytes at every instant.
         gpu: the plan's card.
         settings: of the allocator.
+        evaluation: the validation pass that follows the steps; None where there is none.
     """
 
     batch_size: int
@@ -86,6 +90,7 @@ class BatchPlan:
     timeline: Timeline = field(repr=False)
     gpu: GPU | None = field(repr=False)
     settings: AllocatorSettings = field(repr=False)
+    evaluation: Evaluation | None = None
 
     @classmethod
     def of(
@@ -106,7 +111,8 @@ class BatchPlan:
             settings: of the allocator.
         """
         peak, reserved = timeline.peak, timeline.peak_reserved_bytes
-        at = peak.allocation
+        at, begin = peak.allocation, timeline.tape.evaluation
+        is_evaluation = begin is not None and peak.position >= begin
         context = {Part.CONTEXT: card.context_bytes}
         parts = peak.parts | {Part.CACHE: reserved - sum(peak.parts.values())} | context
         most = timeline.parts_most | context
@@ -117,10 +123,11 @@ class BatchPlan:
             total_bytes=reserved + card.context_bytes,
             parts={str(part): parts[part] for part in Part},
             parts_most={str(part): most[part] for part in Part},
-            peak=Peak(at.phase, at.module, at.operator, at.place),
+            peak=Peak(at.phase, at.module, at.operator, at.place, is_evaluation),
             timeline=timeline,
             gpu=gpu,
             settings=settings,
+            evaluation=_evaluation(timeline),
         )
 
     def fits(self, gpu: str | GPU | None = None) -> bool:
@@ -150,6 +157,20 @@ class BatchPlan:
             "parts_most": dict(self.parts_most),
             "peak": asdict(self.peak),
         }
+
+
+def _evaluation(timeline: Timeline) -> Evaluation | None:
+    """The validation pass of a replay."""
+    tape, begin = timeline.tape, timeline.tape.evaluation
+    if begin is None:
+        return None
+    return Evaluation(
+        "between",
+        allocated_bytes=max(timeline.allocated_bytes[begin:]),
+        reserved_bytes=max(timeline.reserved_bytes[begin:]),
+        forwards=sum(m.phase is Phase.FORWARD and m.position >= begin for m in tape.marks),
+        place="",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +231,7 @@ class Verdict:
             with the recipe's ``safety`` of the card's memory; a recommended batch never is.
         remedies: options with which it fits, best first.
         larger_card: the smallest common card on which it fits as it is.
+        is_of_validation: training alone fits; the validation pass does not.
     """
 
     batch_size: int
@@ -220,6 +242,7 @@ class Verdict:
     is_tight: bool = False
     remedies: tuple[Option, ...] = ()
     larger_card: GPU | None = None
+    is_of_validation: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +344,7 @@ class PlanResult:
             "micro_batch": self.micro_batch,
             "accumulation": self.accumulation,
             "at": self.at.to_dict(),
+            "evaluation": self.evaluation,
             "learning_rate": None
             if rate is None
             else {"value": rate.value, "rule": rate.rule, "warmup": rate.warmup},
@@ -329,6 +353,29 @@ class PlanResult:
             "unsupported": dict(self.unsupported),
             "not_modelled": self.not_modelled,
         }
+
+    @property
+    def batch_word(self) -> str:
+        """What one forward is of."""
+        return "micro-batch" if self.recipe.mode == "train" else "batch"
+
+    @property
+    def most_sentence(self) -> str:
+        """Why there are two columns of parts."""
+        return _MOST_OF_TRAINING if self.recipe.mode == "train" else f"{_MOST}."
+
+    @property
+    def evaluation_batch(self) -> int:
+        """Samples in one forward of the validation pass, where there is one."""
+        return self.recipe.eval_batch_size or self.at.batch_size
+
+    @property
+    def evaluation(self) -> dict[str, Any] | None:
+        """The validation pass as plain values; None where there is none."""
+        found = self.at.evaluation
+        if found is None:
+            return None
+        return {"batch_size": self.evaluation_batch, **asdict(found)}
 
     def __repr__(self) -> str:
         limits, gpu = self.limits, self.gpu
@@ -350,6 +397,5 @@ class PlanResult:
             for part, peak, most in rows
         )
         head = "<tr><th></th><th>at the peak</th><th>at its own most</th></tr>"
-        return (
-            f"<p>{escape(repr(self))}</p><table>{head}{cells}</table><p>{escape(MOST_SENTENCE)}</p>"
-        )
+        why = escape(self.most_sentence)
+        return f"<p>{escape(repr(self))}</p><table>{head}{cells}</table><p>{why}</p>"

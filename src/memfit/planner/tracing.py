@@ -24,10 +24,10 @@ from memfit.recipe.fields import FIELDS
 from memfit.recipe.precision import weights_dtype
 from memfit.step.batch import BatchSpec, loaded_batch
 from memfit.step.failures import explain
-from memfit.step.ingredients import autocast_of, combine, loss_of
+from memfit.step.ingredients import Forward, autocast_of, combine, forward_of, loss_of
 from memfit.step.inputs import inputs_of, said_targets, target_parameter
 from memfit.step.job import Job
-from memfit.step.loop import Loop, no_collection, training_loop
+from memfit.step.loop import Loop, forward_passes, no_collection, training_loop
 from memfit.step.losses import Loss, Term
 from memfit.step.outputs import logits_of
 from memfit.step.prepare import prepare_model
@@ -64,6 +64,7 @@ class TrainingStep:
         like: a step of the same model, whose targets hold here too.
         loop: whose steps are planned: the one of every tutorial, or the trainer's.
         watch: told of every trace that begins: its micro-batch, and the recorder at work.
+        validates: a validation pass follows the steps, wherever there is one.
 
     Attributes:
         recipe: of the job.
@@ -71,6 +72,7 @@ class TrainingStep:
         name: of the model.
         is_tokens: the model reads token numbers.
         batch: what a forward and its loss are given.
+        validation: the same for the validation pass that follows the steps; None where none does.
         loss: ``(output, target) -> scalar``; None where a step of the user's own has it.
         traced_batches: from which all others follow.
 
@@ -86,6 +88,7 @@ class TrainingStep:
         like: TrainingStep | None = None,
         loop: Loop = training_loop,
         watch: Callable[[int, Recorder], None] | None = None,
+        validates: bool = False,
     ) -> None:
         self.job, self.gpu = job, job.card or find_gpu(DEFAULT_CARD)
         recipe = self.recipe = job.recipe
@@ -104,6 +107,7 @@ class TrainingStep:
         self.unused: tuple[str, ...] = ()
         self.loss = loss_of(job)
         self.batch = self._batch_spec(built, like)
+        self.validation = self._validation() if validates else None
 
     # -- preparation ---------------------------------------------------------------------------
 
@@ -122,6 +126,8 @@ class TrainingStep:
             compares_input="input" in recipe.target,
             channels_last=is_last,
         )
+        if recipe.mode == "inference":
+            return replace(spec, targets=(), compares_input=False)
         if recipe.step is not None:
             is_said = spec.targets or spec.compares_input
             return spec if is_said else replace(spec, targets=(TensorSpec((), torch.int64),))
@@ -167,6 +173,16 @@ class TrainingStep:
             return loaded_batch(job.but(num_classes=self.output_classes()).loader())
         return self.batch
 
+    def _validation(self) -> BatchSpec | None:
+        """The batch of the pass between epochs: where data has a split for it, or it is asked."""
+        job, recipe = self.job, self.recipe
+        split = None if job.source is None else job.source.dataset.test
+        if recipe.mode == "train" and split is not None and split.is_labelled:
+            shape = next(self.batch.inputs.of(TensorSpec)).shape
+            return loaded_batch(job.but(input_shape=shape).loader(split.name))
+        is_asked = recipe.mode == "train" and recipe.eval_batch_size is not None
+        return self.batch if is_asked else None
+
     def _seen(self, inputs: Arguments, see: Callable[[Any], _Seen]) -> _Seen:
         """Run forward once, unrecorded, to see what the model returns."""
         gpu = VirtualGPU(self.gpu, attention=self.recipe.attention, makes_up=False)
@@ -197,7 +213,9 @@ class TrainingStep:
         recipe = self.recipe
         if self._is_users and (defaults := _defaults_of(self.job)):
             yield Assumption("defaults", {"defaults": ", ".join(defaults)})
-        yield Assumption("second_step")
+        yield Assumption("second_step" if recipe.mode == "train" else "second_pass")
+        if self.validation is not None:
+            yield Assumption("validation", {"batch": _words(recipe.eval_batch_size)})
         if not recipe.cudnn_benchmark:
             yield Assumption("cudnn_heuristics")
         if self.is_tokens:
@@ -207,7 +225,7 @@ class TrainingStep:
             yield Assumption("checkpointed", {"blocks": str(self.checkpointed_blocks)})
 
     def not_modelled(self) -> Iterator[Assumption]:
-        """What training would do and no trace shows."""
+        """What really happens and no trace shows."""
         recipe, asked = self.recipe, dict.fromkeys(self._wrappers)
         if recipe.compile:
             asked["torch.compile"] = None
@@ -228,6 +246,8 @@ class TrainingStep:
 
     @property
     def _loss_name(self) -> str:
+        if self.recipe.mode == "inference":
+            return "none"
         if self.recipe.step is not None:
             return "your own step"
         if self.loss is None:  # of data, whose labels are classes
@@ -235,6 +255,8 @@ class TrainingStep:
         return str(self.loss) if isinstance(self.loss, Loss) else "your own"
 
     def _loss_assumptions(self) -> Iterator[Assumption]:
+        if self.recipe.mode == "inference":
+            return
         words = self.batch_words
         values = {"loss": words.loss, "target": " and ".join(words.targets) or "nothing"}
         key = "said_loss" if self.recipe.loss is not None else "usual_loss"
@@ -265,7 +287,7 @@ class TrainingStep:
     # -- the trace -----------------------------------------------------------------------------
 
     def trace(self, micro_batch: int, steps: int = 2) -> Tape:
-        """The tape of some optimizer steps at a micro-batch.
+        """The tape of some optimizer steps at a micro-batch, or of as many forward passes.
 
         Raises:
             InputShapeError: a module does not accept what it is given.
@@ -286,18 +308,33 @@ class TrainingStep:
                 self._watch(micro_batch, gpu.recorder)
             with no_collection(), gpu, self._named_errors(gpu):
                 gpu.adopt(self.model)
-                self._run(gpu, micro_batch, steps)
-                tape = gpu.tape
+                evaluation = self._run(gpu, micro_batch, steps)
+                tape = replace(gpu.tape, evaluation=evaluation)
         finally:
             self.model.zero_grad(set_to_none=True)
         self.unsupported |= gpu.unsupported
         self.unknown_temporaries |= gpu.unknown_temporaries
         return tape
 
-    def _run(self, gpu: VirtualGPU, micro_batch: int, steps: int) -> None:
+    def _run(self, gpu: VirtualGPU, micro_batch: int, steps: int) -> int | None:
+        """Run; returns the number of events before the validation pass, where there is one."""
+        if self.recipe.mode != "train":
+            forward = forward_of(self.job, self.model, _META, "cuda", loss=self.loss)
+            self._pass(gpu, forward, self.batch, micro_batch, steps)
+            return None
         scaler = GradScaler("meta", enabled=self.recipe.precision == "amp-fp16")
         made = combine(self.job, self.model, scaler, _META, "cuda", loss=self.loss)
-        for _ in self.loop(made, self.batch, gpu.recorder, micro_batch, steps):
+        for _ in self.loop(made, self.batch.anew(), gpu.recorder, micro_batch, steps):
+            pass
+        if self.validation is None:
+            return None
+        begin = len(gpu.recorder.ledger.events)
+        self._pass(gpu, made, self.validation, self.recipe.eval_batch_size or micro_batch, steps)
+        return begin
+
+    @staticmethod
+    def _pass(gpu: VirtualGPU, made: Forward, batch: BatchSpec, size: int, passes: int) -> None:
+        for _ in forward_passes(made, batch.anew(), gpu.recorder, size, passes):
             pass
 
     @contextmanager
@@ -313,7 +350,8 @@ class TrainingStep:
 
 def _defaults_of(job: Job) -> list[str]:
     """What decides memory and neither a model's code nor its user said."""
-    recipe, names = job.recipe, ("optimizer", "precision")
+    recipe = job.recipe
+    names = ("optimizer", "precision") if recipe.mode == "train" else ("precision",)
     own = job.own.given()
     found = [
         f"{name} {getattr(recipe, name)}"
@@ -321,3 +359,7 @@ def _defaults_of(job: Job) -> list[str]:
         if name not in own and getattr(recipe, name) == FIELDS[name].default
     ]
     return [*found, "the largest batch"] if job.asked.batch_size is None else found
+
+
+def _words(eval_batch_size: int | None) -> str:
+    return "the micro-batch" if eval_batch_size is None else str(eval_batch_size)

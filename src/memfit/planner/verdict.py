@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from memfit.cards.catalogue import GPU, gpus
+from memfit.memory.allocator.timeline import runs_on
 from memfit.planner.plan import Plan
 from memfit.planner.result import CardFit, Option, Verdict
 
@@ -50,7 +51,15 @@ def verdict(plan: Plan, options: Iterable[Option] = ()) -> Verdict | None:
         is_tight=is_tight,
         remedies=() if fits else tuple(remedies),
         larger_card=None if fits else _larger_card(plan, plan.gpu, batch_size),
+        is_of_validation=not fits and _trains(plan, plan.gpu, batch_size),
     )
+
+
+def _trains(plan: Plan, gpu: GPU, batch_size: int) -> bool:
+    """Whether training fits without the validation pass that there is."""
+    tape, sizes = plan.tape_at(batch_size)
+    is_both = tape.evaluation is not None
+    return is_both and runs_on(tape.training, sizes, gpu, plan.settings)
 
 
 def across_cards(plan: Plan) -> Iterator[CardFit]:

@@ -36,6 +36,7 @@ __all__ = [
     "Colour",
     "Field",
     "MemoryFormat",
+    "Mode",
     "Offer",
     "OnBadImage",
     "Precision",
@@ -57,6 +58,7 @@ Colour = Literal["auto", "grey", "rgb"]
 Resize = Literal["crop", "stretch", "pad"]
 OnBadImage = Literal["error", "skip"]
 Schedule = Literal["cosine", "step", "constant"]
+Mode = Literal["train", "eval", "inference"]
 Task = Literal["classes", "masks", "values", "labels"]
 
 
@@ -231,6 +233,15 @@ class RecipeFields:
     batch_size: int | None = _row(
         None, _BATCH, _MEMORY, _SHORT | _ASK,
         "The micro-batch: one forward and backward on one device.")
+    mode: Mode = _row(
+        "train", Choice(get_args(Mode)), _MEMORY, _PLAN | _FORM,
+        "train; eval: forward passes without gradients, with the loss; inference: in "
+        "inference_mode, without targets.",
+        label=("Mode", "模式"))
+    eval_batch_size: int | None = _row(
+        None, _BATCH, _MEMORY, _PLAN | _ASK,
+        "Samples in one forward of the validation pass between epochs; with data that has a "
+        "validation split the micro-batch when omitted.", has_effect=False)
     global_batch: int | None = _row(
         None, _BATCH, _MEMORY, _PLAN | _ASK,
         "Samples for one optimizer step, reached by accumulation.", has_effect=False)

@@ -47,6 +47,7 @@ class Recipe(RecipeFields):
                     f"memfit.train(recipe, {field.name}=...).",
                 )
             object.__setattr__(self, field.name, field.checked(value))
+        self._check_mode()
         inputs = [name for name in ("input", "input_shape", "input_ids") if getattr(self, name)]
         if len(inputs) > 1:
             raise UsageError(f"{' and '.join(inputs)} exclude each other.")
@@ -54,6 +55,13 @@ class Recipe(RecipeFields):
             raise UsageError(
                 f"global_batch {self.global_batch} is no multiple of batch_size {self.batch_size}."
             )
+
+    def _check_mode(self) -> None:
+        """Refuse what only training has, where nothing is trained."""
+        of_training = ("accumulation", "global_batch", "eval_batch_size", "gradient_checkpointing")
+        for name in of_training:
+            if self.mode != "train" and getattr(self, name) != FIELDS[name].default:
+                raise UsageError(f"{name} is of training; mode {self.mode} has none.")
 
     def but(self, **changes: Any) -> Recipe:
         """The same recipe with some values changed."""

@@ -54,6 +54,10 @@ class BatchSpec:
         targets = tuple(spec.make(micro_batch, device) for spec in self.targets)
         return self.handed(inputs, targets)
 
+    def anew(self) -> BatchSpec:
+        """The same with nothing on a device yet."""
+        return self if self.loader is None else replace(self, loader=self.loader.anew())
+
     def formatted(self, inputs: Arguments) -> Arguments:
         """Images on the device in the memory format that the recipe asks for."""
         return inputs.map(Tensor, _channels_last) if self.channels_last else inputs

@@ -24,51 +24,36 @@ from memfit.step.tensors import Arguments, call_model
 from memfit.step.usual import known_loss
 from memfit.torch_inside import scaler_tensors
 
-__all__ = ["Ingredients", "autocast_of", "combine", "loss_of"]
+__all__ = ["Forward", "Ingredients", "autocast_of", "combine", "forward_of", "loss_of"]
 
 #: ``(output, target) -> scalar``.
 LossFunction = Callable[[Any, Any], Tensor]
 
 
 @dataclass
-class Ingredients:
-    """Everything that a training step touches.
+class Forward:
+    """A model and its loss: what an evaluation needs of a training step.
 
     Args:
         job: what decides memory.
         model: prepared; what is saved.
         forward: what is called: the model, or its compiled form.
-        optimizer: over the parameters that train.
-        scaler: enabled for ``amp-fp16``.
-        average: of the weights, with ``ema``.
         device: where it is.
         autocast_device: whose mixed precision is meant.
         loss: ``(output, target) -> scalar``.
-        is_sharded: each rank has a part of model, optimizer and average.
-        notes: what the user should know, in sentences.
     """
 
     job: Job
     model: nn.Module
     forward: Any
-    optimizer: Optimizer
-    scaler: GradScaler
-    average: AveragedModel | None
     device: torch.device
     autocast_device: str
     loss: LossFunction
-    is_sharded: bool = False
-    notes: list[str] = field(default_factory=list)
 
     @property
     def recipe(self) -> Recipe:
         """Of the job."""
         return self.job.recipe
-
-    @property
-    def trainable(self) -> list[Tensor]:
-        """The parameters that the optimizer was given."""
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The recipe's mixed precision; nothing for the others."""
@@ -94,6 +79,30 @@ class Ingredients:
                 result = self.loss(output, target), output
         loss, output = result if isinstance(result, tuple) else (result, None)
         return checked_loss(loss), output
+
+
+@dataclass
+class Ingredients(Forward):
+    """Everything that a training step touches.
+
+    Args:
+        optimizer: over the parameters that train.
+        scaler: enabled for ``amp-fp16``.
+        average: of the weights, with ``ema``.
+        is_sharded: each rank has a part of model, optimizer and average.
+        notes: what the user should know, in sentences.
+    """
+
+    optimizer: Optimizer
+    scaler: GradScaler
+    average: AveragedModel | None
+    is_sharded: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def trainable(self) -> list[Tensor]:
+        """The parameters that the optimizer was given."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def clear_gradients(self) -> None:
         """Before a step's first backward; without the profiler's entry of ``zero_grad``."""
@@ -171,17 +180,32 @@ def combine(
         raise UsageError(
             "There is nothing to train: the model has no parameters, or all are frozen."
         )
+    forward = forward_of(job, model, device, autocast_device, loss=loss)
     return Ingredients(
+        **vars(forward),
+        optimizer=build_optimizer(job.optimizer, trainable),
+        scaler=scaler,
+        average=average,
+        is_sharded=split is not None,
+    )
+
+
+def forward_of(
+    job: Job,
+    model: nn.Module,
+    device: torch.device,
+    autocast_device: str | None = None,
+    *,
+    loss: LossFunction | None = None,
+) -> Forward:
+    """A prepared model with its loss; arguments as of :func:`combine`."""
+    return Forward(
         job,
         model,
         model,
-        build_optimizer(job.optimizer, trainable),
-        scaler,
-        average,
         device,
         autocast_device or device.type,
-        loss or loss_of(job) or _known_loss(recipe.label_smoothing),
-        split is not None,
+        loss or loss_of(job) or _known_loss(job.recipe.label_smoothing),
     )
 
 

@@ -17,10 +17,10 @@ from torch import Tensor
 from memfit.memory.recording.recorder import Recorder
 from memfit.memory.tape.tape import Part, Phase
 from memfit.step.batch import BatchSpec
-from memfit.step.ingredients import Ingredients
-from memfit.step.tensors import tensors_in
+from memfit.step.ingredients import Forward, Ingredients
+from memfit.step.tensors import call_model, tensors_in
 
-__all__ = ["Batches", "Loop", "Watcher", "no_collection", "training_loop"]
+__all__ = ["Batches", "Loop", "Watcher", "forward_passes", "no_collection", "training_loop"]
 
 
 class Watcher(Protocol):
@@ -79,6 +79,40 @@ def training_loop(
         made.update()
         yield
     del inputs, target, loss, output
+
+
+def forward_passes(
+    made: Forward, batches: Batches, watcher: Watcher, micro_batch: int, passes: int
+) -> Iterator[None]:
+    """Run forward passes without gradients; each is done when the iterator comes back.
+
+    Args:
+        made: model and loss; of an inference the model alone.
+        batches: says what a batch is.
+        watcher: is told what tensors are for.
+        micro_batch: samples of one forward.
+        passes: how many.
+
+    Raises:
+        StepError: the loss is not one number.
+    """
+    is_inference = made.recipe.mode == "inference"
+    without_gradients = torch.inference_mode if is_inference else torch.no_grad
+    was_training = made.model.training
+    made.model.eval()
+    for _ in range(passes):
+        watcher.enter_phase(Phase.DATA)
+        inputs, target = batches.make(micro_batch, made.device)
+        _adopt_batch((inputs, target), watcher)
+        with without_gradients():
+            if is_inference:
+                with made.autocast():
+                    found = call_model(made.forward, inputs)
+            else:
+                found = made.forward_and_loss(inputs, target)
+        yield
+    del inputs, target, found
+    made.model.train(was_training)
 
 
 def _share(found: tuple[Tensor, Any], parts: int) -> tuple[Tensor, Any]:

@@ -28,7 +28,7 @@ def prepare_model(model: nn.Module, recipe: Recipe) -> int:
     Raises:
         UsageError: the model and the recipe do not go together.
     """
-    model.train()
+    model.train(recipe.mode == "train")
     _check_precision(model, recipe.precision)
     if (dtype := weights_dtype(recipe.precision)) is not torch.float32:
         model.to(dtype)

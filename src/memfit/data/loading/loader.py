@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -310,6 +311,12 @@ class Loader:
             self.unreadable[index] = Problem(name, reason)
         if self._memory is not None:
             self._memory.keep(answer)
+
+    def anew(self) -> Loader:
+        """The same loader with nothing on a device yet, for a plan."""
+        other = copy.copy(self)
+        other._moments = {}
+        return other
 
     def blank(self, count: int, device: str | torch.device) -> Batch:
         """A batch on the device whose values mean nothing, for a plan."""

@@ -84,6 +84,7 @@ class CastCache:
 
     Source: ``cached_cast`` and ``clear_cache`` in ``autocast_mode.cpp``. The copies fill memory
     beside the float32 weights: this is why automatic mixed precision does not halve everything.
+    Nothing is kept in inference mode, whose copies no training could use (issue 158232).
     """
 
     def __init__(self) -> None:
@@ -109,6 +110,7 @@ class CastCache:
             and tensor.is_leaf
             and not is_view(tensor)
             and torch.is_autocast_cache_enabled()
+            and not torch.is_inference_mode_enabled()
         ):
             return tensor.to(dtype)
         found = self._casts.get(id(tensor))

@@ -12,7 +12,7 @@ for any micro-batch without another trace.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
@@ -117,11 +117,19 @@ class Tape:
         allocations: by number.
         events: ``i`` allocates, ``~i`` frees allocation ``i``.
         marks: where each phase of each step begins.
+        evaluation: the number of events before the validation pass that follows; None where none
+            does.
     """
 
     allocations: tuple[Allocation, ...]
     events: tuple[int, ...]
     marks: tuple[Mark, ...] = ()
+    evaluation: int | None = None
+
+    @property
+    def training(self) -> Tape:
+        """The same without its validation pass."""
+        return replace(self, events=self.events[: self.evaluation], evaluation=None)
 
     @property
     def sizes_bytes(self) -> list[int]:

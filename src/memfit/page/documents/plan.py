@@ -88,6 +88,7 @@ def plan_document(
         "assumptions": [asdict(a) | {"text": a.text} for a in result.stated_assumptions],
         "unsupported": result.unsupported,
         "not_modelled": [asdict(a) | {"text": a.text} for a in result.left_out],
+        "evaluation": result.evaluation,
         "allocator": _allocator(plan.settings),
         "is_affine": result.is_affine,
         "tape": _affine_tape(plan, steps),
@@ -165,6 +166,7 @@ def _tape(tape: Tape, sizes: Curve, shapes: Iterable[Curve]) -> dict[str, Any]:
         "slope": list(sizes.slopes),
         **({"square": list(sizes.squares)} if sizes.squares else {}),
         "events": list(tape.events),
+        **({} if tape.evaluation is None else {"evaluation": tape.evaluation}),
         "marks": [[m.position, m.step, PHASES.index(m.phase)] for m in tape.marks],
     }
 

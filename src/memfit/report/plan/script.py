@@ -8,6 +8,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from memfit.memory.tape.evaluation import Evaluation
 from memfit.planner.result import Verdict
 from memfit.report.console.numbers import count
 from memfit.report.console.terminal import Marks, heading, marks_of, spaced
@@ -22,7 +23,7 @@ from memfit.report.plan.sections import (
     ways,
 )
 from memfit.scripts.plan import Proof, ScriptPlan
-from memfit.scripts.told.answer import Decided, Evaluation, Kept
+from memfit.scripts.told.answer import Decided, Kept
 from memfit.units import format_bytes
 
 __all__ = ["render_script"]

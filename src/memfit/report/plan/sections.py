@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from memfit.cards.catalogue import GPU
+from memfit.memory.tape.evaluation import Evaluation
 from memfit.planner.largest import BatchLimits
-from memfit.planner.result import MOST_SENTENCE, BatchPlan, PlanResult, Verdict
+from memfit.planner.result import BatchPlan, PlanResult, Verdict
 from memfit.report.console.terminal import Marks, heading
 from memfit.report.plan.charts import ChartMark, memory_chart
 from memfit.report.plan.parts import parts_table
@@ -47,7 +48,7 @@ def answer(plan: PlanResult, verdict: Verdict, marks: Marks) -> RenderableType:
     most = plan.limits.max_batch_size if plan.limits else 0
     lines: list[Text] = []
     if not verdict.fits:
-        lines += [Text(_too_much(verdict), style="bold")]
+        lines += [Text(_too_much(plan, verdict), style="bold")]
         lines += [largest] if most else []
         lines += [Text(_remedies(verdict))]
     elif verdict.is_asked:
@@ -77,30 +78,35 @@ def largest_sentence(plan: PlanResult) -> str:
     within = f"(runs in {percent} % of the card)" if recommended else f"(none runs in {percent} %)"
     if limits.largest_that_runs > most:
         single = f"single larger ones up to {limits.largest_that_runs:,} do"
-        return f"Every micro-batch up to {most:,} fits, {single}; {advice} {within}."
+        return f"Every {plan.batch_word} up to {most:,} fits, {single}; {advice} {within}."
     untried = " or more" if most == plan.last_batch else ""
-    return f"Largest micro-batch that fits: {most:,}{untried}; {advice} {within}."
+    return f"Largest {plan.batch_word} that fits: {most:,}{untried}; {advice} {within}."
 
 
 def _fits(plan: PlanResult, verdict: Verdict) -> str:
     assert plan.gpu is not None
     total, usable = verdict.total_bytes, plan.gpu.usable_bytes
+    subject = f"{plan.batch_word.capitalize()} {verdict.batch_size:,}"
     if verdict.missing_bytes:
         fits = "fits, barely" if verdict.is_tight else "fits"
         return (
-            f"Micro-batch {verdict.batch_size:,} {fits}: without a limit it would take "
-            f"{format_bytes(total)}, so the allocator has to give cached memory back on the way."
+            f"{subject} {fits}: without a limit it would take {format_bytes(total)}, so the "
+            "allocator has to give cached memory back on the way."
         )
     return (
-        f"Micro-batch {verdict.batch_size:,} fits: {format_bytes(total)} of "
-        f"{format_bytes(usable)} ({total / usable:.0%})."
+        f"{subject} fits: {format_bytes(total)} of {format_bytes(usable)} ({total / usable:.0%})."
     ).replace("%", " %")
 
 
-def _too_much(verdict: Verdict) -> str:
-    subject = f"Micro-batch {verdict.batch_size:,} does not fit"
-    if not verdict.is_asked:
-        subject = "Does not fit, not even a micro-batch of 1"
+def _too_much(plan: PlanResult, verdict: Verdict) -> str:
+    subject = f"{plan.batch_word.capitalize()} {verdict.batch_size:,} does not fit"
+    if verdict.is_of_validation:
+        subject = (
+            f"The validation pass at batch {plan.evaluation_batch:,} does not fit, training at "
+            f"micro-batch {verdict.batch_size:,} does"
+        )
+    elif not verdict.is_asked:
+        subject = f"Does not fit, not even a {plan.batch_word} of 1"
     takes = f"it takes {format_bytes(verdict.total_bytes)}"
     if not verdict.missing_bytes:
         return f"{subject}: {takes}, and what the card has left is in pieces that are too small."
@@ -109,7 +115,8 @@ def _too_much(verdict: Verdict) -> str:
 
 
 def _remedies(verdict: Verdict) -> str:
-    flags = [option.flag for option in verdict.remedies[:3]]
+    flags = ["a smaller --eval-batch-size"] if verdict.is_of_validation else []
+    flags += [option.flag for option in verdict.remedies[:3]]
     if verdict.larger_card is not None:
         flags.append(f"--gpu {verdict.larger_card.key}")
     if not flags:
@@ -127,25 +134,36 @@ def bytes_section(
     at = plan.at
     peak, operator = at.peak, at.peak.operator.removeprefix("aten.").removesuffix(".default")
     where = f"module {peak.module}" if peak.module else "outside of the modules"
+    phase = f"{peak.phase} of the validation pass" if peak.is_evaluation else str(peak.phase)
     if peak.place:
         where += f", at {peak.place}"
     lines: list[RenderableType] = [
-        heading("Where the bytes go" + f" at micro-batch {at.batch_size:,}" * names_batch),
+        heading("Where the bytes go" + f" at {plan.batch_word} {at.batch_size:,}" * names_batch),
         parts_table(at, width, marks),
-        Text(fill(MOST_SENTENCE, min(width, PROSE_WIDTH)), style="dim"),
+        Text(fill(plan.most_sentence, min(width, PROSE_WIDTH)), style="dim"),
         "",
-        Text.assemble(("Peak", "bold"), f" in {peak.phase}, {where}, operator {operator}"),
+        Text.assemble(("Peak", "bold"), f" in {phase}, {where}, operator {operator}"),
         Text(
             f"     allocated {format_bytes(at.peak_allocated_bytes)}, "
             f"reserved {format_bytes(at.peak_reserved_bytes)}",
             style="dim",
         ),
     ]
+    if at.evaluation is not None:
+        lines.append(_validation(plan, at.evaluation))
     if plan.limits and plan.gpu and _is_beyond(plan.gpu, plan.limits, at):
         lines.append(Text(fill(_GIVES_BACK, min(width, PROSE_WIDTH)), style="dim"))
     if plan.recipe.global_batch or plan.accumulation > 1:
         lines.append(_global_batch(plan, marks))
     return Group(*lines)
+
+
+def _validation(plan: PlanResult, found: Evaluation) -> Text:
+    return Text.assemble(
+        ("Validation pass", "bold"),
+        f" at batch {plan.evaluation_batch:,}: at most {format_bytes(found.allocated_bytes)} "
+        "allocated, beside gradients and optimizer state",
+    )
 
 
 def _is_beyond(gpu: GPU, limits: BatchLimits, at: BatchPlan) -> bool:
@@ -168,7 +186,7 @@ def chart(plan: PlanResult, width: int, marks: Marks) -> RenderableType | None:
         return None
     limit = None if plan.gpu is None else plan.gpu.usable_bytes
     legend = Text.assemble(
-        ("Memory against micro-batch", "bold"), "\n" if width < 72 else "  ",
+        (f"Memory against {plan.batch_word}", "bold"), "\n" if width < 72 else "  ",
         (marks.column[-1], "green"), (" needed  ", "dim"),
         (marks.cached, "bright_black"), (" allocator cache  ", "dim"),
     )  # fmt: skip
@@ -195,7 +213,7 @@ def ways(plan: PlanResult, width: int, marks: Marks) -> RenderableType | None:
         return None
     if not plan.options:
         return Text("No change of the recipe that memfit knows saves memory here.", style="dim")
-    return ways_list(plan.options, plan.at.batch_size, width, marks)
+    return ways_list(plan.options, f"{plan.batch_word} {plan.at.batch_size:,}", width, marks)
 
 
 def list_of(

@@ -18,6 +18,9 @@ from memfit.units import format_bytes
 
 __all__ = ["render_plan"]
 
+#: What a plan is of that trains nothing.
+_MODES = {"eval": "evaluation, no gradients", "inference": "inference, no gradients, no targets"}
+
 
 def render_plan(plan: PlanResult, console: Console) -> Group:
     """Everything about a plan, from the answer down to what it rests on.
@@ -34,7 +37,7 @@ def render_plan(plan: PlanResult, console: Console) -> Group:
         bytes_section(plan, width, marks),
         chart(plan, width, marks),
         ways(plan, width, marks),
-        _training(plan),
+        _training(plan) if plan.recipe.mode == "train" else None,
         list_of("Assumptions", plan.assumptions, width, marks, style="dim"),
         _unsupported(plan, width, marks),
     ]
@@ -50,7 +53,7 @@ def _header(plan: PlanResult, marks: Marks) -> RenderableType:
         f"{count(plan.parameter_count)} parameters",
         _inputs(plan, marks),
         recipe.precision,
-        optimizer_name(recipe.optimizer),
+        optimizer_name(recipe.optimizer) if recipe.mode == "train" else _MODES[recipe.mode],
         *_switches(plan),
     ]
     header = Text(plan.model_name, style="bold")
@@ -82,7 +85,7 @@ def _switches(plan: PlanResult) -> Iterator[str]:
 
 
 def _cards(plan: PlanResult) -> RenderableType:
-    title = heading("Micro-batches that fit (no card was named: --gpu NAME)")
+    title = heading(f"{plan.batch_word.capitalize()}es that fit (no card was named: --gpu NAME)")
     return Group(title, card_fits_table(plan.cards))
 
 

@@ -19,12 +19,12 @@ _COLUMN = 12
 _WIDE = 72
 
 
-def ways_list(options: Sequence[Option], batch_size: int, width: int, marks: Marks) -> Group:
+def ways_list(options: Sequence[Option], at: str, width: int, marks: Marks) -> Group:
     """The options in the order given, with their flags and what they cost.
 
     Args:
         options: ranked.
-        batch_size: the micro-batch at which totals and savings hold.
+        at: the batch at which totals and savings hold, in words.
         width: columns of the terminal.
         marks: the characters to draw with.
     """
@@ -40,8 +40,7 @@ def ways_list(options: Sequence[Option], batch_size: int, width: int, marks: Mar
         if option.note:
             how.append(f" {marks.dot} {option.note}", style="dim")
         lines.append(Padding(how, (0, 0, 0, 4)))
-    at = f"total and saves: at micro-batch {batch_size:,}"
-    lines.append(Text(at, style="dim"))
+    lines.append(Text(f"total and saves: at {at}", style="dim"))
     return Group(*lines)
 
 

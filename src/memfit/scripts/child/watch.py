@@ -14,12 +14,13 @@ import torch
 from torch import nn
 
 from memfit.memory.recording.follower import hooked
+from memfit.memory.tape.evaluation import Evaluation
 from memfit.places import place_of
 from memfit.scripts.child.alike import is_alike
 from memfit.scripts.child.engine import Engine
 from memfit.scripts.child.loaders import watch_loaders
 from memfit.scripts.child.recording import allocations_so_far
-from memfit.scripts.told.answer import Evaluation, Step
+from memfit.scripts.told.answer import Step
 from memfit.scripts.told.job import ScriptJob
 from memfit.scripts.told.knob import Knob, KnobKind
 from memfit.torch_inside import in_backward

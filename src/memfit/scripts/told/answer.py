@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
+from memfit.memory.tape.evaluation import Evaluation
 from memfit.memory.tape.tape import Tape
 from memfit.scripts.told.job import EngineName
 from memfit.scripts.told.knob import Knob, KnobKind
 from memfit.scripts.told.rows import rows_of, tape_of
 
-__all__ = ["Answer", "Decided", "Evaluation", "Kept", "Protection", "Status", "Step"]
+__all__ = ["Answer", "Decided", "Kept", "Protection", "Status", "Step"]
 
 
 class Status(StrEnum):
@@ -55,25 +56,6 @@ class Step:
     reserved_bytes: int
     allocations: int
     optimizer: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Forward passes without gradients, one after the other.
-
-    Args:
-        when: ``"before"`` the first step, ``"between"`` steps or ``"after"`` the last.
-        allocated_bytes: the most in live blocks.
-        reserved_bytes: the most in segments.
-        forwards: how many there were.
-        place: file and line of the user's code.
-    """
-
-    when: str
-    allocated_bytes: int
-    reserved_bytes: int
-    forwards: int
-    place: str
 
 
 @dataclass(frozen=True, slots=True)

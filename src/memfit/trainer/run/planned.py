@@ -27,6 +27,8 @@ def planned(job: Job, *, world_size: int = 1) -> tuple[Plan, Job]:
         UsageError: the recipe's parts do not go together.
     """
     recipe = job.recipe
+    if recipe.mode != "train":
+        raise UsageError(f"Mode {recipe.mode} trains nothing.", hint="Leave out --mode.")
     job.data.check_labels(recipe.num_classes)
     # the plan is of one micro-batch; how many of them make the global batch is found later
     one = job.but(global_batch=None, accumulation=1)

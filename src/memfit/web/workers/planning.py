@@ -143,7 +143,7 @@ class PlanningDesk:
         with self._watched(progress):
             watch = partial(_note_trace, progress)
             job = resolve(**values, card=card_of(request["gpu"], request["free_bytes"]))
-            plan = plan_job(job, verify=False, watch=watch)
+            plan = plan_job(job, verify=False, watch=watch, validates=True)
             progress.stage("tracing")
             micro_batch = plan.micro_batch
             progress.stage("verifying")

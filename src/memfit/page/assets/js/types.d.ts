@@ -86,6 +86,8 @@ interface TapeColumns {
   events: number[];
   /** Position, step, phase. */
   marks: [number, number, number][];
+  /** How many events are before the validation pass, where there is one. */
+  evaluation?: number;
   ruled: { batches: number[]; entries: { allocations: number[]; bytes: number[] }[] };
   /** Of each event, in recorded tapes. */
   times_us?: number[];
@@ -129,6 +131,8 @@ interface PlanDocument {
   largest_that_runs: number | null;
   recommended_batch_size: number | null;
   learning_rate: Record<string, any> | null;
+  /** The validation pass of the planned batch, planner/result.py. */
+  evaluation?: Record<string, any> | null;
   assumptions: { text: string; [fact: string]: any }[];
   unsupported: Record<string, number>;
   not_modelled?: { text: string; [fact: string]: any }[];

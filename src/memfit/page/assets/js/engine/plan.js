@@ -18,7 +18,8 @@ const RECENT_BATCHES = 12; // whose timelines are kept
  * @property {number} totalBytes reserved and the CUDA context
  * @property {Parts} parts requested bytes at the peak; they sum to totalBytes
  * @property {Parts} partsMost bytes of each part when it is largest, each at its own instant
- * @property {{position: number, phase: string, module: string, operator: string, place: string}} peak
+ * @property {{position: number, phase: string, module: string, operator: string, place: string,
+ *   isEvaluation: boolean}} peak
  * @property {Timeline} timeline
  */
 
@@ -206,7 +207,8 @@ export class Plan {
     const timeline = replay(tape, { batch, settings: this.settings });
     const position = timeline.peakPosition;
     const { phase, module, operator, place } = timeline.describe(timeline.numberAt(position));
-    const peak = { position, phase, module, operator, place };
+    const isEvaluation = position >= tape.evaluation;
+    const peak = { position, phase, module, operator, place, isEvaluation };
     this.peaks.set(batch, {
       allocatedBytes: timeline.peakAllocatedBytes,
       reservedBytes: timeline.peakReservedBytes,

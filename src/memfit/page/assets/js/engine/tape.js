@@ -28,6 +28,7 @@ export class Tape {
       step,
       phase: columns.phases[phase],
     }));
+    this.evaluation = columns.evaluation ?? Infinity; // where the validation pass begins
     this.ruled = columns.ruled;
     this.exactBytes = new Map(); // batch -> bytes of each ruled entry, as the server said
     const { allocatedAt, freedAt } = instantsOf(this.events, this.allocationCount);

@@ -7,7 +7,7 @@ import { PARTS } from "memfit/ui/parts";
 
 /**
  * @param {{parts: Parts, most?: Parts|null, totalBytes: number, limitBytes: number|null,
- *   safety?: number, test?: string, names?: string[]}} properties `most` of each part at an
+ *   safety?: number, test?: string, names?: string[], isTraining?: boolean}} properties `most` of each part at an
  *   instant of its own; without it there is only the bar
  */
 export function PartsBar({
@@ -18,6 +18,7 @@ export function PartsBar({
   safety = 0,
   test = "parts",
   names = PARTS,
+  isTraining = true,
 }) {
   const [active, setActive] = useState(/** @type {string|null} */ (null));
   const widest = Math.max(totalBytes, limitBytes ?? 0);
@@ -38,7 +39,7 @@ export function PartsBar({
       ${limitBytes && html`<i class="limit" style=${{ left: share(limitBytes) }}></i>`}
     </div>
     <${BarScale} ...${{ totalBytes, limitBytes, safety, safeBytes, share }} />
-    ${most && html`<${Legend} ...${{ names, parts, most, totalBytes, active, setActive }} />`}
+    ${most && html`<${Legend} ...${{ names, parts, most, totalBytes, active, setActive, isTraining }} />`}
   </div>`;
 }
 
@@ -58,7 +59,7 @@ function BarScale({ totalBytes, limitBytes, safety, safeBytes, share }) {
 }
 
 /** Two tables side by side, or one below the other where there is no room. */
-function Legend({ names, parts, most, totalBytes, active, setActive }) {
+function Legend({ names, parts, most, totalBytes, active, setActive, isTraining }) {
   const tenths = shares(names.map((part) => parts[part]));
   const rows = names.map((part, index) => ({ part, share: percent(tenths[index]) }));
   const half = Math.ceil((rows.length + 1) / 2);
@@ -92,7 +93,9 @@ function Legend({ names, parts, most, totalBytes, active, setActive }) {
           <td></td><td></td></tr>`,
       )}
     </div>
-    <p class="small muted" data-test="parts-why">${t("parts.why")}</p>`;
+    <p class="small muted" data-test="parts-why">${t(
+      isTraining ? "parts.why" : "parts.why.passes",
+    )}</p>`;
 }
 
 function exactly(bytes) {

@@ -48,7 +48,8 @@ export function Verdict({ view, limits, document, card, batch, isPending, needsT
     ${
       view &&
       html`<${PartsBar} parts=${view.parts} most=${view.partsMost} totalBytes=${view.totalBytes}
-      limitBytes=${card.usable_bytes} safety=${document.safety} />
+      limitBytes=${card.usable_bytes} safety=${document.safety}
+      isTraining=${(document.recipe?.mode ?? "train") === "train"} />
       <${PeakLine} view=${view} isPending=${isPending} />`
     }
     <${LearningRate} rate=${document.learning_rate} document=${document} batch=${batch} />
@@ -76,7 +77,9 @@ function recipeWords({ recipe, input_shape: shape }) {
   return [
     recipe.input_ids ? t("verdict.tokens", { count: formatCount(shape[0]) }) : formatShape(shape),
     recipe.precision,
-    recipe.optimizer.name ?? recipe.optimizer,
+    recipe.mode === "train"
+      ? (recipe.optimizer.name ?? recipe.optimizer)
+      : t(`verdict.mode.${recipe.mode}`),
     ...(recipe.memory_format === "nhwc" ? [t("verdict.nhwc")] : []),
     ...(recipe.gradient_checkpointing ? [t("field.gradient_checkpointing")] : []),
     ...(recipe.ema ? [t("field.ema")] : []),
@@ -143,7 +146,7 @@ function Figure({ label, note, value, current, test }) {
 function PeakLine({ view, isPending }) {
   const { peak } = view;
   const values = {
-    phase: t(`phase.${peak.phase}`),
+    phase: t(peak.isEvaluation ? "phase.validation" : `phase.${peak.phase}`),
     module: peak.module || t("verdict.noModule"),
     operator: shortOperator(peak.operator),
   };
