@@ -127,7 +127,7 @@ class BatchPlan:
             timeline=timeline,
             gpu=gpu,
             settings=settings,
-            evaluation=_evaluation(timeline),
+            evaluation=timeline.evaluation,
         )
 
     def fits(self, gpu: str | GPU | None = None) -> bool:
@@ -157,20 +157,6 @@ class BatchPlan:
             "parts_most": dict(self.parts_most),
             "peak": asdict(self.peak),
         }
-
-
-def _evaluation(timeline: Timeline) -> Evaluation | None:
-    """The validation pass of a replay."""
-    tape, begin = timeline.tape, timeline.tape.evaluation
-    if begin is None:
-        return None
-    return Evaluation(
-        "between",
-        allocated_bytes=max(timeline.allocated_bytes[begin:]),
-        reserved_bytes=max(timeline.reserved_bytes[begin:]),
-        forwards=sum(m.phase is Phase.FORWARD and m.position >= begin for m in tape.marks),
-        place="",
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from memfit.cards.catalogue import GPU
 from memfit.memory.allocator.allocator import AllocatorSettings, CachingAllocator, OutOfDeviceMemory
+from memfit.memory.tape.evaluation import Evaluation
 from memfit.memory.tape.parts import ALLOCATED_PARTS
-from memfit.memory.tape.tape import Allocation, Part, Tape
+from memfit.memory.tape.tape import Allocation, Part, Phase, Tape
 
 __all__ = [
     "OutOfMemoryInstant",
@@ -112,6 +113,21 @@ class Timeline:
             most[part] = max(most[part], held)
             cached = max(cached, reserved - requested)
         return most | {Part.CACHE: cached}
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """The validation pass that follows the steps; None where there is none."""
+        begin = self.tape.evaluation
+        if begin is None:
+            return None
+        marks = self.tape.marks
+        return Evaluation(
+            "between",
+            allocated_bytes=max(self.allocated_bytes[begin:]),
+            reserved_bytes=max(self.reserved_bytes[begin:]),
+            forwards=sum(m.phase is Phase.FORWARD and m.position >= begin for m in marks),
+            place="",
+        )
 
     @property
     def peak(self) -> Peak:
