@@ -193,6 +193,9 @@ def test_scores_of_classes_are_trained_with_cross_entropy() -> None:
     assert meant(random(N, 5)) == "cross-entropy"
     assert meant((random(N, 5), random(N, 500))) == "cross-entropy"
     assert meant(random(N, 4, 8, 8), classes=4) == "cross-entropy"
+    tokens = TensorSpec((20,), torch.int64)
+    assert meant(random(N, 20, 16), inputs=(tokens,)) == "token-cross-entropy"
+    assert meant(random(N, 20, 16), classes=16) == "token-cross-entropy"
 
 
 def test_a_model_that_returns_its_loss_is_trained_with_it() -> None:
@@ -211,6 +214,7 @@ def test_a_model_that_returns_its_loss_is_trained_with_it() -> None:
         (random(N, 1, 8, 8), {}, {"bce", "mse", "dice+bce"}),
         (random(N, 4, 8, 8), {}, {"cross-entropy", "bce", "mse"}),
         (random(N, 20, 16), {}, {"token-cross-entropy", "cross-entropy", "mse"}),
+        (random(20, N, 16), {}, {"token-cross-entropy", "ctc", "mse"}),
         (
             random(N, 3, 8, 8),
             {"inputs": (TensorSpec((3, 8, 8), torch.float32),)},

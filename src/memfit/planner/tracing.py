@@ -145,7 +145,7 @@ class TrainingStep:
         if self.loss is None or name is not None:
             classes = recipe.num_classes
             is_listed = built.task != "unknown" and classes != 1
-            known = Known(inputs, classes, self.is_tokens, is_listed)
+            known = Known(inputs, classes, is_listed)
             self.loss = usual_loss(
                 output, _SEEN_BATCH, known, label_smoothing=recipe.label_smoothing
             )

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from memfit.errors import AmbiguousOutput, MemfitError, StepError
+from memfit.errors import AmbiguousOutput, StepError
 from memfit.step.losses import Loss, Term
 from memfit.step.outputs import logits_of, named_outputs
 from memfit.step.tensors import TensorSpec
@@ -30,13 +30,11 @@ class Known:
     Args:
         inputs: what it is given.
         classes: that were asked for, or that the data has.
-        is_tokens: it reads token numbers.
         is_listed: it is of a library, whose models are known to score classes.
     """
 
     inputs: tuple[TensorSpec, ...] = ()
     classes: int | None = None
-    is_tokens: bool = False
     is_listed: bool = False
 
 
@@ -94,7 +92,7 @@ def usual_loss(output: Any, batch: int, known: Known, *, label_smoothing: float 
         raise AmbiguousOutput(error.message, _answers_for_names(found, batch)) from None
     if known.is_listed:
         return known_loss(output, label_smoothing=label_smoothing)
-    one = _answer(TensorSpec.seen(logits, batch), known)
+    one = _meant(TensorSpec.seen(logits, batch), known)
     return Loss((Term(one), *_auxiliary(output)), label_smoothing)
 
 
@@ -109,43 +107,66 @@ def _own_losses(numbers: list[str], *, is_alone: bool) -> list[Term]:
     return [Term(_OWN, None if is_alone else name) for name in chosen]
 
 
-def _answer(scores: TensorSpec, known: Known) -> str:
+def _meant(scores: TensorSpec, known: Known) -> str:
     """The loss of one tensor.
 
     Raises:
         AmbiguousOutput: it can be meant in several ways.
     """
-    shape = scores.shape
     if not scores.dtype.is_floating_point:
         raise StepError(f"The model returns {scores}, from which nothing can be learnt.")
-    if scores.batch_dim != 0 or not shape or shape == (1,):
-        raise _asked(scores, ("mse", "a value"), ("bce", "yes or no"), (_OWN, "it is the loss"))
-    is_as_large = any(prod(spec.shape) == prod(shape) for spec in known.inputs)
-    if is_as_large and known.classes != shape[0]:
-        raise _asked(
-            scores, ("mse", "the input again, or another image"), ("bce", "the same, from 0 to 1"),
-            (_ENTROPY, f"{shape[0]} classes"),
-        )  # fmt: skip
+    decided = _decided(scores.shape, known) if scores.batch_dim == 0 else None
+    if decided is None:
+        raise AmbiguousOutput(
+            f"The model returns {scores}; what it is compared with is not known.",
+            _answers(scores, known),
+        )
+    return decided
+
+
+def _decided(shape: tuple[int, ...], known: Known) -> str | None:
+    """What the shape of one sample says; None where it can be meant in several ways."""
+    if shape in ((), (1,)):
+        return None
+    first_are_classes = known.classes == shape[0]
+    if len(shape) == 2 and first_are_classes != (known.classes == shape[1]):
+        return _ENTROPY if first_are_classes else _TOKENS
+    if len(shape) != 2 and first_are_classes:
+        return _ENTROPY
+    if _is_as_an_input(shape, known):
+        return None
     if len(shape) == 1:
         return _ENTROPY
+    numbers = [spec for spec in known.inputs if not spec.dtype.is_floating_point]
+    are_tokens = len(shape) == 2 and any(spec.shape == shape[:1] for spec in numbers)
+    return _TOKENS if are_tokens else None
+
+
+def _is_as_an_input(shape: tuple[int, ...], known: Known) -> bool:
+    return any(prod(spec.shape) == prod(shape) for spec in known.inputs)
+
+
+def _answers(scores: TensorSpec, known: Known) -> list[tuple[str, str]]:
+    """The likeliest losses of one tensor, and what each would mean."""
+    shape = scores.shape
+    if shape in ((), (1,)):
+        return [("mse", "a value"), ("bce", "yes or no"), (_OWN, "it is the loss")]
+    if len(shape) == 2 and scores.batch_dim != 0:
+        each = f"{shape[1]} classes for each of {shape[0]} places"
+        return [(_TOKENS, each), ("ctc", "a shorter text, with --target"), ("mse", "values")]
+    if _is_as_an_input(shape, known):
+        again = ("mse", "the input again, or another image")
+        return [again, ("bce", "the same, from 0 to 1"), (_ENTROPY, f"{shape[0]} classes")]
     if len(shape) == 2:
-        lengths = [spec.shape[:1] for spec in known.inputs]
-        is_last = known.is_tokens and shape[:1] in lengths
-        if is_last or (known.classes is not None and known.classes == shape[1] != shape[0]):
-            return _TOKENS
-        raise _asked(
-            scores, (_TOKENS, f"{shape[1]} classes for each of {shape[0]} places"),
-            (_ENTROPY, f"{shape[0]} classes for each of {shape[1]} places"), ("mse", "values"),
-        )  # fmt: skip
-    if known.classes is not None and known.classes == shape[0] > 1:
-        return _ENTROPY
-    raise _asked(
-        scores, (_ENTROPY, f"{shape[0]} classes for each pixel"),
-        ("bce", "yes or no for each value"), ("mse", "values"),
-    ) if shape[0] > 1 else _asked(
-        scores, ("bce", "yes or no for each pixel"), ("mse", "values"),
-        ("dice+bce", "a mask"),
-    )  # fmt: skip
+        return [
+            (_TOKENS, f"{shape[1]} classes for each of {shape[0]} places"),
+            (_ENTROPY, f"{shape[0]} classes for each of {shape[1]} places"),
+            ("mse", "values"),
+        ]
+    if shape[0] == 1:
+        return [("bce", "yes or no for each pixel"), ("mse", "values"), ("dice+bce", "a mask")]
+    each = f"{shape[0]} classes for each pixel"
+    return [(_ENTROPY, each), ("bce", "yes or no for each value"), ("mse", "values")]
 
 
 def _is_of_equals(output: Any, found: Mapping[str, Tensor]) -> bool:
@@ -176,9 +197,3 @@ def _several(found: Mapping[str, Tensor], batch: int) -> AmbiguousOutput:
 def _answers_for_names(found: Mapping[str, Tensor], batch: int) -> list[tuple[str, str]]:
     named = list(found.items())[:3]
     return [(f"{_ENTROPY}@{name}", str(TensorSpec.seen(tensor, batch))) for name, tensor in named]
-
-
-def _asked(scores: TensorSpec, *answers: tuple[str, str]) -> MemfitError:
-    return AmbiguousOutput(
-        f"The model returns {scores}; what it is compared with is not known.", answers
-    )
