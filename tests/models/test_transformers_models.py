@@ -9,6 +9,8 @@ import torch
 
 from memfit import models
 from memfit.errors import InputShapeError, ModelError, UnknownName
+from memfit.planner.tracing import TrainingStep
+from memfit.step.job import resolve
 
 # Trainable totals as the model cards and the safetensors metadata on the Hub give them.
 PUBLISHED = {
@@ -32,6 +34,10 @@ PUBLISHED = {
     "facebook/deit-tiny-patch16-224": 5_717_416,
     "google/vit-base-patch16-224": 86_567_656,
     "google/vit-large-patch16-224": 304_326_632,
+    "facebook/bart-base": 139_420_416,
+    "facebook/bart-large": 406_291_456,
+    "t5-base": 222_903_552,
+    "t5-small": 60_506_624,
     "gpt2": 124_439_808,
     "gpt2-large": 774_030_080,
     "gpt2-medium": 354_823_168,
@@ -144,10 +150,11 @@ def test_a_head_that_does_not_exist() -> None:
         models.build("transformers:gpt2#masked-lm")
 
 
-def test_encoder_decoders_are_refused(tmp_path: Path) -> None:
-    write_config(tmp_path, model_type="t5", num_layers=1)
-    with pytest.raises(ModelError, match="encoder-decoder"):
-        models.build(f"transformers:{tmp_path}")
+def test_an_encoder_decoder_is_given_labels_and_returns_its_loss(tmp_path: Path) -> None:
+    write_config(tmp_path, model_type="t5", num_layers=1, vocab_size=1000)
+    step = TrainingStep(resolve(f"transformers:{tmp_path}", input_ids=16))
+    assert set(step.batch.inputs.named) == {"input_ids", "labels"}
+    assert str(step.loss) == "none@loss"
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ Task = Literal[
     "masked-lm",
     "optical-flow",
     "segmentation",
+    "seq2seq-lm",
     "sequence-classification",
     "token-classification",
     "unknown",

@@ -32,6 +32,7 @@ _HEADS: dict[Task, tuple[str, tuple[str, ...]]] = {
     "segmentation": ("AutoModelForSemanticSegmentation", ("ForSemanticSegmentation",)),
     "masked-lm": ("AutoModelForMaskedLM", ("ForMaskedLM", "ForPreTraining")),
     "causal-lm": ("AutoModelForCausalLM", ("ForCausalLM", "LMHeadModel")),
+    "seq2seq-lm": ("AutoModelForSeq2SeqLM", ("ForConditionalGeneration",)),
     "sequence-classification": (
         "AutoModelForSequenceClassification",
         ("ForSequenceClassification",),
@@ -79,6 +80,8 @@ def build_transformers(
         config.num_labels = num_classes
     if task == "sequence-classification" and config.pad_token_id is None:
         config.pad_token_id = 0  # decoders look for the last token before the padding
+    if task == "seq2seq-lm" and getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = 0  # what the labels are shifted by; its value is no size
     is_image = task in _IMAGE_TASKS
     shape = _fit_image(spec, config, input_shape) if is_image else None
     shape = shape or _token_shape(spec, config, input_shape)
@@ -134,11 +137,6 @@ def _configuration(transformers: Any, name: str) -> tuple[Any, str | None]:
 
 def _task(transformers: Any, spec: str, config: Any, asked: str | None) -> Task:
     """The task asked for, else that of the configuration's architecture, else the first head."""
-    if config.is_encoder_decoder:
-        raise ModelError(
-            f"{spec} is an encoder-decoder: memfit feeds one input, not two.",
-            hint="Wrap it in a module of your own with one input: path/to/file.py:build.",
-        )
     heads = [
         task
         for task, (auto_class, _) in _HEADS.items()

@@ -41,7 +41,7 @@ def inputs_of(recipe: Recipe, built: BuiltModel) -> Arguments:
         return example_inputs(built.example)
     shape = recipe.input_shape or built.default_input_shape
     if recipe.input_ids is not None or built.kind == "token":
-        return _tokens(recipe.input_ids, shape, forward)
+        return _tokens(recipe.input_ids, shape, forward, has_labels=built.task == "seq2seq-lm")
     if shape is None:
         raise UsageError(
             "The input shape is not known.",
@@ -52,12 +52,17 @@ def inputs_of(recipe: Recipe, built: BuiltModel) -> Arguments:
     return Arguments((TensorSpec(tuple(shape), floats),))
 
 
-def _tokens(length: int | None, shape: Sequence[int] | None, forward: _Forward) -> Arguments:
+def _tokens(
+    length: int | None, shape: Sequence[int] | None, forward: _Forward, *, has_labels: bool
+) -> Arguments:
+    """Token numbers; an encoder-decoder makes its decoder's of the labels, as many."""
     if length is None:
         if shape is None or len(shape) != 1:
             raise UsageError("This model reads tokens.", hint="Pass input_ids=LENGTH.")
         length = shape[0]
     ids = TensorSpec((length,), torch.int64)
+    if has_labels:
+        return Arguments((), {"input_ids": ids, "labels": ids})
     if "input_ids" in forward.names or (forward.takes_any_name and not forward.names):
         return Arguments((), {"input_ids": ids})
     return Arguments((ids,))

@@ -1,4 +1,4 @@
-"""Evaluation and inference against PyTorch itself, running on a card that is not there."""
+"""Evaluation, inference and encoder-decoders: plans against PyTorch itself, without a GPU."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ ENTRIES = [
         "resnet-inference-half": _RESNET | {"mode": "inference", "precision": "fp16"},
         "bert-eval": _BERT | {"mode": "eval"},
         "bert-inference": _BERT | {"mode": "inference", "precision": "bf16"},
+        "t5-train": {"model": "transformers:t5-small", "input_ids": 64, "optimizer": "adamw"},
+        "bart-train": {"model": "transformers:facebook/bart-base", "input_ids": 64},
+        "t5-inference": {"model": "transformers:t5-small", "input_ids": 64, "mode": "inference"},
         "vit-inference-amp": _VIT | {"mode": "inference", "precision": "amp-bf16"},
     }.items()
 ]
