@@ -8,7 +8,7 @@ import pytest
 from memfit.cli import main
 
 TINY = [
-    "study", "mlp", "--data", "shapes,train=128,test=32,size=8,channels=1", "--lr", "0.02",
+    "study", "mlp", "--data", "shapes,train=128,val=32,test=32,size=8,channels=1", "--lr", "0.02",
     "--epochs", "1", "--seeds", "1", "--budget", "3s", "--device", "cpu",
 ]  # fmt: skip
 

@@ -18,7 +18,8 @@ from memfit.cli import main
 from memfit.errors import ExitCode
 
 TRAIN = [
-    "train", "--model", "mlp", "--data", "shapes,train=96,test=32,size=16", "--global-batch", "24",
+    "train", "--model", "mlp", "--data", "shapes,train=96,val=32,test=32,size=16",
+    "--global-batch", "24",
     "--epochs", "3", "--device", "cpu",
 ]  # fmt: skip
 
@@ -52,7 +53,7 @@ def test_a_line_for_each_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     assert [int(line.split()[1]) for line in epochs] == [1, 2, 3]
     assert all("accuracy" in line and "samples/s" in line for line in epochs)
     assert "run folder runs/run" in errors
-    assert re.search(r"Trained 12 steps: test accuracy \d+\.\d+%", out)
+    assert re.search(r"Trained 12 steps: validation accuracy \d+\.\d+%", out)
     assert "runs/run/checkpoints/best.pt" in out
     assert "\x1b" not in out + errors
 
@@ -64,7 +65,7 @@ def test_epochs_that_are_not_evaluated_have_a_line_too(capsys: pytest.CaptureFix
     assert all("train loss" in line for line in epochs)
 
 
-def test_without_a_test_split(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+def test_without_a_val_split(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     noise = np.random.default_rng(0)
     for label in ("cat", "dog"):
         (folder / "photos" / label).mkdir(parents=True)
@@ -72,9 +73,9 @@ def test_without_a_test_split(capsys: pytest.CaptureFixture[str], folder: Path) 
             image = Image.fromarray(noise.integers(0, 256, (16, 16, 3), dtype=np.uint8))
             image.save(folder / "photos" / label / f"{number}.png")
     command = ["train", "--model", "mlp", "--data", "photos", "--epochs", "2", "--name", "run"]
-    code, out, errors = run(capsys, *command)
+    code, out, errors = run(capsys, *command, "--val-share", "0")
     assert code == ExitCode.OK
-    assert "The data has no test split with labels: nothing is evaluated." in errors
+    assert "Nothing is validated" in errors
     assert sum(line.startswith("epoch") for line in errors.splitlines()) == 2
     assert "runs/run/checkpoints/last.pt" in out, "there is no best one"
     assert Path("runs/run/checkpoints/last.pt").exists()
@@ -97,7 +98,7 @@ def test_json_lines(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     assert code == ExitCode.OK
     lines = lines_of(out)
     assert [line["event"] for line in lines] == [
-        "began", "checkpoint", *(["step"] * 4 + ["evaluation", "checkpoint"]) * 3, "ended",
+        "began", "checkpoint", *(["step"] * 4 + ["evaluation", "checkpoint"]) * 3, "test", "ended",
     ]  # fmt: skip
     assert lines[0]["schema_version"] == 1
     assert lines[0]["total_steps"] == 12
@@ -207,7 +208,7 @@ def test_evaluate(trained: str, capsys: pytest.CaptureFixture[str], folder: Path
     assert found["samples"] == sum(map(sum, found["confusion"])) == 32
     assert (folder / "confusion.png").stat().st_size > 1000
     code, out, _ = run(capsys, "evaluate", trained)
-    assert f"accuracy {found['accuracy']:.2%} on 32 images" in out
+    assert f"accuracy {found['accuracy']:.2%} on 32 test images" in out
     code, out, _ = run(capsys, "evaluate", trained, "--split", "train", "--json")
     assert json.loads(out)["samples"] == 96
     code, _, errors = run(capsys, "evaluate", trained, "--split", "tran")
@@ -252,7 +253,7 @@ def test_export(trained: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_export_never_replaces_a_checkpoint(tmp_path: Path) -> None:
     import memfit
 
-    data = "shapes,train=32,test=16,size=16"
+    data = "shapes,train=32,val=16,test=16,size=16"
     run = memfit.train(model="mlp", data=data, epochs=1, runs=tmp_path, name="a b").path
     best = run / "checkpoints" / "best.pt"
     before = best.read_bytes()
@@ -265,7 +266,7 @@ def test_a_bad_image_hides_no_other_answer(
 ) -> None:
     import memfit
 
-    data = "shapes,train=32,test=16,size=16"
+    data = "shapes,train=32,val=16,test=16,size=16"
     run = memfit.train(model="mlp", data=data, epochs=1, runs=tmp_path, name="run").path
     Image.new("RGB", (16, 16)).save(tmp_path / "good.png")
     (tmp_path / "empty.png").touch()
@@ -285,6 +286,6 @@ def test_values_of_the_wrong_kind(
     line: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text(f'model = "mlp"\ndata = "shapes,train=32,test=16,size=16"\n{line}\n')
+    recipe.write_text(f'model = "mlp"\ndata = "shapes,train=32,val=16,test=16,size=16"\n{line}\n')
     assert main(["train", str(recipe), "--runs", str(tmp_path / "runs")]) == 2
     assert words in capsys.readouterr().err

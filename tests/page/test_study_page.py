@@ -22,7 +22,7 @@ from memfit.study.study import run_study
 JOB = resolve(
     Recipe(
         model="mlp",
-        data="shapes,train=128,test=32,size=8,channels=1",
+        data="shapes,train=128,val=32,test=32,size=8,channels=1",
         optimizer={"name": "sgd", "momentum": 0.9},
         lr=0.02,
         global_batch=32,

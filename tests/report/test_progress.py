@@ -121,8 +121,8 @@ def test_json(made: Plan) -> None:
         "micro_batch": 32, "reserved_bytes": 1 << 20,
     }  # fmt: skip
     assert lines[5] == {
-        "event": "evaluation", "step": 2, "epoch": 1, "loss": 0.25, "accuracy": 0.75,
-        "is_best": True,
+        "event": "evaluation", "step": 2, "epoch": 1, "split": "test", "loss": 0.25,
+        "accuracy": 0.75, "is_best": True,
     }  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from memfit.recipe.toml import load_recipe, recipe_to_toml
 from memfit.step.job import resolve
 from memfit.study.study import run_study
 
-DATA = "shapes,train=64,test=32,size=8,channels=1"
+DATA = "shapes,train=64,val=32,test=32,size=8,channels=1"
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from memfit.study.study import run_study
 #: An ``mlp`` on a few shapes: a trial takes a fraction of a second.
 TINY = resolve(
     "mlp",
-    data="shapes,train=256,test=64,size=8,channels=1",
+    data="shapes,train=256,val=64,test=64,size=8,channels=1",
     optimizer={"name": "sgd", "momentum": 0.9},
     lr=0.02,
     global_batch=32,

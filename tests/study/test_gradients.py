@@ -12,7 +12,7 @@ from memfit.errors import UnknownName, UsageError
 from memfit.step.job import resolve
 from memfit.study.measuring.gradients import accumulation_difference, layer_groups
 
-DATA = "shapes,train=256,test=64,size=16"
+DATA = "shapes,train=256,val=64,test=64,size=16"
 
 
 def plain_cnn() -> nn.Module:

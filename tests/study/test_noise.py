@@ -24,7 +24,7 @@ from memfit.recipe.recipe import Recipe
 from memfit.step.job import resolve
 from memfit.study.measuring.noise import measure_noise, micro_batches_of, noise_scale
 
-DATA = "shapes,train=256,test=64,size=16"
+DATA = "shapes,train=256,val=64,test=64,size=16"
 Values = NDArray[np.float64]
 
 
@@ -227,7 +227,7 @@ def test_points_follow_the_training_and_layers_sum_up() -> None:
 
 
 def test_batch_norm_is_named_and_partial_batches_are_left_out() -> None:
-    data = "shapes,train=100,test=10,size=16"
+    data = "shapes,train=100,val=10,test=10,size=16"
     recipe = resolve(model="cnn", data=data, lr=0.01)
     found = measure_noise(recipe, steps=8, micro_batch=8, micro_batches=4)
     assert found.overall.noise.samples == 6  # each fourth batch has 4 images
@@ -238,7 +238,7 @@ def test_batch_norm_is_named_and_partial_batches_are_left_out() -> None:
 
 
 def test_few_images_seen_again_and_again_are_told() -> None:
-    recipe = resolve(model="mlp", data="shapes,train=64,test=10,size=16", lr=0.05)
+    recipe = resolve(model="mlp", data="shapes,train=64,val=10,test=10,size=16", lr=0.05)
     found = measure_noise(recipe, steps=30, micro_batch=4, micro_batches=4)
     assert any("After the first epoch" in note for note in found.notes)
 

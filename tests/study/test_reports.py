@@ -44,7 +44,7 @@ def test_the_text_fits_the_terminal(finished: Study, width: int) -> None:
 def test_without_results_it_still_reads(finished: Study) -> None:
     sizes = tuple(
         replace(size, rate=None, goal=None, equal_epochs=None, equal_steps=None,
-                train_accuracy=None, test_accuracy=None, problem="All diverged.")
+                train_accuracy=None, val_accuracy=None, problem="All diverged.")
         for size in finished.sizes
     )  # fmt: skip
     bare = replace(

@@ -74,7 +74,7 @@ def test_a_study_from_begin_to_end(whole: Study, tiny: Job) -> None:
         steps = whole.settings.trial_steps(result.batch_size)
         assert steps == max(2 * 256 // result.batch_size, whole.settings.steps)
         assert size["gap"]["mean"] == pytest.approx(
-            size["train_accuracy"]["mean"] - size["test_accuracy"]["mean"]
+            size["train_accuracy"]["mean"] - size["val_accuracy"]["mean"]
         )
         assert result.rate is not None
         assert result.rate.low <= result.rate.value <= result.rate.high
@@ -177,7 +177,7 @@ def test_a_goal_never_reached_is_none_not_infinite(tiny: Job, tmp_path: Path) ->
     content = results_of(study)
     assert all(size["goal"]["steps"] == [None] for size in content["sizes"])
     assert all(size["goal"]["mean_examples"] is None for size in content["sizes"])
-    assert any("none of 1 seeds reached test accuracy 1" in note for note in heard.notes)
+    assert any("none of 1 seeds reached validation accuracy 1" in note for note in heard.notes)
     assert study.tradeoff is None
     assert study.recommendation is None
 

@@ -13,7 +13,7 @@ from memfit.study.measuring.throughput import Throughput, knee, measure_throughp
 from memfit.study.science.intervals import mean_interval, student_t
 from memfit.trainer.step.training import Training
 
-DATA = "shapes,train=100,test=20,size=16"
+DATA = "shapes,train=100,val=20,test=20,size=16"
 
 
 class Clock:

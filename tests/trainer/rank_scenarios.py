@@ -72,7 +72,7 @@ class Partly(nn.Module):
         return self.head(x.flatten(1))
 
 
-SHAPES = "shapes,train={},test=33,size=16"
+SHAPES = "shapes,train={},val=33,test=33,size=16"
 #: The last batches have 2 and 1 samples, less than three and two ranks.
 JOBS: dict[str, Job] = {
     "adamw": resolve(

@@ -21,7 +21,7 @@ from memfit.trainer.step.evaluation import Evaluation
 from memfit.trainer.step.training import StepResult
 from memfit.trainer.weights.checkpoint import load_checkpoint
 
-DATA = "shapes,train=96,test=32,size=16"
+DATA = "shapes,train=96,val=32,test=32,size=16"
 
 #: No layer depends on the other samples of a batch.
 CONV = """

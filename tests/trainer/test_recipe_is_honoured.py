@@ -264,4 +264,5 @@ def test_tensorboard_has_the_curves(tmp_path: Path) -> None:
     events = EventAccumulator(str(result.path / "tensorboard"))
     events.Reload()
     assert [event.step for event in events.Scalars("train/loss")] == list(range(1, 9))
-    assert len(events.Scalars("test/accuracy")) == 2
+    assert len(events.Scalars("val/accuracy")) == 2
+    assert len(events.Scalars("test/accuracy")) == 1

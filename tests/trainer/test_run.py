@@ -137,11 +137,12 @@ def test_a_global_batch_larger_than_the_data(tmp_path: Path) -> None:
     assert [step.samples for step in watcher.steps] == [96, 96]
 
 
-def test_data_without_a_test_split(photos: Path, tmp_path: Path) -> None:
+def test_data_without_a_val_split(photos: Path, tmp_path: Path) -> None:
     watcher = Watcher()
-    given = recipe(data=str(photos), global_batch=8)
+    given = recipe(data=str(photos), global_batch=8, val_share=0)
     result = train(given, runs=tmp_path, name="run", listener=watcher)
-    assert watcher.notes == ["The data has no test split with labels: nothing is evaluated."]
+    (note,) = watcher.notes
+    assert note.startswith("Nothing is validated: the data has no val split")
     assert result.evaluation is None
     assert result.summary.best_accuracy is None
     assert [found for _, _, found, _ in watcher.epochs] == [None, None]
@@ -154,7 +155,7 @@ def test_data_without_a_test_split(photos: Path, tmp_path: Path) -> None:
 def test_one_sample_alone_with_batch_norm(tmp_path: Path) -> None:
     (tmp_path / "norm.py").write_text(NORM)
     watcher = Watcher()
-    given = recipe(f"{tmp_path}/norm.py:build", data="shapes,train=33,test=8,size=16",
+    given = recipe(f"{tmp_path}/norm.py:build", data="shapes,train=33,val=8,test=8,size=16",
                    global_batch=16, epochs=2)  # fmt: skip
     result = train(given, runs=tmp_path, name="run", listener=watcher)
     assert [step.samples for step in watcher.steps] == [16, 16, 1, 16, 16, 1]
@@ -306,7 +307,7 @@ def test_places_that_may_not_be_written(open_folder: Path) -> None:
 
 def test_a_small_budget_takes_a_smaller_micro_batch(conv: str, tmp_path: Path) -> None:
     watcher = Watcher()
-    given = recipe(conv, global_batch=96, data="shapes,train=96,test=32,size=16")
+    given = recipe(conv, global_batch=96, data="shapes,train=96,val=32,test=32,size=16")
     result = train(given, runs=tmp_path, name="run", listener=watcher, memory_bytes=6 << 20)
     assert result.status == "finished"
     assert watcher.beginning is not None

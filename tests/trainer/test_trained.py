@@ -22,7 +22,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Class folders with images of several sizes, and a transform."""
     root = tmp_path_factory.mktemp("photos")
     noise = np.random.default_rng(0)
-    for split, number in (("train", 12), ("test", 6)):
+    for split, number in (("train", 12), ("val", 6), ("test", 6)):
         for label in ("cat", "dog"):
             folder = root / "images" / split / label
             folder.mkdir(parents=True)
@@ -61,7 +61,8 @@ def test_predict_answers_as_evaluate_counts(
     trained = open_trained(result.path, which="last")
     found = trained.evaluate()
     assert result.evaluation is not None
-    assert found.confusion == result.evaluation.confusion, "the run's own last evaluation"
+    validated = trained.evaluate("val")
+    assert validated.confusion == result.evaluation.confusion, "the run's own last evaluation"
     counts = [[0] * len(found.classes) for _ in found.classes]
     for label in ("cat", "dog"):
         files = sorted((photos / "images" / "test" / label).iterdir())
@@ -77,12 +78,16 @@ def test_other_splits_and_checkpoints(photos: Path, tmp_path: Path) -> None:
     assert trained.evaluate("train") == trained.evaluate("train"), "not shuffled, not augmented"
     with pytest.raises(UnknownName):
         trained.evaluate("tests")
-    best = open_trained(result.path, which="best").evaluate()
-    assert best.accuracy == result.summary.best_accuracy
+    best = open_trained(result.path, which="best")
+    assert best.evaluate("val").accuracy == result.summary.best_accuracy
+    assert result.test is not None
+    assert best.evaluate().confusion == result.test.confusion, "with the best weights"
 
 
 def test_a_split_that_is_not_there(tmp_path: Path, photos: Path) -> None:
-    given = recipe(data=str(photos / "images" / "train"), input_shape=(3, 16, 16), global_batch=8)
+    given = recipe(
+        data=str(photos / "images" / "train"), input_shape=(3, 16, 16), global_batch=8, val_share=0
+    )
     result = train(given, runs=tmp_path, name="run")
     trained = open_trained(result.path)  # the last one: there is no best
     with pytest.raises(RunError, match="no test split") as caught:

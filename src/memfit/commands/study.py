@@ -61,7 +61,7 @@ def study(
     budget:
         Time for everything, such as 5m; trials become shorter than the recipe's epochs.
     goal:
-        accuracy=0.95 or loss=0.3, on the test images; what all sizes reach when omitted.
+        accuracy=0.95 or loss=0.3, on the validation images; what all sizes reach when omitted.
     folder:
         Of the study; studies/MODEL-DATA when omitted.
     gpu:

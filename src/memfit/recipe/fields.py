@@ -228,6 +228,11 @@ class RecipeFields:
         None, Text(), _MODEL, _TRAIN,
         "Start from: pretrained, or a .pt or .safetensors file.", has_effect=False)
 
+    val_share: float = _row(
+        0.1, _SHARE, _MODEL, _TRAIN,
+        "Of the training samples, held out to validate on where the data has no val split, the "
+        "same in every run; 0 for none.", has_effect=False)
+
     # -- memory ----------------------------------------------------------------------------------
 
     batch_size: int | None = _row(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Job", "absolute", "resolve"]
 
 #: What decides how data is opened.
-_READING = ("data", "root", "task", "window", "frame")
+_READING = ("data", "root", "task", "window", "frame", "val_share")
 
 
 @dataclass(frozen=True, kw_only=True)

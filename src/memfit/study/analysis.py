@@ -43,9 +43,9 @@ def size_result(
         equal_epochs=_accuracy_at(whole, settings.epoch_steps(batch)),
         equal_steps=_accuracy_at(whole, settings.steps),
         train_accuracy=_measured(evaluated, lambda r: r.train_accuracy),
-        test_accuracy=_measured(evaluated, lambda r: r.evaluations[-1].accuracy),
+        val_accuracy=_measured(evaluated, lambda r: r.evaluations[-1].accuracy),
         train_loss=_measured(evaluated, lambda r: r.train_loss),
-        test_loss=_measured(evaluated, lambda r: r.evaluations[-1].loss),
+        val_loss=_measured(evaluated, lambda r: r.evaluations[-1].loss),
         problem=_problem(records, whole),
     )
 

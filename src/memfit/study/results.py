@@ -91,7 +91,7 @@ class RateTried:
         learning_rate: after warm-up.
         outcome: of its trial.
         steps: that it was given.
-        early_loss: lowest test loss within the short trial; None where it diverged.
+        early_loss: lowest validation loss within the short trial; None where it diverged.
     """
 
     learning_rate: float
@@ -150,13 +150,13 @@ class SizeResult:
         tried: learning rates.
         rate: the best one; None when every trial failed.
         goal: steps and examples to the goal.
-        equal_epochs: test accuracy after the same passes over the data.
-        equal_steps: test accuracy after the same optimizer steps; None where the first
+        equal_epochs: validation accuracy after the same passes over the data.
+        equal_steps: validation accuracy after the same optimizer steps; None where the first
             evaluation came later.
         train_accuracy: at the end of whole trials.
-        test_accuracy: at the end of whole trials.
+        val_accuracy: at the end of whole trials.
         train_loss: at the end of whole trials.
-        test_loss: at the end of whole trials.
+        val_loss: at the end of whole trials.
         problem: why there is no result, in a sentence.
     """
 
@@ -167,18 +167,18 @@ class SizeResult:
     equal_epochs: Measured | None
     equal_steps: Measured | None
     train_accuracy: Measured | None
-    test_accuracy: Measured | None
+    val_accuracy: Measured | None
     train_loss: Measured | None
-    test_loss: Measured | None
+    val_loss: Measured | None
     problem: str | None
 
     @property
     def gap(self) -> Measured | None:
-        """The generalisation gap: accuracy on training images less that on test images."""
-        if self.train_accuracy is None or self.test_accuracy is None:
+        """The generalisation gap: accuracy on training images less that on validation images."""
+        if self.train_accuracy is None or self.val_accuracy is None:
             return None
-        pairs = zip(self.train_accuracy.values, self.test_accuracy.values, strict=True)
-        return Measured(tuple(train - test for train, test in pairs))
+        pairs = zip(self.train_accuracy.values, self.val_accuracy.values, strict=True)
+        return Measured(tuple(train - val for train, val in pairs))
 
 
 @dataclass(frozen=True)

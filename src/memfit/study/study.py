@@ -293,8 +293,8 @@ class _Work:
                     f"seeds reached {goal} in {max(t.steps for t in result.tried):,} steps."
                 )
         self._note(
-            "Learning rates were chosen by the test images, so accuracies are a little too good; "
-            "batch sizes are compared alike."
+            "Learning rates were chosen by the validation images, so accuracies are a little too "
+            "good; batch sizes are compared alike. The test images were not looked at."
         )
 
     def _note_batch_norm(self, chosen: Recommendation | None) -> None:
@@ -370,9 +370,9 @@ def _checked_data(data: Dataset, sizes: Sequence[int]) -> int:
             "training images.",
             hint=f"Leave it out: batch sizes up to {samples:,} can be studied.",
         )
-    if data.test is None or data.test.labels is None or not len(data.test):
+    if data.answered("val") is None:
         raise DataError(
-            f"{data.name} has no test images with labels: a study compares what they say.",
-            hint="A folder with train and test, or another data set.",
+            f"{data.name} has no validation images with labels: a study compares what they say.",
+            hint="Hold out a share of the training images: val_share=0.1 (--val-share 0.1).",
         )
     return samples

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from memfit.data.loading.augment import Transform, crop_and_flip, parse_augmentation
 from memfit.data.loading.batch import Batch
+from memfit.data.loading.holding_out import stored
 from memfit.data.loading.mixing import draw_mixing, mix_images, mix_labels
 from memfit.data.loading.normalisation import moments_of, normalised_by
 from memfit.data.loading.pixel_memory import PixelMemory
@@ -39,7 +40,6 @@ from memfit.data.loading.reading import (
     unreadable_error,
 )
 from memfit.data.loading.source import Source
-from memfit.data.samples.array_split import ArraySplit
 from memfit.data.samples.dataset import Problem
 from memfit.errors import DataError, UnknownName, UsageError
 from memfit.models.user_code import import_object
@@ -81,7 +81,8 @@ def loader(
 
     Args:
         source: a recipe; or its ``data`` (a text, a path, a data set of yours or an opened one),
-            with fields of the recipe as ``options``.
+            with fields of the recipe as ``options``; without a ``val_share`` among them nothing
+            is held out.
         split: ``"train"`` when omitted; that one is shuffled and augmented, every other is not.
         batch_size: the global batch; the recipe's ``global_batch`` or ``batch_size``, else 64.
         rank: which share of every global batch this process gets...
@@ -96,9 +97,12 @@ def loader(
     for name in options:
         if name not in known:
             raise UnknownName("option", name, known)
-    is_recipe = isinstance(source, Recipe)
-    plain, own = Own.split(options if is_recipe else {"data": source, **options})
-    recipe = source.but(**plain) if isinstance(source, Recipe) else Recipe(model="cnn", **plain)
+    given = options if isinstance(source, Recipe) else {"data": source, **options}
+    plain, own = Own.split(given)
+    if isinstance(source, Recipe):
+        recipe = source.but(**plain)
+    else:
+        recipe = Recipe(**{"model": "cnn", "val_share": 0, **plain})
     if recipe.data is None:
         raise UsageError("The recipe names no data.", hint='Add: data = "mnist", or a folder.')
     opened = Source(recipe.data if own.data is None else own.data, recipe)
@@ -193,7 +197,8 @@ class Loader:
         if self._reader.is_random:
             return None
         split, (channels, *size) = self.split, self.shape
-        if isinstance(split, ArraySplit) and split.images.shape[1:3] == tuple(size):
+        images = stored(split, slice(0, 0))
+        if images is not None and images.shape[1:3] == tuple(size):
             return PixelMemory.of_array(split, channels)
         return PixelMemory.for_files(split, self.shape)
 

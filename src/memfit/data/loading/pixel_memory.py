@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from memfit.data.loading.holding_out import stored
 from memfit.data.loading.reading import Samples
-from memfit.data.samples.array_split import ArraySplit
 from memfit.data.samples.dataset import Split
 
 __all__ = ["PixelMemory", "pixels_of_array"]
@@ -37,7 +37,7 @@ class PixelMemory:
         self.is_complete = bool(known.all())
 
     @classmethod
-    def of_array(cls, split: ArraySplit, channels: int) -> PixelMemory:
+    def of_array(cls, split: Split, channels: int) -> PixelMemory:
         """All of a split that is in memory already."""
         return cls(pixels_of_array(split, channels), np.ones(len(split), dtype=np.bool_))
 
@@ -68,9 +68,10 @@ class PixelMemory:
         return torch.index_select(self._pixels, 0, torch.from_numpy(indices), out=out)
 
 
-def pixels_of_array(split: ArraySplit, channels: int) -> Tensor:
+def pixels_of_array(split: Split, channels: int) -> Tensor:
     """All samples of an array as the loader delivers them: ``(N, C, H, W)`` uint8."""
-    images = split.images
+    images = stored(split, slice(None))
+    assert images is not None, "the split lives in memory"
     if images.dtype == np.uint8 and images.ndim == 3:
         grey = torch.from_numpy(np.require(images, requirements=["C", "W"]))[:, None]
         return grey if channels == 1 else grey.repeat(1, 3, 1, 1)

@@ -30,6 +30,7 @@ class Purpose(IntEnum):
     TRANSFORM = 5
     MIX = 6
     STEP = 7
+    HOLD_OUT = 8
 
 
 def uniform(

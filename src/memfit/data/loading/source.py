@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from memfit.data.loading.holding_out import hold_out
 from memfit.data.loading.survey import Survey, survey
 from memfit.data.samples.dataset import Dataset
 from memfit.data.sets.opening import open_dataset
@@ -27,7 +28,7 @@ class Source:
 
     Args:
         data: whatever :func:`~memfit.data.sets.opening.open_dataset` takes.
-        recipe: says where named sets are, and how to read the images.
+        recipe: says where named sets are, how to read the images, and how many to hold out.
     """
 
     def __init__(self, data: Any, recipe: Recipe | None = None) -> None:
@@ -45,9 +46,10 @@ class Source:
         if self._recipe is None:
             return open_dataset(self._data)
         asked = self._recipe
-        return open_dataset(
+        opened = open_dataset(
             self._data, root=asked.root, task=asked.task, window=asked.window, frame=asked.frame
         )
+        return hold_out(opened, asked.val_share)
 
     @property
     def makes_floats(self) -> bool:

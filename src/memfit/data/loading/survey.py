@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memfit.data.images.decode import is_grey, pixels_of, reading_images
-from memfit.data.samples.array_split import ArraySplit
+from memfit.data.loading.holding_out import stored
 from memfit.data.samples.dataset import Split
 from memfit.errors import BadImage, DataError
 
@@ -54,21 +54,24 @@ def survey(split: Split, channels: int | None = None) -> Survey:
     Raises:
         DataError: none of them can be read.
     """
-    if isinstance(split, ArraySplit) and split.images.dtype == np.uint8:
-        images = split.images.reshape(*split.images.shape[:3], -1)
-        if images.shape[3] == (channels or images.shape[3]) and images.shape[3] in (1, 3):
-            return _of_array(images)
+    images = stored(split, slice(0, 0))
+    if images is not None and images.dtype == np.uint8:
+        found = images.shape[3] if images.ndim == 4 else 1
+        if found == (channels or found) and found in (1, 3):
+            return _of_array(split, found)
     picked = np.unique(np.linspace(0, len(split) - 1, min(len(split), _FILES)).round().astype(int))
     return _of_samples(split, picked, channels)
 
 
-def _of_array(images: NDArray[np.uint8]) -> Survey:
-    counts = np.zeros((images.shape[3], 256), dtype=np.int64)
-    for start in range(0, len(images), 1024):
-        _count(images[start : start + 1024], counts)
+def _of_array(split: Split, channels: int) -> Survey:
+    counts = np.zeros((channels, 256), dtype=np.int64)
+    for start in range(0, len(split), 1024):
+        images = stored(split, slice(start, start + 1024))
+        assert images is not None, "the split lives in memory"
+        height, width = images.shape[1:3]
+        _count(images.reshape(-1, height, width, channels), counts)
     mean, std = _moments(counts)
-    size = (images.shape[1], images.shape[2])
-    return Survey(images.shape[3], size, mean, std, len(images), len(images))
+    return Survey(channels, (height, width), mean, std, len(split), len(split))
 
 
 def _of_samples(split: Split, picked: NDArray[np.int64], channels: int | None) -> Survey:

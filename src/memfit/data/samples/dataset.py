@@ -325,7 +325,8 @@ class Dataset:
         """The split to train on: ``train``, else the only one."""
         return self.splits.get("train") or next(iter(self.splits.values()))
 
-    @property
-    def test(self) -> Split | None:
-        """The split to evaluate on: ``test``, else ``val``; None where there is neither."""
-        return self.splits.get("test") or self.splits.get("val")
+    def answered(self, name: str) -> Split | None:
+        """``val`` or ``test``, to evaluate on; None where it has no samples with answers."""
+        split = self.splits.get(name)
+        is_one = split is not None and split is not self.train and len(split) > 0
+        return split if is_one and split is not None and split.is_labelled else None

@@ -23,7 +23,7 @@ __all__ = ["ShapesOptions", "generate", "open_shapes", "parse_shapes"]
 
 Vector = NDArray[Any]  # (N, 1, 1) float32: a value for each sample, to go with pixels
 
-_SPLITS = ("train", "test")
+_SPLITS = ("train", "val", "test")
 _STREAMS = ("labels", "scene", "noise")
 _SCENE_DRAWS = 64  # for one sample; unused ones are spare
 _SPOTS = 4
@@ -41,6 +41,7 @@ class ShapesOptions:
         channels: 1 grey, 3 RGB.
         classes: the first so many of the outlines.
         train: samples to train on.
+        val: samples to validate on; none when omitted.
         test: samples to evaluate on.
         seed: another one makes other samples.
 
@@ -52,13 +53,15 @@ class ShapesOptions:
     channels: int = 3
     classes: int = 8
     train: int = 4000
+    val: int = 0
     test: int = 1000
     seed: int = 0
 
     def __post_init__(self) -> None:
         limits = {
             "size": (8, 512), "channels": (1, 3), "classes": (2, len(OUTLINES)),
-            "train": (1, 10_000_000), "test": (1, 10_000_000), "seed": (0, 2**63 - 1),
+            "train": (1, 10_000_000), "val": (0, 10_000_000), "test": (1, 10_000_000),
+            "seed": (0, 2**63 - 1),
         }  # fmt: skip
         for name, (least, most) in limits.items():
             value = getattr(self, name)
@@ -68,10 +71,11 @@ class ShapesOptions:
                 raise UsageError(f"shapes: {name} is {value}; it goes from {least} to {most:,}.")
         if self.channels == 2:
             raise UsageError("shapes: channels is 2; it must be 1 (grey) or 3 (RGB).")
-        total = (self.train + self.test) * self.size**2 * self.channels
+        images = self.train + self.val + self.test
+        total = images * self.size**2 * self.channels
         if total > _LARGEST_BYTES:
             raise UsageError(
-                f"shapes: {self.train + self.test:,} images of {self.size}x{self.size} take "
+                f"shapes: {images:,} images of {self.size}x{self.size} take "
                 f"{format_bytes(total)}; at most {format_bytes(_LARGEST_BYTES)} are generated."
             )
 
@@ -100,9 +104,10 @@ def open_shapes(options: ShapesOptions | None = None, name: str = "shapes") -> D
     """
     options = options or ShapesOptions()
     splits: dict[str, Split] = {}
-    for split, count in zip(_SPLITS, (options.train, options.test), strict=True):
-        images, labels = generate(options, split, 0, count)
-        splits[split] = ArraySplit(split, images, labels, name)
+    for split in _SPLITS:
+        if count := getattr(options, split):
+            images, labels = generate(options, split, 0, count)
+            splits[split] = ArraySplit(split, images, labels, name)
     classes = tuple(OUTLINES)[: options.classes]
     return Dataset(name, "generated shapes", splits, classes, bytes_on_disk=0)
 
@@ -114,7 +119,7 @@ def generate(
 
     Args:
         options: size, channels, classes and seed.
-        split: ``"train"`` or ``"test"``.
+        split: ``"train"``, ``"val"`` or ``"test"``.
         first: number of the first sample.
         count: how many.
 
@@ -135,7 +140,8 @@ def _random(
     options: ShapesOptions, split: str, stream: str, first: int, count: int, draws: int
 ) -> NDArray[np.uint64]:
     """``(count, draws)`` numbers; row i is what belongs to sample ``first + i``."""
-    purpose = _STREAMS.index(stream) * len(_SPLITS) + _SPLITS.index(split)
+    number = _STREAMS.index(stream)
+    purpose = 6 + number if split == "val" else 2 * number + (split == "test")
     blocks = -(-draws // 4)  # Philox gives four numbers for each value of its counter
     philox = np.random.Philox(key=options.seed + (purpose << 64), counter=first * blocks)
     raw = philox.random_raw(count * blocks * 4)

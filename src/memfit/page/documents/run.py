@@ -17,6 +17,8 @@ from memfit.trainer.run.run_folder import RunFolder
 __all__ = ["run_document", "run_names"]
 
 _SCHEMA_VERSION = 1
+#: Of an evaluation, which also has what is as large as the classes squared.
+_SHOWN = ("split", "samples", "loss", "accuracy")
 
 
 def run_names(root: Path) -> list[str]:
@@ -127,11 +129,13 @@ def _summary(summary: dict[str, Any] | None) -> dict[str, Any] | None:
     """Of ``summary.json`` all but what is as large as the classes squared."""
     if summary is None:
         return None
-    evaluation = summary.get("evaluation")
-    short = None
-    if isinstance(evaluation, dict):
-        short = {name: evaluation.get(name) for name in ("samples", "loss", "accuracy")}
-    return summary | {"evaluation": short}
+    return summary | {name: _short(summary.get(name)) for name in ("evaluation", "test")}
+
+
+def _short(evaluation: Any) -> dict[str, Any] | None:
+    if not isinstance(evaluation, dict):
+        return None
+    return {name: value for name, value in evaluation.items() if name in _SHOWN}
 
 
 def _written(path: Path) -> float:

@@ -246,14 +246,14 @@ def _draw_fit(study: Study, left: Axes, right: Axes, sizes: np.ndarray) -> None:
 def _accuracy(study: Study, figure: Figure) -> None:
     settings = study.settings
     subtitle = f"mean of {study.seeds} seeds, each with the learning rate tuned; bars: ± 1 sd"
-    axes = one_panel(figure, "Test accuracy for the same budget", subtitle)
+    axes = one_panel(figure, "Validation accuracy for the same budget", subtitle)
     _series(axes, study, "equal_epochs", f"equal epochs: {settings.epochs}", BLUE, "o")
     _series(axes, study, "equal_steps", f"equal steps: {settings.steps:,}", AMBER, "s")
     if study.goal is not None and study.goal.kind == "accuracy":
         axes.axhline(study.goal.value, color=FAINT, linewidth=1, linestyle=":", label="goal")
     mark_recommended(axes, study)
     batch_axis(axes, [s.batch_size for s in study.sizes])
-    axes.set_ylabel("test accuracy")
+    axes.set_ylabel("validation accuracy")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     legend(axes, loc="best")
 
@@ -274,11 +274,11 @@ def _gap(study: Study, figure: Figure) -> None:
     subtitle = "at the end of whole trials, mean of the seeds; bars: ± 1 sd"
     axes = one_panel(figure, "Generalisation gap", subtitle)
     _series(axes, study, "train_accuracy", "training images", AMBER, "o")
-    _series(axes, study, "test_accuracy", "test images", BLUE, "o")
-    pairs = [s for s in study.sizes if s.train_accuracy is not None and s.test_accuracy is not None]
+    _series(axes, study, "val_accuracy", "validation images", BLUE, "o")
+    pairs = [s for s in study.sizes if s.train_accuracy is not None and s.val_accuracy is not None]
     axes.fill_between(
         [s.batch_size for s in pairs],
-        [s.test_accuracy.mean for s in pairs if s.test_accuracy],
+        [s.val_accuracy.mean for s in pairs if s.val_accuracy],
         [s.train_accuracy.mean for s in pairs if s.train_accuracy],
         color=FAINT, alpha=0.12, linewidth=0, label="gap",
     )  # fmt: skip

@@ -161,13 +161,13 @@ def _accuracy(study: Study) -> tuple[str, tuple[str, ...], list[tuple[str, ...]]
     settings = study.settings
     names = (
         "batch", f"{settings.epochs} epochs", f"{settings.steps:,} steps", "train, at the end",
-        "test, at the end", "gap",
+        "validation, at the end", "gap",
     )  # fmt: skip
     rows: list[tuple[str, ...]] = []
     for size in study.sizes:
-        measured = (size.equal_epochs, size.equal_steps, size.train_accuracy, size.test_accuracy)
+        measured = (size.equal_epochs, size.equal_steps, size.train_accuracy, size.val_accuracy)
         rows.append((f"{size.batch_size:,}", *map(measured_words, (*measured, size.gap))))
-    return "Test accuracy for equal epochs and for equal steps; generalisation gap", names, rows
+    return "Validation accuracy for equal epochs and equal steps; generalisation gap", names, rows
 
 
 def measured_words(found: Measured | None) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 
 from memfit.files.output_path import check_figure_path
 from memfit.report.figures import write_figure
+from memfit.report.training.words import split_word
 from memfit.trainer.step.evaluation import Evaluation
 
 __all__ = ["confusion_figure"]
@@ -39,7 +40,8 @@ def confusion_figure(found: Evaluation, path: Path, *, force: bool) -> None:
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xlabel("answer")
     axes.set_ylabel("truth")
-    axes.set_title(f"accuracy {found.accuracy:.2%} on {found.samples:,} images")
+    images = f"{found.samples:,} {split_word(found.split)} images"
+    axes.set_title(f"accuracy {found.accuracy:.2%} on {images}")
     places = range(len(counts))
     axes.set_xticks(places, found.classes, rotation=60, ha="right")
     axes.set_yticks(places, found.classes)

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from memfit.files.metrics_file import to_json
 from memfit.report.console.progress import Bar, Lines, print_line
+from memfit.report.training.words import split_word
 from memfit.trainer.recovery.transaction import MicroBatchEvent
 from memfit.trainer.run.listener import Beginning, Listener
 from memfit.trainer.step.evaluation import Evaluation
@@ -132,8 +133,12 @@ class JsonReporter(Listener):
     ) -> None:
         """Loss and accuracy."""
         if evaluation is not None:
-            found = {"loss": evaluation.loss, "accuracy": evaluation.accuracy, "is_best": is_best}
-            self._say("evaluation", step=step, epoch=epoch, **found)
+            found = _evaluated(evaluation)
+            self._say("evaluation", step=step, epoch=epoch, **found, is_best=is_best)
+
+    def tested(self, evaluation: Evaluation, step: int) -> None:
+        """The test split, once, at the end."""
+        self._say("test", step=step, **_evaluated(evaluation))
 
     def saved(self, path: Path) -> None:
         """Where the checkpoint is."""
@@ -169,6 +174,10 @@ class BarReporter(_Told, Bar):
         self.at(result.step, beginning.total_steps, facts=facts)
 
 
+def _evaluated(found: Evaluation) -> dict[str, Any]:
+    return {"split": found.split, "loss": found.loss, "accuracy": found.accuracy}
+
+
 def opening_lines(beginning: Beginning) -> list[str]:
     """What a run is about to do, in two or three lines."""
     recipe = beginning.plan.recipe
@@ -200,7 +209,8 @@ def epoch_line(
     if losses:
         facts.append(f"train loss {sum(losses) / len(losses):.4f}")
     if evaluation is not None:
-        facts += [f"test loss {evaluation.loss:.4f}", f"accuracy {evaluation.accuracy:.2%}"]
+        word = split_word(evaluation.split)
+        facts += [f"{word} loss {evaluation.loss:.4f}", f"accuracy {evaluation.accuracy:.2%}"]
     if losses:
         facts.append(f"{rate:,.0f} samples/s")
     return "  ".join(facts + ["best"] * is_best)

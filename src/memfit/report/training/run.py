@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from memfit.report.console.terminal import heading, marks_of
+from memfit.report.training.words import split_word
 from memfit.trainer.run.summary import RunResult, RunSummary
 from memfit.trainer.step.devices import MemoryPeaks
 from memfit.trainer.step.evaluation import Evaluation
@@ -26,12 +27,16 @@ def render_run(result: RunResult, console: Console) -> Group:
         lines.append(Text(f"  {_resume_command(result)}"))
         return Group(*lines)
     text = f"{marks.yes} Trained {result.step:,} steps"
-    if result.evaluation is not None:
-        text += f": test accuracy {result.evaluation.accuracy:.2%}"
+    if (found := result.evaluation) is not None:
+        text += f": {split_word(found.split)} accuracy {found.accuracy:.2%}"
         best = summary.best_accuracy
-        if best is not None and best > result.evaluation.accuracy:
+        if best is not None and best > found.accuracy:
             text += f" (best {best:.2%})"
     lines.append(Text(text, style="bold"))
+    if result.test is not None:
+        found, which = result.test, "last" if summary.best_accuracy is None else "best"
+        samples = f"{found.samples:,} images, looked at once, with the {which} weights"
+        lines.append(Text(f"  test      accuracy {found.accuracy:.2%} ({samples})", style="bold"))
     which = "last" if summary.best_accuracy is None else "best"
     lines.append(Text(f"  weights   {result.path}/checkpoints/{which}.pt"))
     lines.append(Text(f"  use them  memfit predict {quote(str(result.path))} IMAGE"))
@@ -82,7 +87,8 @@ def render_evaluation(found: Evaluation, name: str, console: Console) -> Group:
             table.add_row(f"  {label}", "no samples", "")
             continue
         table.add_row(f"  {label}", f"{share:.1%}", marks.bar[-1] * round(share * width))
-    top = Text(f"{name}: accuracy {found.accuracy:.2%} on {found.samples:,} images", style="bold")
+    images = f"{found.samples:,} {split_word(found.split)} images"
+    top = Text(f"{name}: accuracy {found.accuracy:.2%} on {images}", style="bold")
     return Group(top, f"mean loss {found.loss:.4f}", "", heading("Accuracy by class"), table)
 
 

@@ -13,7 +13,7 @@ __all__ = ["Crossing", "Evaluated", "Goal", "at_step", "crossing", "parse_goal"]
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """A model on the test images, after so many optimizer steps.
+    """A model on the validation images, after so many optimizer steps.
 
     Args:
         step: optimizer steps.
@@ -28,7 +28,7 @@ class Evaluated:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What training is to reach on the test images.
+    """What training is to reach on the validation images.
 
     Args:
         kind: accuracy from below, or loss from above.
@@ -48,8 +48,8 @@ class Goal:
 
     def __str__(self) -> str:
         if self.kind == "accuracy":
-            return f"test accuracy {self.value:.4g}"
-        return f"test loss {self.value:.4g}"
+            return f"validation accuracy {self.value:.4g}"
+        return f"validation loss {self.value:.4g}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,7 @@ class TrialRecord:
         outcome: how far it came.
         step: optimizer steps taken.
         seconds: in all, with evaluations.
-        evaluations: on the test images, by step.
+        evaluations: on the validation images, by step.
         train_accuracy: at the end, on the training images; None unless asked.
         train_loss: as ``train_accuracy``.
         memory: measured peaks of its device, bytes; None where nobody counts.
@@ -234,6 +234,7 @@ def _train(
             resume=resume,
             device=device,
             listener=watch,
+            with_test=False,
         )
     except _Paused:
         _set_stopped(path)

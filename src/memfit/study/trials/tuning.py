@@ -59,7 +59,7 @@ def further_rates(records: Mapping[float, TrialRecord], until: int) -> list[floa
 
 
 def early_loss(record: TrialRecord, until: int | None = None) -> float:
-    """The lowest test loss of a trial, in its first steps; infinite where it is not usable."""
+    """The lowest validation loss of a trial, in its first steps; infinite if not usable."""
     if not record.is_usable:
         return math.inf
     seen = [p.loss for p in record.evaluations if until is None or p.step <= until]
@@ -67,7 +67,7 @@ def early_loss(record: TrialRecord, until: int | None = None) -> float:
 
 
 def most_promising(records: Mapping[float, TrialRecord], until: int, count: int = 2) -> list[float]:
-    """The rates whose trials go on: those with the lowest test loss so far."""
+    """The rates whose trials go on: those with the lowest validation loss so far."""
     usable = [rate for rate in sorted(records) if records[rate].is_usable]
     return sorted(usable, key=lambda rate: early_loss(records[rate], until))[:count]
 

@@ -64,6 +64,9 @@ class Listener(Progress):
     ) -> None:
         """An epoch is done, counted from 1; not every one is evaluated."""
 
+    def tested(self, evaluation: Evaluation, step: int) -> None:
+        """The run is at its end: its best weights, those after ``step``, on the test split."""
+
     def saved(self, path: Path) -> None:
         """A checkpoint is on the disk."""
 
@@ -89,3 +92,4 @@ class Listeners(Listener):
     began, note, ended = _to_all("began"), _to_all("note"), _to_all("ended")
     took_step, changed_micro_batch = _to_all("took_step"), _to_all("changed_micro_batch")
     finished_epoch, saved = _to_all("finished_epoch"), _to_all("saved")
+    tested = _to_all("tested")

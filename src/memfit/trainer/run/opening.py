@@ -16,7 +16,7 @@ from memfit.trainer.ranks.launch import launch, restarts
 from memfit.trainer.ranks.ranks import Ranks
 from memfit.trainer.run.run_folder import RunFolder
 
-__all__ = ["Opened", "opened_run"]
+__all__ = ["Opened", "as_begun", "opened_run"]
 
 #: The folder, the job, and the state to go on from (None for a new run).
 Opened = tuple[RunFolder, Job, dict[str, Any] | None]
@@ -116,7 +116,12 @@ def _resumed(
             return
         file, state = folder.checkpoints.newest(on_damaged)
         _check_same(file, job.recipe, state["recipe"])
-        yield folder, job, state
+        yield folder, job.but(val_share=as_begun(job.asked, state).val_share), state
+
+
+def as_begun(recipe: Recipe, state: Mapping[str, Any]) -> Recipe:
+    """A run's recipe, with what it held out: nothing, where it began before that was done."""
+    return recipe.but(val_share=state["recipe"].get("val_share", 0.0))
 
 
 def _begun_by(launched: str | None, runs: Path) -> Path | None:

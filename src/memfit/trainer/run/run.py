@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +27,7 @@ from memfit.trainer.run.pace import PaceLog
 from memfit.trainer.run.planned import planned
 from memfit.trainer.run.run_folder import RunFolder
 from memfit.trainer.run.sizes import micro_batches_of, smaller_next_time
-from memfit.trainer.run.standing import Standing
+from memfit.trainer.run.standing import Standing, followed_split
 from memfit.trainer.run.summary import RunResult, summarise
 from memfit.trainer.step.backends import backends_of
 from memfit.trainer.step.devices import RunDevice, choose_device
@@ -34,6 +35,7 @@ from memfit.trainer.step.evaluation import Evaluation, evaluate
 from memfit.trainer.step.ingredients import prepare_ingredients
 from memfit.trainer.step.micro_batches import even_sizes
 from memfit.trainer.step.training import StepResult, Training
+from memfit.trainer.weights.checkpoint import load_checkpoint
 
 __all__ = ["RunResult", "train"]
 
@@ -51,6 +53,7 @@ def train(
     memory_bytes: int | None = None,
     listener: Listener | None = None,
     command: Sequence[str] = (),
+    with_test: bool = True,
     **options: Any,
 ) -> RunResult:
     """Train a recipe, with the micro-batch that its plan says fits.
@@ -65,6 +68,7 @@ def train(
         memory_bytes: play a smaller device.
         listener: is told what happens.
         command: what was typed, for the run's record.
+        with_test: look at the test split at the end; a study's trials do not.
         **options: fields of :class:`~memfit.Recipe`; ``model``, ``data``, ``optimizer``,
             ``transform``, ``loss`` and ``step`` may be objects of yours.
 
@@ -98,7 +102,7 @@ def train(
             shard=options.get("shard"),
         ) as opened, backends_of(opened[1].recipe, place.device):  # fmt: skip
             with preparing():
-                run = _Run(*opened, place, ranks, told)
+                run = _Run(*opened, place, ranks, told, with_test)
             return run.go()
 
 
@@ -113,6 +117,7 @@ class _Run:
         place: RunDevice,
         ranks: Ranks,
         listener: Listener,
+        with_test: bool,
     ) -> None:
         self.folder, self.place, self.ranks = folder, place, ranks
         self.listener = listener
@@ -121,7 +126,8 @@ class _Run:
         )
         recipe = self.recipe = self.job.recipe
         self.loader = self._loader()
-        self.test = self._test_loader()
+        self.val = self._answered(followed_split(state, self.job.data.dataset))
+        self.test = self._answered("test") if with_test else None
         self.total_steps = self.recipe.steps or self.recipe.epochs * len(self.loader)
         if recipe.shard and ranks.are_many:
             check_shardable(recipe, place.memory_bytes, place.device)
@@ -140,7 +146,7 @@ class _Run:
             ranks=ranks, on_event=self._changed_micro_batch, release_cache=place.release_cache,
         )  # fmt: skip
         self.evaluating = recover(even_sizes(2 * sizes[0]), release_cache=place.release_cache)
-        self.at = Standing()
+        self.at = Standing(split=None if self.val is None else self.val.split.name)
         self.pace = PaceLog(folder.pace, self.plan, place)
         self._told: set[str] = set()
         self.skipped: set[tuple[str, str]] = set()
@@ -169,9 +175,12 @@ class _Run:
                 self._set_status("stopped")
                 raise
         status: Literal["finished", "stopped"] = "finished" if self._is_done else "stopped"
-        if self.at.last is None and self.test is not None and self._is_done:  # resumed at its end
-            self.at.last = evaluate(self.ingredients, self.test, self.evaluating, self.ranks)
+        if self.at.last is None and self.val is not None and self._is_done:  # resumed at its end
+            self.at.last = self._evaluate(self.val)
         summary = summarise(self.plan, self.training, self.at, self.place, len(self.skipped))
+        if self.test is not None and self._is_done:
+            tested = self._tested(self.test)
+            summary = replace(summary, test=tested, skipped_images=len(self.skipped))
         if self.ranks.is_first:
             self.folder.write_json("summary.json", summary.to_dict() | {"status": status})
         self._set_status(status)
@@ -206,8 +215,8 @@ class _Run:
         """Evaluate, then save: an epoch counts as done once its evaluation is in a checkpoint."""
         found, is_best, epoch = None, False, self.at.epoch + 1
         due = epoch % self.recipe.evaluate_every == 0 or self.training.step >= self.total_steps
-        if self.test is not None and due:
-            found = evaluate(self.ingredients, self.test, self.evaluating, self.ranks)
+        if self.val is not None and due:
+            found = self._evaluate(self.val)
             is_best = self._note_evaluation(found, epoch)
         self.listener.finished_epoch(self.training.step, epoch, found, is_best)
         self.at.epoch, self.at.position = epoch, 0
@@ -222,10 +231,22 @@ class _Run:
         has_all = self.training.step >= self.total_steps or is_over
         return self.at.position == 0 and (has_all or stopped_early)
 
+    def _tested(self, test: Loader) -> Evaluation:
+        """The best weights on the test split, which is looked at here and nowhere else."""
+        if self.at.best_step not in (None, self.training.step):
+            self.training.load_state_dict(load_checkpoint(self.folder.checkpoints.best_path))
+        found = self._evaluate(test)
+        self._note_skipped()
+        self.listener.tested(found, self.training.step)
+        return found
+
+    def _evaluate(self, loader: Loader) -> Evaluation:
+        return evaluate(self.ingredients, loader, self.evaluating, self.ranks)
+
     def _note_evaluation(self, found: Evaluation, epoch: int) -> bool:
         """Whether it is the best so far."""
         is_best = self.at.note(found, self.training.step)
-        record = {"loss": found.loss, "accuracy": found.accuracy}
+        record = {"split": found.split, "loss": found.loss, "accuracy": found.accuracy}
         self._write({"event": "evaluation", "epoch": epoch, **record})
         return is_best
 
@@ -237,24 +258,18 @@ class _Run:
                 self.folder.write_recipe(self.recipe.to_dict())
                 self.folder.write_json("plan.json", self.plan.to_dict())
             self.folder.metrics.rewind(self.training.step, evaluated=self.at.position == 0)
-        self.listener.began(
-            Beginning(
-                run=self.folder.path,
-                plan=self.plan,
-                device=self.place.name,
-                step=self.training.step,
-                total_steps=self.total_steps,
-                steps_per_epoch=len(self.loader),
-                global_batch=min(self.loader.batch_size, len(self.loader.split)),
-                micro_batch=self.training.fitting.size,
-                world_size=self.ranks.world_size,
-                learning_rate=self.training.peak_rate,
-                memory_bytes=self.place.memory_bytes,
-            )
-        )
+        beginning = Beginning(
+            run=self.folder.path, plan=self.plan, device=self.place.name,
+            step=self.training.step, total_steps=self.total_steps,
+            steps_per_epoch=len(self.loader),
+            global_batch=min(self.loader.batch_size, len(self.loader.split)),
+            micro_batch=self.training.fitting.size, world_size=self.ranks.world_size,
+            learning_rate=self.training.peak_rate, memory_bytes=self.place.memory_bytes,
+        )  # fmt: skip
+        self.listener.began(beginning)
         for note in (
             *self.ingredients.notes,
-            *notes_of(self.loader, self.test, self.ingredients.model, self.ranks),
+            *notes_of(self.job, self.loader, self.val, self.ingredients.model, self.ranks),
         ):
             self.listener.note(note)
         if not self.is_resumed:
@@ -281,8 +296,6 @@ class _Run:
             },
             is_best,
         )
-        if self.skipped:
-            self.folder.write_skipped(sorted(self.skipped))
         self.listener.saved(path)
         self.ranks.wait()
 
@@ -290,9 +303,11 @@ class _Run:
         """Images that were left out, of all ranks and all splits."""
         if self.recipe.on_bad_image != "skip":
             return
-        loaders = [self.loader] if self.test is None else [self.loader, self.test]
+        loaders = [made for made in (self.loader, self.val, self.test) if made is not None]
         own = {(p.name, p.reason) for each in loaders for p in each.unreadable.values()}
         self.skipped |= {item for each in self.ranks.gather(own) for item in each}
+        if self.skipped and self.ranks.is_first:
+            self.folder.write_skipped(sorted(self.skipped))
 
     def _load(self, state: dict[str, Any]) -> None:
         self.skipped |= {(name, reason) for name, reason in state["skipped"]}
@@ -369,11 +384,8 @@ class _Run:
 
     # -- preparation -------------------------------------------------------------------------------
 
-    def _test_loader(self) -> Loader | None:
-        test = self.job.data.dataset.test
-        if test is None or test.labels is None or not len(test):
-            return None
-        return self._loader(test.name)
+    def _answered(self, split: str) -> Loader | None:
+        return None if self.job.data.dataset.answered(split) is None else self._loader(split)
 
     def _loader(self, split: str | None = None) -> Loader:
         ranks, budget = self.ranks, self.place.budget

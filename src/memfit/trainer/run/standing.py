@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from memfit.data.samples.dataset import Dataset
 from memfit.trainer.step.evaluation import Evaluation
 
-__all__ = ["Standing"]
+__all__ = ["Standing", "followed_split"]
 
 
 @dataclass
@@ -21,6 +22,7 @@ class Standing:
         best: the best accuracy so far.
         best_step: the optimizer step after which it was reached.
         without_better: evaluations since then.
+        split: whose accuracy it is; None where nothing is validated.
         last: the last evaluation of this process.
     """
 
@@ -29,6 +31,7 @@ class Standing:
     best: float | None = None
     best_step: int | None = None
     without_better: int = 0
+    split: str | None = None
     last: Evaluation | None = None
 
     def note(self, found: Evaluation, step: int) -> bool:
@@ -42,10 +45,24 @@ class Standing:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""
-        names = ("epoch", "position", "best", "best_step", "without_better")
+        names = ("epoch", "position", "best", "best_step", "without_better", "split")
         return {name: getattr(self, name) for name in names}
 
     def load(self, values: Mapping[str, Any]) -> None:
         """Go on from what :meth:`to_dict` gave."""
         for name, value in values.items():
             setattr(self, name, value)
+
+
+def followed_split(state: Mapping[str, Any] | None, dataset: Dataset) -> str:
+    """The split whose accuracy decides which weights are best: ``val``.
+
+    Args:
+        state: of the checkpoint that a run goes on from; one that was begun by the test split, as
+            all were before ``val`` was told from it, goes on so.
+        dataset: of the run.
+    """
+    if state is None:
+        return "val"
+    before = "val" if dataset.answered("test") is None else "test"
+    return state["progress"].get("split", before) or "val"

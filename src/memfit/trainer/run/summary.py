@@ -28,12 +28,13 @@ class RunSummary:
         device: in words.
         world_size: number of ranks.
         memory_bytes: a limit that the user set; None for none.
-        best_accuracy: of all evaluations; None where only the last weights are kept.
-        evaluation: the last one; None where there is nothing to evaluate on.
+        best_accuracy: of all validations; None where only the last weights are kept.
+        evaluation: the last validation; None where there is nothing to validate on.
         skipped_images: that were left out.
         predicted: memory at the largest micro-batch.
         measured: None where nobody counts.
         micro_batch_events: every change of the micro-batch, in order.
+        test: the best weights on the test split, once, at the end; None before it, and without one.
     """
 
     step: int
@@ -49,6 +50,7 @@ class RunSummary:
     predicted: MemoryPeaks
     measured: MemoryPeaks | None
     micro_batch_events: tuple[MicroBatchEvent, ...]
+    test: Evaluation | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in ``summary.json``."""
@@ -63,6 +65,7 @@ class RunSummary:
             "launched": {"world_size": self.world_size, "memory_bytes": self.memory_bytes},
             "best_accuracy": self.best_accuracy,
             "evaluation": None if evaluation is None else evaluation.to_dict(),
+            "test": None if self.test is None else self.test.to_dict(),
             "skipped_images": self.skipped_images,
             "memory": {
                 "predicted": self.predicted.to_dict(),
@@ -97,8 +100,13 @@ class RunResult:
 
     @property
     def evaluation(self) -> Evaluation | None:
-        """The last one; None where there is nothing to evaluate on."""
+        """The last validation; None where there is nothing to validate on."""
         return self.summary.evaluation
+
+    @property
+    def test(self) -> Evaluation | None:
+        """The best weights on the test split; None without one that has answers."""
+        return self.summary.test
 
 
 def summarise(

@@ -57,9 +57,17 @@ class TensorBoardWriter(Listener):
     ) -> None:
         """The evaluation's scalars."""
         if evaluation is not None:
-            self._writer.add_scalar("test/loss", evaluation.loss, step)
-            self._writer.add_scalar("test/accuracy", evaluation.accuracy, step)
+            self._add(evaluation, step)
         self._writer.flush()
+
+    def tested(self, evaluation: Evaluation, step: int) -> None:
+        """The test's scalars, at the step of the weights that were tested."""
+        self._add(evaluation, step)
+        self._writer.flush()
+
+    def _add(self, evaluation: Evaluation, step: int) -> None:
+        self._writer.add_scalar(f"{evaluation.split}/loss", evaluation.loss, step)
+        self._writer.add_scalar(f"{evaluation.split}/accuracy", evaluation.accuracy, step)
 
     def ended(self) -> None:
         """Close the file."""

@@ -21,6 +21,7 @@ from memfit.recipe.toml import load_recipe
 from memfit.step.ingredients import Ingredients
 from memfit.step.job import Job, resolve
 from memfit.trainer.recovery.recover import recover
+from memfit.trainer.run.opening import as_begun
 from memfit.trainer.run.run_folder import RunFolder
 from memfit.trainer.step.devices import choose_device
 from memfit.trainer.step.evaluation import Evaluation, evaluate, scores_of
@@ -83,17 +84,18 @@ class Trained:
         """Ask for every sample of a split of the run's data.
 
         Args:
-            split: the test split when omitted.
+            split: the test split when omitted, ``val`` where that has no answers.
 
         Raises:
-            RunError: the data has no test split.
+            RunError: the data has neither.
         """
         job = self.job.but(global_batch=_EVALUATION_BATCH, batch_size=None, augment=())
         dataset = job.data.dataset
-        test = dataset.test if split is None else dataset[split]
+        usual = dataset.answered("test") or dataset.answered("val")
+        test = usual if split is None else dataset[split]
         if test is None:
             raise RunError(
-                f"{dataset.name} has no test split.",
+                f"{dataset.name} has no test split with answers.",
                 hint=f"Choose one with --split: {', '.join(dataset.splits)}.",
             )
         chosen = job.loader(test.name)
@@ -161,6 +163,7 @@ def open_trained(
     saved = load_recipe(run.path / "recipe.toml").but(
         weights=None, compile=False, loss=None, step=None
     )
+    saved = as_begun(saved, state)
     job = resolve(saved, **own) if given is None else given.of(saved)
     ingredients = prepare_ingredients(job, choose_device(device).device)
     ingredients.model.load_state_dict(state["model"])

@@ -30,12 +30,14 @@ class Evaluation:
         accuracy: share of right answers.
         confusion: ``[true][answered]``, samples.
         classes: names.
+        split: what was asked: ``val``, ``test``, ``train``.
     """
 
     loss: float
     accuracy: float
     confusion: tuple[tuple[int, ...], ...]
     classes: tuple[str, ...]
+    split: str = "test"
 
     @property
     def samples(self) -> int:
@@ -54,6 +56,7 @@ class Evaluation:
         """Plain values."""
         return {
             "schema_version": 1,
+            "split": self.split,
             "samples": self.samples,
             "loss": self.loss,
             "accuracy": self.accuracy,
@@ -105,6 +108,7 @@ def evaluate(
         right / number_of_samples,
         tuple(map(tuple, table)),
         loader.classes,
+        loader.split.name,
     )
 
 

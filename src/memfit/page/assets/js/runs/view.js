@@ -43,12 +43,13 @@ function Head({ run, rows }) {
   const planned = run.pace?.total_steps ?? recipe?.steps;
   const steps = status === "finished" ? (summary?.step ?? planned) : planned; // it may end early
   const last = rows.findLast((row) => row.event === "step");
-  const accuracy = rows.findLast((row) => row.event === "evaluation")?.accuracy;
+  const judged = judgedBy(rows);
   const facts = [
     [t("runs.step"), steps ? `${formatCount(step)} / ${formatCount(steps)}` : formatCount(step)],
     [t("runs.epoch"), epochText(last, recipe)],
     [t("runs.loss"), last?.loss?.toPrecision(4) ?? "–"],
-    [t("runs.accuracy"), typeof accuracy === "number" ? formatShare(accuracy) : "–"],
+    [judged.title, judged.text(judged.last)],
+    ...(summary?.test ? [[judged.titleOf("test"), judged.text(summary.test)]] : []),
     [t("runs.micro_batch"), last ? formatCount(last.micro_batch) : "–"],
     [t("runs.device"), deviceText(run)],
   ];
@@ -89,7 +90,7 @@ function Loss({ rows, ...rest }) {
     { label: t("runs.loss.step"), colour: BLUE, isFaint: true, points: raw },
     { label: t("runs.loss.mean"), colour: BLUE, points: smoothed(raw) },
     {
-      label: t("runs.loss.test"),
+      label: t(`runs.images.${judgedBy(rows).split}`),
       colour: ORANGE,
       kind: "both",
       points: pointsOf(rows, "evaluation", "loss"),
@@ -100,16 +101,26 @@ function Loss({ rows, ...rest }) {
 }
 
 function Accuracy({ rows, ...rest }) {
+  const { title, split, metric } = judgedBy(rows);
   const lines = [
     {
-      label: t("runs.accuracy.test"),
+      label: t(`runs.images.${split}`),
       colour: ORANGE,
       kind: "both",
-      points: pointsOf(rows, "evaluation", "accuracy"),
+      points: pointsOf(rows, "evaluation", metric),
     },
   ];
-  return html`<${Chart} title=${t("runs.accuracy")} lines=${lines} name="accuracy" ...${rest}
-    y=${{ label: t("runs.accuracy"), format: formatShare }} />`;
+  return html`<${Chart} title=${title} lines=${lines} name="accuracy" ...${rest}
+    y=${{ label: title, format: formatShare }} />`;
+}
+
+/** What decides which weights are best; runs from before validation say neither. */
+function judgedBy(rows) {
+  const last = rows.findLast((row) => row.event === "evaluation");
+  const { split = "test", metric = "accuracy" } = last ?? { split: "val" };
+  const titleOf = (name) => t(`runs.score.${name}`, { metric: t(`runs.metric.${metric}`) });
+  const text = (row) => (typeof row?.[metric] === "number" ? formatShare(row[metric]) : "–");
+  return { last, split, metric, titleOf, title: titleOf(split), text };
 }
 
 function Rate({ rows, ...rest }) {

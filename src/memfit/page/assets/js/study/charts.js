@@ -137,6 +137,11 @@ function goalText(goal) {
   return t(`study.goal.${goal.kind === "accuracy" ? "accuracy" : "loss"}`, { value });
 }
 
+/** Whose accuracy was measured beside training: ``test`` in studies from before ``val``. */
+export function judgedSplit({ sizes }) {
+  return sizes.some((size) => size.test_accuracy) ? "test" : "val";
+}
+
 function Accuracy({ study, theme, batch, verticals }) {
   const { epochs, steps } = study.settings;
   const lines = [
@@ -167,10 +172,10 @@ function Gap({ study, theme, batch, verticals }) {
       points: measuredPoints(study.sizes, "train_accuracy"),
     },
     {
-      label: t("study.gap.test"),
+      label: t(`study.gap.${judgedSplit(study)}`),
       colour: BLUE,
       kind: "both",
-      points: measuredPoints(study.sizes, "test_accuracy"),
+      points: measuredPoints(study.sizes, `${judgedSplit(study)}_accuracy`),
     },
   ];
   return html`<${Chart} title=${t("study.gap")} note=${t("study.gap.note")} lines=${lines}

@@ -1,5 +1,6 @@
 /** A study in figures: by batch size speed and memory, the way to the goal, and accuracy. */
 
+import { judgedSplit } from "memfit/study/charts";
 import { formatBytes, formatCount } from "memfit/ui/format";
 import { html } from "memfit/ui/html";
 import { t } from "memfit/ui/i18n";
@@ -68,7 +69,7 @@ function Accuracy({ study }) {
     [t("study.accuracy.epochs", { epochs }), "equal_epochs"],
     [t("study.accuracy.steps", { steps: formatCount(steps) }), "equal_steps"],
     [t("study.gap.train"), "train_accuracy"],
-    [t("study.gap.test"), "test_accuracy"],
+    [t(`study.gap.${judgedSplit(study)}`), `${judgedSplit(study)}_accuracy`],
     [t("study.gap"), "gap"],
   ].map(([head, name]) => [head, (size) => shown(size[name], accuracyText)]);
   return html`<${SizeTable} title=${t("study.table.accuracy")} name="accuracies"
