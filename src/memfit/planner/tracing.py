@@ -176,8 +176,9 @@ class TrainingStep:
     def _validation(self) -> BatchSpec | None:
         """The batch of the pass between epochs: where data has a split for it, or it is asked."""
         job, recipe = self.job, self.recipe
-        split = None if job.source is None else job.source.dataset.test
-        if recipe.mode == "train" and split is not None and split.is_labelled:
+        data = None if job.source is None else job.source.dataset
+        split = None if data is None else data.answered("val") or data.answered("test")
+        if recipe.mode == "train" and split is not None:
             shape = next(self.batch.inputs.of(TensorSpec)).shape
             return loaded_batch(job.but(input_shape=shape).loader(split.name))
         is_asked = recipe.mode == "train" and recipe.eval_batch_size is not None
