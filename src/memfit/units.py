@@ -21,6 +21,8 @@ _FACTORS = {
     "g": GIB, "gib": GIB, "gb": 1000**3,
     "t": TIB, "tib": TIB, "tb": 1000**4,
 }  # fmt: skip
+#: The box of a card says GB and counts in binary: an RTX 3090 with 24 GB has 24,576 MiB.
+_FACTORS_OF_A_CARD = _FACTORS | {"kb": KIB, "mb": MIB, "gb": GIB, "tb": TIB}
 
 
 def format_bytes(size_bytes: int) -> str:
@@ -37,17 +39,22 @@ def format_bytes(size_bytes: int) -> str:
     return f"{size_bytes} B"
 
 
-def parse_bytes(text: str) -> int:
+def parse_bytes(text: str, *, of_card: bool = False) -> int:
     """``"11GiB"``, ``"512 MiB"``, ``"24GB"`` (decimal), ``"11g"`` (binary) or plain bytes.
+
+    Args:
+        text: as typed, in any case.
+        of_card: the memory of a card, of which people say GB and mean GiB.
 
     Raises:
         UsageError: the text is no size, or not positive.
 
-    >>> parse_bytes("11GiB")
-    11811160064
+    >>> parse_bytes("11GiB"), parse_bytes("24GB"), parse_bytes("24GB", of_card=True) == 24 * GIB
+    (11811160064, 24000000000, True)
     """
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([a-zA-Z]*)\s*", text)
-    factor = _FACTORS.get(match[2].lower()) if match else None
+    factors = _FACTORS_OF_A_CARD if of_card else _FACTORS
+    factor = factors.get(match[2].lower()) if match else None
     if match is None or factor is None:
         raise UsageError(f"{text!r} is not a size.", hint="Write it like 11GiB, 512MiB or 24GB.")
     size_bytes = int(float(match[1]) * factor)

@@ -18,10 +18,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from memfit.cards.services import services
 from memfit.errors import UnknownGPU
 from memfit.units import GIB, MIB, parse_bytes
 
-__all__ = ["GPU", "context_bytes", "gpu", "gpus", "local_gpu"]
+__all__ = ["GPU", "context_bytes", "gpu", "gpus", "gpus_named", "local_gpu"]
 
 # The context grows with the threads that can be resident at once (multiprocessors times threads per
 # multiprocessor): the driver backs the local memory of each. Fitted to the "lazy" context readings
@@ -42,6 +43,9 @@ IDLE_BYTES = 8 * MIB
 # From Turing on the driver runs firmware on the card and keeps more.
 RESERVED_BYTES, RESERVED_BYTES_PER_GIB = 390 * MIB, 5 * MIB // 2
 RESERVED_BEFORE_TURING_BYTES, RESERVED_BEFORE_TURING_BYTES_PER_GIB = 10 * MIB, 8 * MIB
+# Where memory is the system's, too (Jetson), firmware and kernel keep 3, 5 and 5.4 % in the three
+# readings of gpus.toml; the others are taken to keep the most of these.
+RESERVED_SHARE_OF_SHARED = 18
 
 # A custom size stands for an Ampere card of the 8.6 family, whose desktop members have 1.75 to 6.8
 # multiprocessors per GiB (median 3.4) and 9 to 13 GB/s for each multiprocessor.
@@ -52,6 +56,7 @@ _CUSTOM_GB_PER_S_PER_MULTIPROCESSOR = 11.0
 
 _VENDOR_WORDS = ("nvidia", "geforce", "tesla", "quadro", "rtx", "gtx")
 _SIZE = re.compile(r"\s*-?[0-9.]+\s*([kmgt]i?b?|b)\s*", re.IGNORECASE)
+_SIZE_IN_GB = re.compile(r".*[kmgt]b\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,7 @@ class GPU:
         l2_cache_bytes: L2 cache, where known.
         total_source: where ``total_bytes`` comes from.
         is_custom: not a card of the catalogue: a size the user gave, or read from the driver.
+        is_shared: the memory is the system's, too.
     """
 
     key: str
@@ -91,6 +97,7 @@ class GPU:
     l2_cache_bytes: int | None = None
     total_source: str = ""
     is_custom: bool = False
+    is_shared: bool = False
 
     @property
     def capacity_bytes(self) -> int:
@@ -121,6 +128,8 @@ class _Catalogue(Mapping[str, GPU]):
         self._by_key = by_key
         self._by_device = by_device
         self._by_spelling = {device: cards[0] for device, cards in by_device.items()}
+        for service in services().values():
+            self._by_spelling[_spelling(service.name)] = by_key[service.cards[0]]
         for card in by_key.values():
             for name in (card.key, card.name, *card.aliases):
                 self._by_spelling[_spelling(name)] = card
@@ -165,19 +174,39 @@ def gpu(name: str) -> GPU:
 
     Args:
         name: a key, an alias or the driver's name, in any case and with any spaces and dashes
-            (``"3060"``, ``"RTX3060"``, ``"NVIDIA GeForce RTX 3060"``); or a size with a unit
-            (``"11GiB"``): a card of the Ampere family with that much usable memory.
+            (``"3060"``, ``"RTX3060"``, ``"NVIDIA GeForce RTX 3060"``); the usual card of a service
+            (``"colab"``); or a size with a unit (``"11GiB"``; ``"11GB"`` and ``"11g"`` are the same
+            here): a card of the Ampere family with that much usable memory.
 
     Raises:
         UnknownName: no such card; names the nearest.
         UsageError: a size that is not positive.
 
-    >>> gpu("3060").key, gpu("11GiB").usable_bytes == 11 * GIB
-    ('rtx-3060', True)
+    >>> gpu("3060").key, gpu("11GiB").usable_bytes == 11 * GIB, gpu("24GB").name
+    ('rtx-3060', True, 'GPU with 24GB = 24 GiB')
     """
     if name not in gpus() and _SIZE.fullmatch(name):
-        return _custom(parse_bytes(name))
+        return _custom(parse_bytes(name, of_card=True), name)
     return gpus()[name]
+
+
+def gpus_named(names: str) -> list[GPU]:
+    """Cards with commas between them; the name of a service stands for all that it offers.
+
+    Raises:
+        UnknownName: no such card.
+        UsageError: a size that is not positive.
+
+    >>> [card.key for card in gpus_named("rtx-3060,kaggle")]
+    ['rtx-3060', 't4', 'p100']
+    """
+    found: dict[str, GPU] = {}
+    for name in names.split(","):
+        service = services().get(name.strip().lower())
+        for each in service.cards if service else (name,):
+            card = gpu(each)
+            found.setdefault(card.key, card)
+    return list(found.values())
 
 
 def context_bytes(multiprocessors: int, compute_capability: tuple[int, int]) -> int:
@@ -241,12 +270,12 @@ def _catalogue() -> _Catalogue:
 
 
 def _from_row(capability: tuple[int, int], row: dict[str, Any], *, name_is_shared: bool) -> GPU:
-    device, *other_devices = row["devices"]
+    device = row["devices"][0]
     total_bytes, total_source = _total(capability, row)
     return GPU(
         key=row["key"],
         name=f"{device} {row['gib']}GB" if name_is_shared else device,
-        aliases=(*other_devices, *row.get("aliases", ())),
+        aliases=_aliases(row),
         total_bytes=total_bytes,
         usable_bytes=total_bytes - IDLE_BYTES,
         multiprocessors=row["sm"],
@@ -257,7 +286,15 @@ def _from_row(capability: tuple[int, int], row: dict[str, Any], *, name_is_share
         context_source="fitted to public readings: 30 MiB + 2400 B per resident thread",
         l2_cache_bytes=int(row["l2_mib"] * MIB) if "l2_mib" in row else None,
         total_source=total_source,
+        is_shared=row.get("shared", False),
     )
+
+
+def _aliases(row: dict[str, Any]) -> tuple[str, ...]:
+    """Other names of the driver, those of the row, and the key with the memory on the box."""
+    size = f"{row['gib']}gb"
+    named = row["key"] if size in row["key"] else f"{row['key']}-{size}"
+    return tuple(dict.fromkeys([*row["devices"][1:], *row.get("aliases", ()), named]))
 
 
 def _total(capability: tuple[int, int], row: dict[str, Any]) -> tuple[int, str]:
@@ -267,6 +304,9 @@ def _total(capability: tuple[int, int], row: dict[str, Any]) -> tuple[int, str]:
     nominal_bytes = row["gib"] * GIB
     if row.get("ecc"):
         nominal_bytes -= nominal_bytes // 16
+    if row.get("shared"):
+        total_bytes = nominal_bytes - nominal_bytes // RESERVED_SHARE_OF_SHARED
+        return total_bytes // MIB * MIB, "nominal, less what the system keeps on similar boards"
     smi_bytes = row["smi_mib"] * MIB if "smi_mib" in row else nominal_bytes
     fixed, per_gib = RESERVED_BYTES, RESERVED_BYTES_PER_GIB
     if capability < (7, 5):
@@ -275,13 +315,15 @@ def _total(capability: tuple[int, int], row: dict[str, Any]) -> tuple[int, str]:
     return total_bytes // MIB * MIB, "nominal, less what the driver keeps on similar cards"
 
 
-def _custom(usable_bytes: int) -> GPU:
+def _custom(usable_bytes: int, typed: str) -> GPU:
     multiprocessors = _CUSTOM_MULTIPROCESSORS_PER_GIB * usable_bytes // GIB
     multiprocessors = min(max(multiprocessors, 1), _CUSTOM_MULTIPROCESSORS)
     size = f"{usable_bytes / GIB:.4g} GiB"
     return GPU(
         key=size.replace(" ", "").lower(),
-        name=f"GPU with {size}",
+        name=f"GPU with {typed.strip()} = {size}"
+        if _SIZE_IN_GB.fullmatch(typed)
+        else f"GPU with {size}",
         aliases=(),
         total_bytes=usable_bytes,
         usable_bytes=usable_bytes,
@@ -307,7 +349,7 @@ def _spelling(name: str) -> str:
     spelling = re.sub(r"[^a-z0-9]", "", name.lower()).removesuffix("gpu")
     for word in _VENDOR_WORDS:
         spelling = spelling.removeprefix(word)
-    return spelling
+    return re.sub(r"(\d)g(ib)?$", r"\1gb", spelling.replace("mobile", "laptop"))
 
 
 def _visible_device(nvml: ModuleType, index: int) -> Any | None:

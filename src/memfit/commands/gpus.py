@@ -17,12 +17,17 @@ def gpus(*, as_json: JsonFlag = False) -> int:
     as_json:
         Print the catalogue as JSON and nothing else.
     """
-    from memfit.cards.catalogue import gpus as catalogue
+    from dataclasses import asdict
 
+    from memfit.cards.catalogue import gpus as catalogue
+    from memfit.cards.services import services
+
+    cards, offers = catalogue().values(), services().values()
     if as_json:
-        show_json({"schema_version": 1, "gpus": [card.to_dict() for card in catalogue().values()]})
+        rows = {"gpus": [c.to_dict() for c in cards], "services": [asdict(s) for s in offers]}
+        show_json({"schema_version": 1} | rows)
     else:
         from memfit.report.plan.cards import render_gpus
 
-        show(lambda console: render_gpus(catalogue().values(), console))
+        show(lambda console: render_gpus(cards, offers, console))
     return ExitCode.OK

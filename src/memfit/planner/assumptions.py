@@ -9,6 +9,8 @@ __all__ = ["Assumption"]
 _SENTENCES = {
     "no_card": "No card: kernels and CUDA context are those of {card}.",
     "context": "CUDA context of {context} ({source}); nothing else runs on the card.",
+    "shared_memory": "The memory is the system's, too: what Linux and other programs hold of it "
+    "comes on top (--free says how much is left).",
     "defaults": "Assumed, as nothing else was said: {defaults}.",
     "second_step": "The second training step: the first has no optimizer state yet.",
     "on_meta": "On meta tensors, because PyTorch itself cannot run here without a GPU: {because}.",

@@ -249,6 +249,8 @@ class Plan:
             yield Assumption("no_card", {"card": card.name})
         context = format_bytes(card.context_bytes)
         yield Assumption("context", {"context": context, "source": card.context_source})
+        if card.is_shared:
+            yield Assumption("shared_memory")
         yield from self.subject.assumptions()
         if tapes.not_affine_because:
             yield Assumption("direct", {"because": tapes.not_affine_because})

@@ -20,7 +20,7 @@ def card_of(gpu: str | None, free: str | None) -> GPU | None:
 
     if free is None:
         return None if gpu is None else find_gpu(gpu)
-    free_bytes = parse_bytes(free)
+    free_bytes = parse_bytes(free, of_card=True)
     local = local_gpu() if gpu is None else None
     if gpu is None and local is None:
         raise UsageError(

@@ -10,9 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 __all__ = [
-    "ASCII", "UNICODE", "Marks", "as_text", "bar", "columns", "heading", "marks_of", "shorten",
-    "spaced",
+    "ASCII", "PROSE_WIDTH", "UNICODE", "Marks", "as_text", "bar", "columns", "heading", "marks_of",
+    "shorten", "spaced",
 ]  # fmt: skip
+
+#: Longer lines are hard to read, whatever the terminal's width.
+PROSE_WIDTH = 96
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from textwrap import fill
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
 
 from memfit.cards.catalogue import GPU
-from memfit.report.console.terminal import columns, marks_of, shorten
+from memfit.cards.services import Service
+from memfit.report.console.terminal import PROSE_WIDTH, columns, marks_of, shorten
 from memfit.units import format_bytes
 
 if TYPE_CHECKING:  # `memfit gpus` waits for no torch
@@ -35,11 +38,12 @@ def card_fits_table(cards: Iterable[CardFit]) -> Table:
     return table
 
 
-def render_gpus(cards: Iterable[GPU], console: Console) -> Table:
+def render_gpus(cards: Iterable[GPU], services: Iterable[Service], console: Console) -> Group:
     """The catalogue; narrow terminals get the columns that decide what fits.
 
     Args:
         cards: in the order to show.
+        services: whose names stand for cards.
         console: where it will be printed: speed and size from 78 columns on, the memory that CUDA
             reports from 92, names from 112.
     """
@@ -63,4 +67,5 @@ def render_gpus(cards: Iterable[GPU], console: Console) -> Table:
             format_bytes(card.context_bytes),
             *([f"{card.multiprocessors}", f"{card.bandwidth_gb_per_s:,.0f} GB/s"] if fast else []),
         )
-    return table
+    notes = (f"{s.name} is {s.offers} ({s.date})." for s in services)
+    return Group(table, *(Text(fill(note, min(width, PROSE_WIDTH)), style="dim") for note in notes))

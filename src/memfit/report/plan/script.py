@@ -11,10 +11,9 @@ from rich.text import Text
 from memfit.memory.tape.evaluation import Evaluation
 from memfit.planner.result import Verdict
 from memfit.report.console.numbers import count
-from memfit.report.console.terminal import Marks, heading, marks_of, spaced
+from memfit.report.console.terminal import PROSE_WIDTH, Marks, heading, marks_of, spaced
 from memfit.report.plan.cards import card_fits_table
 from memfit.report.plan.sections import (
-    PROSE_WIDTH,
     bytes_section,
     chart,
     largest_sentence,

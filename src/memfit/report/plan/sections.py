@@ -13,14 +13,13 @@ from memfit.cards.catalogue import GPU
 from memfit.memory.tape.evaluation import Evaluation
 from memfit.planner.largest import BatchLimits
 from memfit.planner.result import BatchPlan, PlanResult, Verdict
-from memfit.report.console.terminal import Marks, heading
+from memfit.report.console.terminal import PROSE_WIDTH, Marks, heading
 from memfit.report.plan.charts import ChartMark, memory_chart
 from memfit.report.plan.parts import parts_table
 from memfit.report.plan.ways import ways_list
 from memfit.units import format_bytes
 
 __all__ = [
-    "PROSE_WIDTH",
     "answer",
     "bytes_section",
     "chart",
@@ -29,9 +28,6 @@ __all__ = [
     "verdict_mark",
     "ways",
 ]
-
-#: Longer lines are hard to read, whatever the terminal's width.
-PROSE_WIDTH = 96
 
 _GIVES_BACK = (
     "This is without a limit; on the card the allocator gives cached memory back, and it fits."
