@@ -191,9 +191,9 @@ def test_a_plan_that_is_not_affine_knows_what_was_traced(in_page: InPage) -> Non
 def test_the_rule_of_the_largest_batches_is_the_shared_one(in_page: InPage) -> None:
     code = """async (vectors, use) => {
       const { findLimits } = await use("memfit/engine/search");
-      return vectors.map(({ runs, runs_safely, last, stops }) => {
+      return vectors.map(({ runs, runs_safely, last, stops, useful }) => {
         const within = (rows) => (batch) => rows.some(([a, b]) => a <= batch && batch <= b);
-        const found = findLimits(within(runs), within(runs_safely), last, stops);
+        const found = findLimits(within(runs), within(runs_safely), last, useful, stops);
         return {
           max_batch_size: found.largest,
           largest_that_runs: found.largestThatRuns,

@@ -49,6 +49,7 @@ def test_the_rule_gives_the_shared_answers(vector: dict[str, Any]) -> None:
         lambda batch: within(vector["runs_safely"], batch),
         vector["last"],
         vector["stops"],
+        vector.get("useful"),
     )
     assert found == BatchLimits(**vector["expected"])
 

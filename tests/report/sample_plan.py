@@ -20,6 +20,7 @@ from memfit.planner.result import (
     PlanResult,
     Verdict,
 )
+from memfit.planner.useful import useful_batch
 from memfit.recipe.fields import MAX_BATCH
 from memfit.recipe.recipe import Recipe
 from memfit.units import GIB, MIB
@@ -106,6 +107,7 @@ def sample(
         fits=None if gpu is None else True,
         limits=limits,
         last_batch=MAX_BATCH,
+        useful=useful_batch(None, None),
         micro_batch=batch_size,
         accumulation=recipe.accumulation,
         at=_at(batch_size),

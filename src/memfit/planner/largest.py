@@ -13,7 +13,8 @@ half of any batch has at most 33.
 - ``recommended_batch_size``: the largest stop that runs on a card with ``safety`` of the memory
   (of the usable and of the whole, rounded down to bytes; the CUDA context stays as it is);
   and from there, before the next stop, as far as batches do. It is never more than
-  ``max_batch_size``, and a multiple of 8 from 16 up.
+  ``max_batch_size``, nor than a useful batch (:mod:`memfit.planner.useful`), and a multiple of 8
+  from 16 up.
 
 Where no two traces answer every batch there are 4 stops instead of 32, and 2 tries instead of 16.
 "As far as" goes digit by digit: up in steps of an eighth of the gap while the batch runs, then in
@@ -51,7 +52,8 @@ class BatchLimits:
     Args:
         max_batch_size: every micro-batch up to it runs.
         largest_that_runs: a larger one that runs although some below it do not; often the same.
-        recommended_batch_size: the largest that runs with ``safety`` of the card's memory.
+        recommended_batch_size: the largest that runs with ``safety`` of the card's memory, and is
+            of use.
     """
 
     max_batch_size: int
@@ -59,7 +61,9 @@ class BatchLimits:
     recommended_batch_size: int
 
 
-def find_limits(runs: Runs, runs_safely: Runs, last: int, stops: int = STOPS) -> BatchLimits:
+def find_limits(
+    runs: Runs, runs_safely: Runs, last: int, stops: int = STOPS, useful: int | None = None
+) -> BatchLimits:
     """The limits of a card, by the rule above.
 
     Args:
@@ -67,6 +71,7 @@ def find_limits(runs: Runs, runs_safely: Runs, last: int, stops: int = STOPS) ->
         runs_safely: the same with ``safety`` of the memory.
         last: no larger micro-batch is asked about.
         stops: from one power of two to the next.
+        useful: no larger micro-batch is recommended; None for no such limit.
 
     >>> find_limits(lambda batch: batch <= 140, lambda batch: batch <= 117, last=1024)
     BatchLimits(max_batch_size=140, largest_that_runs=140, recommended_batch_size=112)
@@ -76,9 +81,10 @@ def find_limits(runs: Runs, runs_safely: Runs, last: int, stops: int = STOPS) ->
         return batch <= last and runs(batch)
 
     most = promised_batch(runs, last, stops)
+    most_useful = most if useful is None else min(most, useful)
 
     def is_recommended(batch: int) -> bool:
-        return batch <= most and runs_safely(batch)
+        return batch <= most_useful and runs_safely(batch)
 
     tried = reversed(stops_up_to(last, stops))
     safe = next((stop for stop in tried if is_recommended(stop)), 0)

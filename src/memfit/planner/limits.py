@@ -29,12 +29,16 @@ class Limits:
         tapes: of the step.
         settings: options of the allocator.
         safety: the share of a card's memory that a recommended batch runs with.
+        useful: no larger batch is recommended; None for no such limit.
     """
 
-    def __init__(self, tapes: Tapes, settings: AllocatorSettings, safety: float) -> None:
+    def __init__(
+        self, tapes: Tapes, settings: AllocatorSettings, safety: float, useful: int | None = None
+    ) -> None:
         self._tapes = tapes
         self._settings = settings
         self._safety = safety
+        self._useful = useful
         self._known: dict[int, tuple[int, int]] = {}
         self._found: dict[tuple[int, int, int], BatchLimits] = {}
 
@@ -67,7 +71,8 @@ class Limits:
         if key not in self._found:
             runs = partial(self.runs_on, gpu)
             runs_safely = partial(self.runs_safely_on, gpu)
-            self._found[key] = find_limits(runs, runs_safely, self._last_batch(gpu), self._stops)
+            last = self._last_batch(gpu)
+            self._found[key] = find_limits(runs, runs_safely, last, self._stops, self._useful)
         return self._found[key]
 
     def max_batch_on(self, gpu: GPU) -> int:

@@ -19,6 +19,7 @@ from memfit.planner.result import BatchPlan, PlanResult
 from memfit.planner.subject import Subject
 from memfit.planner.tapes import Tapes
 from memfit.planner.tracing import TrainingStep
+from memfit.planner.useful import useful_batch
 from memfit.recipe.fields import MAX_BATCH
 from memfit.step.optimizers import is_adaptive
 from memfit.units import format_bytes
@@ -39,6 +40,7 @@ class Plan:
         card: the card whose kernels are played: ``gpu``, or a usual one where there is none.
         tapes: what was traced.
         limits: what runs, on any card.
+        useful: no larger micro-batch is recommended, whatever memory holds.
     """
 
     def __init__(self, subject: Subject, gpu: GPU | None) -> None:
@@ -46,6 +48,7 @@ class Plan:
         self.gpu, self.card = gpu, gpu or subject.gpu
         self.settings = AllocatorSettings.parse(subject.recipe.allocator)
         self.tapes = Tapes(subject)
+        self.useful = useful_batch(subject.samples, subject.recipe.global_batch)
         self._forget()
 
     @property
@@ -60,7 +63,8 @@ class Plan:
         return self.subject
 
     def _forget(self) -> None:
-        self.limits = Limits(self.tapes, self.settings, self.recipe.safety)
+        recipe, useful = self.recipe, self.useful
+        self.limits = Limits(self.tapes, self.settings, recipe.safety, useful.batch_size)
         self._plans: dict[int, BatchPlan] = {}
 
     # -- any batch -----------------------------------------------------------------------------
@@ -135,7 +139,10 @@ class Plan:
 
     @property
     def recommended_batch_size(self) -> int | None:
-        """The largest that runs with ``safety`` of the card's memory, a multiple of 8 from 16."""
+        """The largest that runs with ``safety`` of the card's memory and is of use.
+
+        A multiple of 8 from 16; see :mod:`memfit.planner.useful`.
+        """
         return self.batch_limits.recommended_batch_size if self.batch_limits else None
 
     @property
@@ -227,6 +234,7 @@ class Plan:
             fits=self.fits,
             limits=self.batch_limits,
             last_batch=self.tapes.last_batch,
+            useful=self.useful,
             micro_batch=self.micro_batch,
             accumulation=self.accumulation,
             at=self.at(None),

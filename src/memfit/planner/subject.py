@@ -46,6 +46,10 @@ class Subject(Protocol):
         """What forward and loss are given; None where only a run knows."""
 
     @property
+    def samples(self) -> int | None:
+        """Of the training set; None where it is not known."""
+
+    @property
     def traced_batches(self) -> Sequence[int]:
         """Two micro-batches from which all others follow; only one where nothing sets it."""
 

@@ -109,6 +109,11 @@ class TrainingStep:
         self.batch = self._batch_spec(built, like)
         self.validation = self._validation() if validates else None
 
+    @property
+    def samples(self) -> int | None:
+        """Of the data that the recipe names; None where it names none."""
+        return None if self.job.source is None else len(self.job.source.dataset.train)
+
     # -- preparation ---------------------------------------------------------------------------
 
     def _batch_spec(self, built: BuiltModel, like: TrainingStep | None) -> BatchSpec:

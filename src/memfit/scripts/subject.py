@@ -97,6 +97,11 @@ class Script:
             self._proofs[first.knob.batch or 1] = answer
         return first
 
+    @property
+    def samples(self) -> int | None:
+        """Of the data set that fed the first backward pass; None where nobody knows."""
+        return self.first.samples or None
+
     # -- runs ----------------------------------------------------------------------------------
 
     def answer(self, batch: int) -> Answer:

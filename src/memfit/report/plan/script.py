@@ -88,9 +88,6 @@ def _answer(
         lines.append(Text(f"Worked out on meta tensors{why}; PyTorch's allocator did not run."))
     if made.found.limits is not None:
         lines.append(Text(largest_sentence(made.found)))
-        samples = made.script.first.samples
-        if 0 < samples < made.found.limits.max_batch_size:
-            lines.append(Text(f"Its data set has {samples:,} samples: no batch has more."))
     elif made.why_fixed:
         lines.append(Text(f"No other batch is looked at: {made.why_fixed}.", style="dim"))
     if verdict.larger_card is not None:

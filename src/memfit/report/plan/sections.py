@@ -71,12 +71,16 @@ def largest_sentence(plan: PlanResult) -> str:
     limits, percent = plan.limits, f"{plan.recipe.safety:.0%}"[:-1]
     recommended, most = limits.recommended_batch_size, limits.max_batch_size
     advice = f"recommended {recommended:,}" if recommended else "none is recommended"
-    within = f"(runs in {percent} % of the card)" if recommended else f"(none runs in {percent} %)"
+    within = (
+        f" (runs in {percent} % of the card)" if recommended else f" (none runs in {percent} %)"
+    )
+    if plan.useful.is_reached_by(recommended):
+        within = f": memory is not the limit, {plan.useful.text}"
     if limits.largest_that_runs > most:
         single = f"single larger ones up to {limits.largest_that_runs:,} do"
-        return f"Every {plan.batch_word} up to {most:,} fits, {single}; {advice} {within}."
+        return f"Every {plan.batch_word} up to {most:,} fits, {single}; {advice}{within}."
     untried = " or more" if most == plan.last_batch else ""
-    return f"Largest {plan.batch_word} that fits: {most:,}{untried}; {advice} {within}."
+    return f"Largest {plan.batch_word} that fits: {most:,}{untried}; {advice}{within}."
 
 
 def _fits(plan: PlanResult, verdict: Verdict) -> str:

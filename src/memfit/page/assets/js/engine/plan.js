@@ -142,7 +142,7 @@ export class Plan {
     const runs = (batch) => this.fitsOn(card, batch);
     const runsSafely = (batch) => this.fitsSafelyOn(card, batch);
     if (!this.isAffine) return this.limitsOfTraced(runs, runsSafely);
-    return findLimits(runs, runsSafely, this.lastBatch(card));
+    return findLimits(runs, runsSafely, this.lastBatch(card), this.mostUseful);
   }
 
   /**
@@ -238,6 +238,11 @@ export class Plan {
     return fits(tape, tape.sizesAt(batch), capacityBytes, this.settings, card.total_bytes);
   }
 
+  /** No larger batch is recommended, whatever memory holds. */
+  get mostUseful() {
+    return this.document.useful_batch?.batch_size ?? Infinity;
+  }
+
   /** Whether the document's own, always exact answers are about this card. */
   isDocumentsCard(card) {
     const { gpu } = this.document;
@@ -258,7 +263,7 @@ export class Plan {
 
   /** Of the batches that were traced, the largest ones that can be trained with as they are. */
   limitsOfTraced(runs, runsSafely) {
-    const isWhole = (batch) => batch < 16 || batch % 8 === 0;
+    const isWhole = (batch) => batch <= this.mostUseful && (batch < 16 || batch % 8 === 0);
     const largest = this.stops.findLast(runs) ?? 0;
     const recommended = this.stops.findLast((batch) => isWhole(batch) && runsSafely(batch)) ?? 0;
     return { largest, largestThatRuns: largest, recommended };

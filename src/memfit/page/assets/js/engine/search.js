@@ -14,14 +14,15 @@ const EIGHTH = 8;
  * @param {Runs} runs whether a batch runs on the card
  * @param {Runs} runsSafely the same with the recipe's `safety` of the memory
  * @param {number} last no larger batch is asked about
+ * @param {number} useful no larger batch is recommended
  * @param {number} stops from one power of two to the next
  * @returns {{largest: number, largestThatRuns: number, recommended: number}}
  */
-export function findLimits(runs, runsSafely, last, stops = STOPS) {
+export function findLimits(runs, runsSafely, last, useful = Infinity, stops = STOPS) {
   const runsAtAll = (batch) => batch <= last && runs(batch);
   const tried = stopsUpTo(last, stops);
   const largest = asFarAsItRuns(runsAtAll, promisedStop(runsAtAll, tried), stops);
-  const isRecommended = (batch) => batch <= largest && runsSafely(batch);
+  const isRecommended = (batch) => batch <= Math.min(largest, useful) && runsSafely(batch);
   const safe = tried.findLast(isRecommended) ?? 0;
   return {
     largest,

@@ -27,6 +27,7 @@ export function planJson(plan, batch, card) {
     max_batch_size: limits?.largest ?? null,
     largest_that_runs: limits?.largestThatRuns ?? null,
     recommended_batch_size: limits?.recommended ?? null,
+    useful_batch: document.useful_batch,
     micro_batch: batch,
     accumulation: document.accumulation,
     at: atOf(plan.at(batch, card ?? document.card)),

@@ -106,12 +106,11 @@ function sentence(view, card, document) {
 }
 
 function Numbers({ view, limits, batch, document }) {
-  const percent = Math.round(100 * document.safety);
   const isFixed = document.script && !document.is_affine;
   return html`<div class="stats">
     ${
       !isFixed &&
-      html`<${Figure} label=${t("verdict.recommended")} note=${t("verdict.within", { percent })}
+      html`<${Figure} label=${t("verdict.recommended")} note=${recommendedNote(document, limits)}
       value=${limits?.recommended} current=${batch} test="recommended" />
     <${Figure} label=${t("verdict.largest")} note=${largestNote(limits)}
       value=${limits?.largest} current=${batch} test="largest" />`
@@ -124,6 +123,14 @@ function Numbers({ view, limits, batch, document }) {
       }</span>
     </div>
   </div>`;
+}
+
+/** What ends the recommended batch: a share of the card, or that more samples are of no use. */
+function recommendedNote({ safety, useful_batch: useful }, limits) {
+  const most = useful?.batch_size;
+  const isReached = most && limits?.recommended === (most < 16 ? most : most - (most % 8));
+  if (!isReached) return t("verdict.within", { percent: Math.round(100 * safety) });
+  return t(`verdict.useful.${useful.because}`, { batch: formatCount(most) });
 }
 
 function largestNote(limits) {
