@@ -29,7 +29,9 @@ START, END = "<!-- accuracy: from bench/accuracy.py -->", "<!-- end of accuracy 
 
 def commands() -> str:
     """Every command's help as one page."""
-    pages = ["# Commands\n\nThe output of `memfit COMMAND --help`; written by `make docs`.\n"]
+    pages = [
+        "# Commands\n\n`memfit COMMAND --help-all`, written by `make docs`; `--help` is shorter.\n"
+    ]
     for words in COMMANDS_IN_ORDER:
         console = Console(width=90, file=io.StringIO(), force_terminal=False, color_system=None)
         app(

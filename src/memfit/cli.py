@@ -33,13 +33,16 @@ __all__ = ["COMMANDS", "app", "main"]
 app = App(
     name="memfit",
     help="Where every byte of GPU memory goes when you train, before anything runs on a GPU.\n\n"
-    "Every option can come from the environment, such as MEMFIT_GPU for --gpu.",
+    "Every option can come from the environment, such as MEMFIT_GPU for --gpu.\n\n"
+    "--help-all behind a command lists also what is rarely needed.",
     version=__version__,
     config=Env("MEMFIT_", command=False),
     default_parameter=Parameter(show_env_var=False),
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
+
+_HELP_ALL = "--help-all"
 
 #: In the order in which people meet them.
 COMMANDS = (
@@ -66,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[:1] == ["run"]:
         words = ["run", *separated(words[1:], app["run"].assemble_argument_collection())]
     try:
-        result = app(words, exit_on_error=False, print_error=False)
+        result = app(_with_help(words), exit_on_error=False, print_error=False)
     except MemfitError as error:
         return _complain(error.message, error.hint, error.exit_code, is_of_rank=error.is_of_rank)
     except CycloptsError as error:
@@ -74,6 +77,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return int(result or ExitCode.OK)
+
+
+def _with_help(words: list[str]) -> list[str]:
+    """What cyclopts is asked for: ``--help`` leaves out what the table calls rare."""
+    own = words[: words.index("--")] if "--" in words else words
+    if _HELP_ALL in own:
+        app.help_formatter = None
+        return [*[word for word in own if word != _HELP_ALL][:1], "--help"]
+    if "--help" in own or "-h" in own:
+        from memfit.commands.shared.help import Help  # rich takes a moment
+
+        app.help_formatter = Help()
+    return words
 
 
 def _help_of(words: Sequence[str]) -> str:

@@ -5,15 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memfit.commands.shared.cards import card_of
+from memfit.commands.shared.cards import cards_of
 from memfit.commands.shared.flags import JsonFlag, MemoryFlags, Switch, recipe_of
-from memfit.commands.shared.output import show, show_json, working
+from memfit.commands.shared.output import on_cards, show, show_json, working
 from memfit.commands.shared.plan_files import check_plan_files, write_plan_files
 from memfit.errors import ExitCode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from memfit.cards.catalogue import GPU
     from memfit.planner.plan import Plan
-    from memfit.planner.result import Option
+    from memfit.planner.result import Option, PlanResult
+    from memfit.recipe.recipe import Recipe
 
 __all__ = ["plan"]
 
@@ -39,7 +43,8 @@ def plan(
         torchvision:NAME, timm:NAME, transformers:NAME, mlp, cnn, path/to/file.py:build,
         package.module:build, or a recipe file ending in .toml.
     gpu:
-        A card such as rtx-3060, or a size such as 11GiB. Without it: the local GPU, else a table.
+        A card such as rtx-3060, a size such as 11GB, colab or kaggle; several with commas between
+        them. Without it: the local GPU, else a table.
     free:
         Of the card's memory, only so much is free, such as 10GiB.
     quick:
@@ -55,9 +60,12 @@ def plan(
     as_json:
         Print the plan as JSON and nothing else.
     """
-    check_plan_files(html, snapshot, force=force)
+    cards = cards_of(gpu, free)
+    check_plan_files(html, snapshot, cards=cards, force=force)
     recipe = recipe_of(model, (flags or MemoryFlags()).given())
-    card = card_of(gpu, free)
+    if len(cards) > 1:
+        return _on_each(recipe, cards, strict=strict, as_json=as_json)
+    card = cards[0] if cards else None
 
     from memfit.planner.options import ways_to_fit_more
     from memfit.planner.planning import plan as make_plan
@@ -80,6 +88,28 @@ def plan(
     if made.fits is False:
         return ExitCode.DOES_NOT_FIT
     return ExitCode.INCOMPLETE if strict and not made.result().is_complete else ExitCode.OK
+
+
+def _on_each(recipe: Recipe, cards: Sequence[GPU], *, strict: bool, as_json: bool) -> int:
+    """The same question for several cards, each planned with its own kernels."""
+    from memfit.planner.planning import plan as make_plan
+    from memfit.step.job import resolve
+
+    def planned() -> list[PlanResult]:
+        job = resolve(recipe)
+        return [make_plan(job, gpu=card).result() for card in cards]
+
+    made = working(f"planning on {len(cards)} cards", planned)
+    if as_json:
+        show_json(on_cards([plan.to_dict() for plan in made]))
+    else:
+        from memfit.report.plan.text import render_on_cards
+
+        show(lambda console: render_on_cards(made, console))
+    if not any(plan.fits for plan in made):
+        return ExitCode.DOES_NOT_FIT
+    is_complete = all(plan.is_complete for plan in made)
+    return ExitCode.INCOMPLETE if strict and not is_complete else ExitCode.OK
 
 
 def _page(plan: Plan, options: list[Option] | None) -> str:

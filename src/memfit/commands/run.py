@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import ArgumentCollection, Parameter
 
-from memfit.commands.shared.cards import card_of
+from memfit.commands.shared.cards import cards_of
 from memfit.commands.shared.flags import JsonFlag, Switch, Whole
-from memfit.commands.shared.output import show, show_json, staged
+from memfit.commands.shared.output import on_cards, show, show_json, staged
 from memfit.commands.shared.plan_files import check_plan_files, write_plan_files
 from memfit.errors import ExitCode, UsageError
 from memfit.files.names import shown
@@ -19,6 +19,7 @@ from memfit.files.names import shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from memfit.cards.catalogue import GPU
     from memfit.scripts.plan import ScriptPlan
     from memfit.scripts.told.job import FakeData, ScriptJob
 
@@ -59,7 +60,8 @@ def run(
     module:
         Instead of a file: run a module, as python -m does.
     gpu:
-        A card such as rtx-3060, or a size such as 11GiB. Without it: the local GPU, else a table.
+        A card such as rtx-3060, a size such as 11GB, colab or kaggle; several with commas between
+        them. Without it: the local GPU, else a table.
     free:
         Of the card's memory, only so much is free, such as 10GiB.
     batch:
@@ -93,14 +95,14 @@ def run(
     as_json:
         Print the plan as JSON and nothing else.
     """
-    check_plan_files(html, snapshot, force=force)
+    cards = cards_of(gpu, free)
+    check_plan_files(html, snapshot, cards=cards, force=force)
     fake = _fake_data(fake_shape, fake_classes) if fake_data or fake_shape or fake_classes else None
     job = _job(script, module, batch, ranks, steps, seconds, fake)
-    named = card_of(gpu, free)
 
     from memfit.planner.planning import chosen_card
 
-    card = chosen_card(named)
+    card = chosen_card(cards[0] if cards else None)
     if batch == _AUTO and card is None:
         raise UsageError("--batch auto finds the largest batch on a card.", hint="Add --gpu NAME.")
     from memfit.cards.catalogue import gpu as find_gpu
@@ -109,7 +111,7 @@ def run(
     from memfit.scripts.process import chosen_engine
     from memfit.scripts.subject import Script
 
-    def planned(told: Callable[[str], None]) -> ScriptPlan:
+    def planned(card: GPU | None, told: Callable[[str], None]) -> ScriptPlan:
         played = card or find_gpu(DEFAULT_CARD)
         printed = _print if verbose else _say_nothing
         chosen, because = chosen_engine() if engine == "auto" else (engine, "")
@@ -120,7 +122,9 @@ def run(
         )  # fmt: skip
         return plan_script(ran, card, is_largest=batch == _AUTO, has_more=not quick)
 
-    made = staged(planned)
+    if len(cards) > 1:
+        return _show_on_cards(staged(lambda told: [planned(each, told) for each in cards]), as_json)
+    made = staged(lambda told: planned(card, told))
     write_plan_files(html, snapshot, made.plan, lambda: _page(made))
     if as_json:
         show_json(made.to_dict())
@@ -129,6 +133,17 @@ def run(
 
         show(lambda console: render_script(made, console))
     return ExitCode.DOES_NOT_FIT if made.found.fits is False else ExitCode.OK
+
+
+def _show_on_cards(made: list[ScriptPlan], as_json: bool) -> int:
+    if as_json:
+        show_json(on_cards([one.to_dict() for one in made]))
+    else:
+        from memfit.report.plan.script import render_script_on_cards
+
+        show(lambda console: render_script_on_cards(made, console))
+    fits = any(one.found.fits for one in made)
+    return ExitCode.OK if fits else ExitCode.DOES_NOT_FIT
 
 
 def separated(words: Sequence[str], options: ArgumentCollection) -> list[str]:

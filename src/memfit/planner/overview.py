@@ -8,7 +8,7 @@ from dataclasses import replace
 from memfit.planner.curve import memory_curve
 from memfit.planner.plan import Plan
 from memfit.planner.result import Option, PlanResult
-from memfit.planner.verdict import across_cards, verdict
+from memfit.planner.verdict import across_cards, smallest_card, verdict
 
 __all__ = ["overview"]
 
@@ -20,10 +20,12 @@ def overview(plan: Plan, options: Sequence[Option] | None) -> PlanResult:
         plan: what was asked.
         options: ways to fit more; None when nobody looked for them.
     """
+    asked = plan.recipe.batch_size if plan.gpu is None else None
     return replace(
         plan.result(),
         verdict=verdict(plan, options or ()),
         curve=memory_curve(plan),
         options=None if options is None else tuple(options),
+        smallest_card=None if asked is None else smallest_card(plan, asked),
         cards=() if plan.gpu or plan.is_fixed else tuple(across_cards(plan)),
     )

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
-from memfit.cards.catalogue import GPU
+from memfit.cards.catalogue import GPU, gpus
 from memfit.errors import UsageError
 from memfit.memory.allocator.allocator import AllocatorSettings
 from memfit.memory.allocator.timeline import replay
@@ -147,9 +147,13 @@ class Plan:
 
     @property
     def fits(self) -> bool | None:
-        """Whether the asked batch (else a batch of one) runs on the card; None without a card."""
+        """Whether the asked batch (else a batch of one) runs on the card.
+
+        Without a card: False where no card of the catalogue takes it, else None.
+        """
         if self.gpu is None:
-            return None
+            batch = self.recipe.batch_size or 1
+            return None if self.limits.runs_on(_largest_card(), batch) else False
         if self.recipe.batch_size is None:
             return self.limits.on(self.gpu).max_batch_size >= 1
         return self.limits.runs_on(self.gpu, self.recipe.batch_size)
@@ -287,3 +291,7 @@ class Plan:
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         result = self.result()
         return {"text/plain": repr(result), "text/html": result.to_html()}
+
+
+def _largest_card() -> GPU:
+    return max(gpus().values(), key=lambda card: card.capacity_bytes)

@@ -217,7 +217,7 @@ class Verdict:
         is_tight: it fits only because the allocator gives cached memory back on the way, and not
             with the recipe's ``safety`` of the card's memory; a recommended batch never is.
         remedies: options with which it fits, best first.
-        larger_card: the smallest common card on which it fits as it is.
+        larger_card: the smallest card on which it fits as it is, a common one where there is one.
         is_of_validation: training alone fits; the validation pass does not.
     """
 
@@ -259,7 +259,8 @@ class PlanResult:
         is_tokens: whether the model reads tokens.
         batch: what forward and loss are given; None of a script.
         gpu: the card, or None.
-        fits: whether the asked batch (else a batch of one) runs on the card; None without one.
+        fits: whether the asked batch (else a batch of one) runs on the card; without one False
+            where no card takes it, else None.
         limits: the largest and the recommended micro-batch of the card; None without one, and where
             nothing is known that sets the batch.
         last_batch: the largest micro-batch that was tried.
@@ -276,6 +277,7 @@ class PlanResult:
         curve: memory against the micro-batch.
         options: ways to fit more; None when nobody looked for them.
         cards: what fits common cards, of a plan without a card.
+        smallest_card: of a plan without a card, the smallest that takes the asked micro-batch.
     """
 
     recipe: Recipe
@@ -301,6 +303,7 @@ class PlanResult:
     curve: tuple[CurvePoint, ...] = ()
     options: tuple[Option, ...] | None = None
     cards: tuple[CardFit, ...] = ()
+    smallest_card: GPU | None = None
 
     @property
     def assumptions(self) -> list[str]:

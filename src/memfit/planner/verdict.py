@@ -9,7 +9,7 @@ from memfit.memory.allocator.timeline import runs_on
 from memfit.planner.plan import Plan
 from memfit.planner.result import CardFit, Option, Verdict
 
-__all__ = ["COMMON_CARDS", "across_cards", "verdict"]
+__all__ = ["COMMON_CARDS", "across_cards", "smallest_card", "verdict"]
 
 #: Cards that people own or rent, by memory; what a plan without a card is held against.
 COMMON_CARDS = (
@@ -50,7 +50,7 @@ def verdict(plan: Plan, options: Iterable[Option] = ()) -> Verdict | None:
         missing_bytes=missing_bytes,
         is_tight=is_tight,
         remedies=() if fits else tuple(remedies),
-        larger_card=None if fits else _larger_card(plan, plan.gpu, batch_size),
+        larger_card=None if fits else smallest_card(plan, batch_size),
         is_of_validation=not fits and _trains(plan, plan.gpu, batch_size),
     )
 
@@ -68,10 +68,18 @@ def across_cards(plan: Plan) -> Iterator[CardFit]:
         yield CardFit(card, plan.limits.on(card))
 
 
+def smallest_card(plan: Plan, batch_size: int) -> GPU | None:
+    """The card with the least memory that takes a micro-batch: a common one, else any.
+
+    Prices change and differ; memory does not. Boards whose memory is the system's, too, are left
+    out. None where no larger card than the plan's own takes it.
+    """
+    has_bytes = 0 if plan.gpu is None else plan.gpu.usable_bytes
+    others = [card for card in gpus().values() if not card.is_shared]
+    others.sort(key=lambda card: card.usable_bytes)
+    larger = (c for c in (*_common_cards(), *others) if c.usable_bytes > has_bytes)
+    return next((card for card in larger if plan.limits.runs_on(card, batch_size)), None)
+
+
 def _common_cards() -> list[GPU]:
     return sorted((gpus()[key] for key in COMMON_CARDS), key=lambda card: card.usable_bytes)
-
-
-def _larger_card(plan: Plan, gpu: GPU, batch_size: int) -> GPU | None:
-    larger = (card for card in _common_cards() if card.usable_bytes > gpu.usable_bytes)
-    return next((card for card in larger if plan.limits.runs_on(card, batch_size)), None)

@@ -96,6 +96,7 @@ class Field:
         help: what it is.
         label: on the page, in English and Chinese.
         has_effect: whether it changes a byte of a step on one device.
+        is_rare: whether only ``--help-all`` lists its flag.
         takes_code: whether Python may give an object beside the recipe, which then holds its name;
             see :mod:`memfit.recipe.own`.
     """
@@ -108,6 +109,7 @@ class Field:
     help: str
     label: tuple[str, str] = ("", "")
     has_effect: bool = True
+    is_rare: bool = False
     takes_code: bool = False
 
     @property
@@ -185,7 +187,7 @@ class RecipeFields:
         "my_data.py:make; see memfit data.",
         takes_code=True)
     root: str | None = _row(
-        None, Text(), _MODEL, _PLAN, "Where the named sets are.", has_effect=False)
+        None, Text(), _MODEL, _PLAN, "Where the named sets are.", has_effect=False, is_rare=True)
     task: Task | None = _row(
         None, Choice(get_args(Task)), _MODEL, _PLAN | _DATA,
         "What the data asks for: classes, masks (a class for each pixel), values (numbers to "
@@ -193,23 +195,23 @@ class RecipeFields:
     window: tuple[float, float] | None = _row(
         None, Range(), _MODEL, _PLAN | _DATA,
         "Grey levels that become black and white, for 16 and 32-bit and float images: -1000:3000.",
-        has_effect=False)
+        has_effect=False, is_rare=True)
     frame: int | None = _row(
         None, Whole(0, 1_000_000), _MODEL, _PLAN | _DATA,
         "Of images with several frames or pages, from 0; the first when omitted.",
-        has_effect=False)
+        has_effect=False, is_rare=True)
     colour: Colour = _row(
         "auto", Choice(get_args(Colour)), _MODEL, _PLAN,
-        "What the model gets: grey or rgb; auto is what the images are.")
+        "What the model gets: grey or rgb; auto is what the images are.", is_rare=True)
     augment: tuple[str, ...] = _row(
         (), _WORDS, _MODEL, _PLAN,
         "crop=4, flip, random-resized-crop, randaugment=2:9, trivialaugment, colour-jitter=0.4, "
         "mixup=0.2 or cutmix; may be repeated.")
     mean: tuple[float, ...] | None = _row(
         None, Many(Number(above=-1_000_000, below=1_000_000), 1), _MODEL, _TRAIN,
-        "Of each channel, 0 to 1; measured if omitted.")
+        "Of each channel, 0 to 1; measured if omitted.", is_rare=True)
     std: tuple[float, ...] | None = _row(
-        None, Many(Number(above=0, below=1_000_000), 1), _MODEL, _TRAIN, "As mean.")
+        None, Many(Number(above=0, below=1_000_000), 1), _MODEL, _TRAIN, "As mean.", is_rare=True)
     resize: Resize = _row(
         "crop", Choice(get_args(Resize)), _MODEL, _TRAIN,
         "Images of another size: crop (shorter side, then the centre), stretch or pad.")
@@ -220,7 +222,7 @@ class RecipeFields:
         takes_code=True)
     on_bad_image: OnBadImage = _row(
         "error", Choice(get_args(OnBadImage)), _MODEL, _TRAIN,
-        "error, or skip: count, list and leave out.", has_effect=False)
+        "error, or skip: count, list and leave out.", has_effect=False, is_rare=True)
     workers: int | None = _row(
         None, Whole(0, 1024), _MODEL, _TRAIN,
         "Processes that read images; chosen by the machine when omitted.", has_effect=False)
@@ -268,11 +270,11 @@ class RecipeFields:
     zero_grad: ZeroGrad = _row(
         "none", Choice(get_args(ZeroGrad)), _MEMORY, _PLAN | _MORE,
         "none: gradients are freed before each step; zero: they stay.",
-        label=("zero_grad", "zero_grad"))
+        label=("zero_grad", "zero_grad"), is_rare=True)
     attention: Attention = _row(
         "auto", Choice(get_args(Attention)), _MEMORY, _PLAN | _MORE,
         "The kernel of scaled_dot_product_attention: auto, flash, efficient or math.",
-        label=("Attention", "注意力实现"))
+        label=("Attention", "注意力实现"), is_rare=True)
     gradient_checkpointing: Checkpointing = _row(
         False, Choice(get_args(Checkpointing), {
             "reentrant": "Checkpoint with the reentrant implementation."}),
@@ -281,23 +283,24 @@ class RecipeFields:
     clip_grad_norm: float | None = _row(
         None, Number(above=0, most=1_000_000), _MEMORY, _PLAN | _MORE,
         "Clip gradients to this norm.",
-        label=("Clip gradient norm", "梯度范数裁剪"))
+        label=("Clip gradient norm", "梯度范数裁剪"), is_rare=True)
     ema: bool = _row(
         False, _SWITCH, _MEMORY, _PLAN | _MORE,
         "Keep a moving average of the weights on the device.",
         label=("Moving average (EMA)", "滑动平均（EMA）"))
     cudnn_benchmark: bool = _row(
         False, _SWITCH, _MEMORY, _PLAN | _MORE, "torch.backends.cudnn.benchmark.",
-        label=("cudnn.benchmark", "cudnn.benchmark"))
+        label=("cudnn.benchmark", "cudnn.benchmark"), is_rare=True)
     frozen: tuple[str, ...] = _row(
         (), _WORDS, _MEMORY, _PLAN,
-        "Parameters that do not train, as a path pattern such as layer1.*; may be repeated.")
+        "Parameters that do not train, as a path pattern such as layer1.*; may be repeated.",
+        is_rare=True)
     allocator: str = _row(
         "", Text(200, r"A-Za-z0-9_.,:<>=\[\]\- "), _MEMORY, _PLAN | _ASK,
-        "Options as in PYTORCH_ALLOC_CONF, such as expandable_segments:True.")
+        "Options as in PYTORCH_ALLOC_CONF, such as expandable_segments:True.", is_rare=True)
     safety: float = _row(
         0.8, Number(above=0, most=1), _MEMORY, _PLAN | _ASK,
-        "Share of the card that the recommended batch may use.", has_effect=False)
+        "Share of the card that the recommended batch may use.", has_effect=False, is_rare=True)
     loss: str | None = _row(
         None, Text(), _MEMORY, _PLAN,
         "cross-entropy, token-cross-entropy, bce, mse, l1, smooth-l1, dice, ctc, triplet, "
@@ -320,7 +323,7 @@ class RecipeFields:
         "A learning rate that works at the base batch size.", has_effect=False)
     base_batch_size: int = _row(
         256, _BATCH, _TRAINING, _PLAN,
-        "The global batch at which the base learning rate works.", has_effect=False)
+        "The global batch at which the base learning rate works.", has_effect=False, is_rare=True)
     epochs: int = _row(
         5, _COUNT, _TRAINING, _TRAIN, "Passes over the training data.", has_effect=False)
     steps: int | None = _row(
@@ -334,37 +337,40 @@ class RecipeFields:
         "Of the learning rate after warm-up: cosine, step or constant.", has_effect=False)
     milestones: tuple[float, ...] = _row(
         (0.5, 0.75), Many(_SHARE, 1), _TRAINING, _TRAIN,
-        "Shares of all steps at which step divides the learning rate by ten.", has_effect=False)
+        "Shares of all steps at which step divides the learning rate by ten.", has_effect=False,
+        is_rare=True)
     warmup: float = _row(
         0.05, _SHARE, _TRAINING, _TRAIN,
-        "Share of all steps in which the learning rate rises.", has_effect=False)
+        "Share of all steps in which the learning rate rises.", has_effect=False, is_rare=True)
     label_smoothing: float = _row(
-        0.0, _SHARE, _TRAINING, _TRAIN, "As torch.nn.CrossEntropyLoss.")
+        0.0, _SHARE, _TRAINING, _TRAIN, "As torch.nn.CrossEntropyLoss.", is_rare=True)
     ema_decay: float = _row(
         0.999, _SHARE, _TRAINING, _TRAIN, "Of the moving average, for each step.",
-        has_effect=False)
+        has_effect=False, is_rare=True)
     seed: int = _row(
         0, Whole(-(1 << 63), (1 << 63) - 1), _TRAINING, _TRAIN,
         "Of weights, order and augmentation.", has_effect=False)
     compile: bool = _row(
         False, _SWITCH, _TRAINING, _TRAIN, "Run the model through torch.compile.")
     deterministic: bool = _row(
-        False, _SWITCH, _TRAINING, _TRAIN, "Only algorithms that give the same bits again.")
+        False, _SWITCH, _TRAINING, _TRAIN, "Only algorithms that give the same bits again.",
+        is_rare=True)
     early_stopping: int | None = _row(
         None, _COUNT, _TRAINING, _TRAIN,
         "End after so many evaluations without a better one.", has_effect=False)
     evaluate_every: int = _row(
-        1, _COUNT, _TRAINING, _TRAIN, "Epochs between evaluations.", has_effect=False)
+        1, _COUNT, _TRAINING, _TRAIN, "Epochs between evaluations.", has_effect=False, is_rare=True)
     checkpoint_every: int | None = _row(
         None, _COUNT, _TRAINING, _TRAIN,
-        "Optimizer steps between checkpoints; an epoch when omitted.", has_effect=False)
+        "Optimizer steps between checkpoints; an epoch when omitted.", has_effect=False,
+        is_rare=True)
     keep_checkpoints: int = _row(
         2, _COUNT, _TRAINING, _TRAIN, "How many of the last to keep, beside the best.",
-        has_effect=False)
+        has_effect=False, is_rare=True)
     grow_after: int = _row(
         200, _COUNT, _TRAINING, _TRAIN,
         "Clean steps before a larger micro-batch is tried again after out-of-memory.",
-        has_effect=False)
+        has_effect=False, is_rare=True)
     shard: bool = _row(
         False, _SWITCH, _TRAINING, _TRAIN,
         "Under torchrun: split weights, gradients and optimizer state over the ranks.")

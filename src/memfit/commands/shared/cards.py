@@ -9,7 +9,25 @@ from memfit.errors import UsageError
 if TYPE_CHECKING:
     from memfit.cards.catalogue import GPU
 
-__all__ = ["card_of"]
+__all__ = ["card_of", "cards_of"]
+
+
+def cards_of(gpu: str | None, free: str | None) -> list[GPU]:
+    """The cards that were named, with commas between them; none where none was named.
+
+    Raises:
+        UnknownName: no such card.
+        UsageError: ``free`` is of one card.
+    """
+    from memfit.cards.catalogue import gpus_named
+
+    cards = [] if gpu is None else gpus_named(gpu)
+    if len(cards) > 1 and free is not None:
+        raise UsageError(f"--free is of one card; {len(cards)} were named.")
+    if len(cards) > 1:
+        return cards
+    card = card_of(gpu, free)
+    return [] if card is None else [card]
 
 
 def card_of(gpu: str | None, free: str | None) -> GPU | None:

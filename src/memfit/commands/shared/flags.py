@@ -17,7 +17,7 @@ from memfit.recipe.toml import load_recipe
 
 __all__ = [
     "DataFlags", "Flag", "JsonFlag", "MemoryFlags", "ModelFlags", "OnOff", "RecipeFlags", "Switch",
-    "TrainingFlags", "Whole", "recipe_of", "training_recipe",
+    "TrainingFlags", "Whole", "own_flags", "recipe_of", "training_recipe",
 ]  # fmt: skip
 
 
@@ -53,7 +53,7 @@ class RecipeFlags:
             value = getattr(self, row.name)
             if value is not None:
                 values[row.name] = row.kind.read(value)
-            for word in _own_flags(row):
+            for word in own_flags(row):
                 if getattr(self, word):
                     values[row.name] = word
         return values
@@ -73,7 +73,7 @@ def _of(rows: Sequence[Field]) -> Callable[[type[F]], type[F]]:
                 allow_leading_hyphen=isinstance(row.kind, kinds.Range),
             )  # fmt: skip
             flags.append((row.name, Annotated[_read_as(row.kind), place], field(default=None)))
-            for word, words in _own_flags(row).items():
+            for word, words in own_flags(row).items():
                 alone = Parameter(negative=(), group=_GROUPS[row.section], help=words)
                 flags.append((word, Annotated[bool, alone], field(default=False)))
         made = make_dataclass(
@@ -96,7 +96,8 @@ def _read_as(kind: kinds.Kind) -> Any:
     return _READ_AS.get(type(kind), str | None)
 
 
-def _own_flags(row: Field) -> dict[str, str]:
+def own_flags(row: Field) -> dict[str, str]:
+    """Words of a choice that have a flag of their own, each with its help."""
     return dict(row.kind.own_flags) if isinstance(row.kind, kinds.Choice) else {}
 
 

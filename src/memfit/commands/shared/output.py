@@ -15,7 +15,16 @@ from memfit.progress import SILENT, Tell
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-__all__ = ["counting", "has_terminal", "show", "show_json", "staged", "working", "write"]
+__all__ = [
+    "counting",
+    "has_terminal",
+    "on_cards",
+    "show",
+    "show_json",
+    "staged",
+    "working",
+    "write",
+]
 
 T = TypeVar("T")
 
@@ -89,6 +98,11 @@ def show(render: Callable[[Console], RenderableType]) -> None:
 def show_json(content: dict[str, Any]) -> None:
     """Print a result as JSON and nothing else."""
     write(json.dumps(content, indent=2) + "\n")
+
+
+def on_cards(plans: list[dict[str, Any]]) -> dict[str, Any]:
+    """Plans of the same training on several cards, as one result for JSON."""
+    return {"schema_version": 1, "fits": any(plan["fits"] for plan in plans), "cards": plans}
 
 
 def write(text: str) -> None:

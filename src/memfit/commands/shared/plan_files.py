@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memfit.commands.shared.output import working
+from memfit.errors import UsageError
 from memfit.files.names import shown
 from memfit.files.output_path import check_output_path, write_output
 
 if TYPE_CHECKING:
+    from memfit.cards.catalogue import GPU
     from memfit.planner.plan import Plan
 
 __all__ = ["check_plan_files", "write_plan_files"]
 
 
-def check_plan_files(html: Path | None, snapshot: Path | None, *, force: bool) -> None:
+def check_plan_files(
+    html: Path | None, snapshot: Path | None, *, cards: Sequence[GPU], force: bool
+) -> None:
     """Refuse, before anything is worked out, what could not be written.
 
     Raises:
-        UsageError: a file exists already, has another ending, or lies where nothing can be written.
+        UsageError: several cards were named; or a file exists already, has another ending, or lies
+            where nothing can be written.
     """
+    if len(cards) > 1 and not (html is None and snapshot is None):
+        raise UsageError(f"--html and --snapshot are of one card; {len(cards)} were named.")
     if html is not None:
         check_output_path(html, what="page", suffixes=(".html", ".htm"), force=force)
     if snapshot is not None:

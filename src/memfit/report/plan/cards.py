@@ -12,13 +12,13 @@ from rich.text import Text
 
 from memfit.cards.catalogue import GPU
 from memfit.cards.services import Service
-from memfit.report.console.terminal import PROSE_WIDTH, columns, marks_of, shorten
+from memfit.report.console.terminal import PROSE_WIDTH, Marks, columns, marks_of, shorten
 from memfit.units import format_bytes
 
 if TYPE_CHECKING:  # `memfit gpus` waits for no torch
-    from memfit.planner.result import CardFit
+    from memfit.planner.result import CardFit, PlanResult
 
-__all__ = ["card_fits_table", "render_gpus"]
+__all__ = ["card_fits_table", "on_cards_table", "render_gpus"]
 
 
 def card_fits_table(cards: Iterable[CardFit]) -> Table:
@@ -34,6 +34,33 @@ def card_fits_table(cards: Iterable[CardFit]) -> Table:
             format_bytes(card.gpu.usable_bytes),
             f"{most:,}" if most else "does not fit",
             f"{recommended:,}" if recommended else "none",
+        )
+    return table
+
+
+def on_cards_table(plans: Iterable[PlanResult], marks: Marks) -> Table:
+    """One row a plan: its card, whether the asked batch (else one sample) fits, and what does.
+
+    Args:
+        plans: of the same training, each on a card.
+        marks: the characters to draw with.
+    """
+    table = columns()
+    table.add_column("", no_wrap=True)
+    table.add_column("card", no_wrap=True)
+    for title in ("usable", "micro-batch", "takes", "largest", "recommended"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for plan in plans:
+        assert plan.gpu is not None
+        limits = plan.limits
+        found = [limits.max_batch_size, limits.recommended_batch_size] if limits else [0, 0]
+        table.add_row(
+            Text(marks.yes, style="bold green") if plan.fits else Text(marks.no, style="bold red"),
+            plan.gpu.key,
+            format_bytes(plan.gpu.usable_bytes),
+            f"{plan.at.batch_size:,}",
+            format_bytes(plan.at.total_bytes),
+            *(f"{batch:,}" if batch else "none" for batch in found),
         )
     return table
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -12,7 +13,7 @@ from memfit.memory.tape.evaluation import Evaluation
 from memfit.planner.result import Verdict
 from memfit.report.console.numbers import count
 from memfit.report.console.terminal import PROSE_WIDTH, Marks, heading, marks_of, spaced
-from memfit.report.plan.cards import card_fits_table
+from memfit.report.plan.cards import card_fits_table, on_cards_table
 from memfit.report.plan.sections import (
     bytes_section,
     chart,
@@ -25,7 +26,7 @@ from memfit.scripts.plan import Proof, ScriptPlan
 from memfit.scripts.told.answer import Decided, Kept
 from memfit.units import format_bytes
 
-__all__ = ["render_script"]
+__all__ = ["render_script", "render_script_on_cards"]
 
 _MOST_FILES = _MOST_VALUES = 8
 
@@ -52,6 +53,21 @@ def render_script(made: ScriptPlan, console: Console) -> Group:
         list_of("Assumptions", found.assumptions, width, marks, style="dim"),
     ]
     return spaced(sections)
+
+
+def render_script_on_cards(made: Sequence[ScriptPlan], console: Console) -> Group:
+    """The same script on several cards.
+
+    Args:
+        made: one for each card.
+        console: where it will be printed, for its characters.
+    """
+    first, marks = made[0], marks_of(console)
+    return spaced([
+        _header(replace(first, found=replace(first.found, gpu=None)), marks),
+        on_cards_table([one.found for one in made], marks),
+        Text("One card alone shows where the bytes go, and ways to fit more.", style="dim"),
+    ])  # fmt: skip
 
 
 def _header(made: ScriptPlan, marks: Marks) -> RenderableType:
@@ -91,7 +107,8 @@ def _answer(
     elif made.why_fixed:
         lines.append(Text(f"No other batch is looked at: {made.why_fixed}.", style="dim"))
     if verdict.larger_card is not None:
-        lines.append(Text(f"It fits with --gpu {verdict.larger_card.key}."))
+        larger = f"--gpu {verdict.larger_card.key}, the smallest card that takes it"
+        lines.append(Text(f"It fits with {larger}."))
     grid = Table.grid(padding=(0, 1))
     grid.add_column(no_wrap=True)
     grid.add_column(max_width=min(width, PROSE_WIDTH) - 2, overflow="fold")

@@ -118,7 +118,7 @@ def _remedies(verdict: Verdict) -> str:
     flags = ["a smaller --eval-batch-size"] if verdict.is_of_validation else []
     flags += [option.flag for option in verdict.remedies[:3]]
     if verdict.larger_card is not None:
-        flags.append(f"--gpu {verdict.larger_card.key}")
+        flags.append(f"--gpu {verdict.larger_card.key}, the smallest card that takes it")
     if not flags:
         return "No single change makes it fit; combine some of the ways below."
     return f"It fits with {', or '.join(flags)}."

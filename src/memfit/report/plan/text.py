@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -11,12 +12,12 @@ from rich.text import Text
 from memfit.planner.result import PlanResult
 from memfit.report.console.numbers import count, shape
 from memfit.report.console.terminal import Marks, heading, marks_of, spaced
-from memfit.report.plan.cards import card_fits_table
+from memfit.report.plan.cards import card_fits_table, on_cards_table
 from memfit.report.plan.sections import answer, bytes_section, chart, list_of, ways
 from memfit.step.optimizers import optimizer_name
 from memfit.units import format_bytes
 
-__all__ = ["render_plan"]
+__all__ = ["render_on_cards", "render_plan"]
 
 #: What a plan is of that trains nothing.
 _MODES = {"eval": "evaluation, no gradients", "inference": "inference, no gradients, no targets"}
@@ -42,6 +43,22 @@ def render_plan(plan: PlanResult, console: Console) -> Group:
         _unsupported(plan, width, marks),
     ]
     return spaced(sections)
+
+
+def render_on_cards(plans: Sequence[PlanResult], console: Console) -> Group:
+    """The same training on several cards.
+
+    Args:
+        plans: one for each card.
+        console: where it will be printed, for its characters.
+    """
+    first, marks = plans[0], marks_of(console)
+    return spaced([
+        _header(replace(first, gpu=None), marks),
+        on_cards_table(plans, marks),
+        list_of("Not in these figures", first.not_modelled, console.width, marks, style="yellow"),
+        Text("One card alone shows where the bytes go, and ways to fit more.", style="dim"),
+    ])  # fmt: skip
 
 
 # -- the answer ------------------------------------------------------------------------------------
@@ -86,7 +103,18 @@ def _switches(plan: PlanResult) -> Iterator[str]:
 
 def _cards(plan: PlanResult) -> RenderableType:
     title = heading(f"{plan.batch_word.capitalize()}es that fit (no card was named: --gpu NAME)")
-    return Group(title, card_fits_table(plan.cards))
+    table = card_fits_table(plan.cards)
+    return Group(title, table, *(Text(line, style="bold") for line in _asked(plan)))
+
+
+def _asked(plan: PlanResult) -> Iterator[str]:
+    """Which card takes the batch that was asked about, of a plan without a card."""
+    batch, word = plan.recipe.batch_size, plan.batch_word
+    subject = f"Not even a {word} of 1" if batch is None else f"{word.capitalize()} {batch:,}"
+    if plan.smallest_card is not None:
+        yield f"{subject} fits {plan.smallest_card.key}, the smallest card that takes it."
+    elif plan.fits is False:
+        yield f"{subject} fits no card: it takes {format_bytes(plan.at.total_bytes)}."
 
 
 # -- what can be done, and what it rests on --------------------------------------------------------
