@@ -82,7 +82,9 @@ def test_several_cards_are_each_answered_as_if_asked_alone(asked) -> None:
 
 def test_several_cards_are_a_table(asked) -> None:
     code, out, _ = asked(*MLP, "--gpu", "kaggle,2GB", "--batch-size", "600000")
-    rows = {line.split()[1]: line.split() for line in out.splitlines() if line.startswith(("✔", "✘"))}
+    rows = {
+        line.split()[1]: line.split() for line in out.splitlines() if line.startswith(("✔", "✘"))
+    }
     assert code == 0  # it fits one of them
     assert [(key, row[0]) for key, row in rows.items()] == [
         ("t4", "✔"),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from memfit.cards.catalogue import GPU, gpus
+from memfit.planner.largest import MOST_USEFUL_BATCH, useful_batch
 from memfit.planner.overview import overview
 from memfit.planner.plan import Plan
 from memfit.planner.planning import plan
-from memfit.planner.useful import MOST_USEFUL_BATCH, useful_batch
 from memfit.planner.verdict import COMMON_CARDS
 
 
@@ -50,6 +50,7 @@ def test_of_a_small_network_memory_is_not_the_limit() -> None:
     assert made.max_batch_size
     assert made.max_batch_size > 1_000_000
     assert made.recommended_batch_size == made.micro_batch == MOST_USEFUL_BATCH
+    assert made.useful
     assert made.useful.is_reached_by(made.recommended_batch_size)
     assert mlp(gpu="t4", global_batch=65_536).micro_batch == 65_536
 
@@ -58,6 +59,7 @@ def test_of_a_small_network_memory_is_not_the_limit() -> None:
 def test_no_more_is_recommended_than_there_are_samples(train: int, recommended: int) -> None:
     made = plan("cnn", data=f"shapes,train={train},test=8,classes=2", gpu="t4", verify=False)
     assert made.recommended_batch_size == recommended
+    assert made.useful
     assert made.useful.batch_size == train
     assert f"{train} samples" in made.useful.text
     assert made.to_dict()["useful_batch"] == {"batch_size": train, "because": "samples"}
@@ -66,7 +68,15 @@ def test_no_more_is_recommended_than_there_are_samples(train: int, recommended: 
 def test_where_memory_is_the_limit_nothing_is_said_of_use() -> None:
     made = plan("torchvision:resnet18", gpu="2GiB", verify=False)
     assert made.recommended_batch_size
+    assert made.useful
     assert not made.useful.is_reached_by(made.recommended_batch_size)
+
+
+def test_where_nothing_is_trained_memory_is_the_only_limit() -> None:
+    made = mlp(gpu="t4", mode="inference")
+    assert made.useful is None
+    assert made.recommended_batch_size
+    assert made.recommended_batch_size > MOST_USEFUL_BATCH
 
 
 # -- which card ------------------------------------------------------------------------------------

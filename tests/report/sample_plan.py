@@ -9,7 +9,7 @@ from memfit.cards.catalogue import GPU
 from memfit.memory.allocator.settings import AllocatorSettings
 from memfit.memory.tape.tape import Part, Phase
 from memfit.planner.assumptions import Assumption
-from memfit.planner.largest import BatchLimits
+from memfit.planner.largest import BatchLimits, useful_batch
 from memfit.planner.learning_rate import scale_learning_rate
 from memfit.planner.result import (
     BatchPlan,
@@ -20,7 +20,6 @@ from memfit.planner.result import (
     PlanResult,
     Verdict,
 )
-from memfit.planner.useful import useful_batch
 from memfit.recipe.fields import MAX_BATCH
 from memfit.recipe.recipe import Recipe
 from memfit.units import GIB, MIB

@@ -13,7 +13,7 @@ half of any batch has at most 33.
 - ``recommended_batch_size``: the largest stop that runs on a card with ``safety`` of the memory
   (of the usable and of the whole, rounded down to bytes; the CUDA context stays as it is);
   and from there, before the next stop, as far as batches do. It is never more than
-  ``max_batch_size``, nor than a useful batch (:mod:`memfit.planner.useful`), and a multiple of 8
+  ``max_batch_size``, nor than a useful batch (:func:`useful_batch`), and a multiple of 8
   from 16 up.
 
 Where no two traces answer every batch there are 4 stops instead of 32, and 2 tries instead of 16.
@@ -26,18 +26,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 __all__ = [
+    "MOST_USEFUL_BATCH",
     "STOPS",
     "STOPS_WHEN_TRACED",
     "BatchLimits",
+    "UsefulBatch",
     "find_limits",
     "promised_batch",
     "stops_up_to",
+    "useful_batch",
 ]
 
 #: Stops from one power of two to the next; where every batch is traced, each takes a second.
 STOPS, STOPS_WHEN_TRACED = 32, 4
+
+#: The largest batch with which ImageNet was trained as well as with small ones: Goyal et al. 2017,
+#: arXiv 1706.02677, figure 1. Every workload stops to gain at some batch (Shallue et al. 2019,
+#: arXiv 1811.03600), small and easy ones far earlier (McCandlish et al. 2018, arXiv 1812.06162).
+MOST_USEFUL_BATCH = 8192
+
+_SENTENCES = {
+    "published": "larger ones have rarely trained better (Goyal et al. 2017; memfit noise measures "
+    "how many samples help you)",
+    "samples": "the training set has {batch_size:,} samples",
+    "global_batch": "the global batch is {batch_size:,}",
+}
 
 _LEAST_STOP = 8
 _EIGHTH = 8
@@ -59,6 +75,51 @@ class BatchLimits:
     max_batch_size: int
     largest_that_runs: int
     recommended_batch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class UsefulBatch:
+    """The most samples worth a batch, whatever memory holds.
+
+    Args:
+        batch_size: no larger micro-batch is recommended.
+        because: what says so: published work, the number of samples, or the asked global batch.
+    """
+
+    batch_size: int
+    because: Literal["published", "samples", "global_batch"]
+
+    @property
+    def text(self) -> str:
+        """Why, in English."""
+        return _SENTENCES[self.because].format(batch_size=self.batch_size)
+
+    def is_reached_by(self, recommended: int) -> bool:
+        """Whether it is what ends the recommended batch, and not memory: a multiple of 8 from 16.
+
+        >>> useful_batch(500, None).is_reached_by(496)
+        True
+        """
+        whole = self.batch_size if self.batch_size < 16 else self.batch_size // 8 * 8
+        return recommended == whole
+
+
+def useful_batch(samples: int | None, global_batch: int | None) -> UsefulBatch:
+    """The rule: no more than the training set has, nor than published work found useful.
+
+    Args:
+        samples: of the training set; None where it is not known.
+        global_batch: as asked; whoever asks for more than published work had is given it.
+
+    >>> useful_batch(60_000, None).batch_size, useful_batch(500, None).batch_size
+    (8192, 500)
+    """
+    found = UsefulBatch(MOST_USEFUL_BATCH, "published")
+    if global_batch is not None and global_batch > MOST_USEFUL_BATCH:
+        found = UsefulBatch(global_batch, "global_batch")
+    if samples and samples <= found.batch_size:
+        found = UsefulBatch(samples, "samples")
+    return found
 
 
 def find_limits(

@@ -12,14 +12,13 @@ from memfit.memory.allocator.allocator import AllocatorSettings
 from memfit.memory.allocator.timeline import replay
 from memfit.memory.tape.tape import Tape
 from memfit.planner.assumptions import Assumption
-from memfit.planner.largest import BatchLimits
+from memfit.planner.largest import BatchLimits, UsefulBatch, useful_batch
 from memfit.planner.learning_rate import LearningRate, scale_learning_rate
 from memfit.planner.limits import Limits
 from memfit.planner.result import BatchPlan, PlanResult
 from memfit.planner.subject import Subject
 from memfit.planner.tapes import Tapes
 from memfit.planner.tracing import TrainingStep
-from memfit.planner.useful import useful_batch
 from memfit.recipe.fields import MAX_BATCH
 from memfit.step.optimizers import is_adaptive
 from memfit.units import format_bytes
@@ -40,7 +39,8 @@ class Plan:
         card: the card whose kernels are played: ``gpu``, or a usual one where there is none.
         tapes: what was traced.
         limits: what runs, on any card.
-        useful: no larger micro-batch is recommended, whatever memory holds.
+        useful: no larger micro-batch is recommended, whatever memory holds; None where nothing is
+            trained.
     """
 
     def __init__(self, subject: Subject, gpu: GPU | None) -> None:
@@ -48,7 +48,9 @@ class Plan:
         self.gpu, self.card = gpu, gpu or subject.gpu
         self.settings = AllocatorSettings.parse(subject.recipe.allocator)
         self.tapes = Tapes(subject)
-        self.useful = useful_batch(subject.samples, subject.recipe.global_batch)
+        is_training = self.recipe.mode == "train"
+        most = useful_batch(subject.samples, self.recipe.global_batch) if is_training else None
+        self.useful: UsefulBatch | None = most
         self._forget()
 
     @property
@@ -64,7 +66,8 @@ class Plan:
 
     def _forget(self) -> None:
         recipe, useful = self.recipe, self.useful
-        self.limits = Limits(self.tapes, self.settings, recipe.safety, useful.batch_size)
+        most = None if useful is None else useful.batch_size
+        self.limits = Limits(self.tapes, self.settings, recipe.safety, most)
         self._plans: dict[int, BatchPlan] = {}
 
     # -- any batch -----------------------------------------------------------------------------
@@ -141,7 +144,7 @@ class Plan:
     def recommended_batch_size(self) -> int | None:
         """The largest that runs with ``safety`` of the card's memory and is of use.
 
-        A multiple of 8 from 16; see :mod:`memfit.planner.useful`.
+        A multiple of 8 from 16; see :func:`memfit.planner.largest.useful_batch`.
         """
         return self.batch_limits.recommended_batch_size if self.batch_limits else None
 

@@ -14,9 +14,8 @@ from memfit.memory.allocator.timeline import Timeline, runs_on
 from memfit.memory.tape.evaluation import Evaluation
 from memfit.memory.tape.tape import Part, Phase
 from memfit.planner.assumptions import Assumption
-from memfit.planner.largest import BatchLimits
+from memfit.planner.largest import BatchLimits, UsefulBatch
 from memfit.planner.learning_rate import LearningRate
-from memfit.planner.useful import UsefulBatch
 from memfit.recipe.recipe import Recipe
 from memfit.units import format_bytes
 
@@ -264,7 +263,8 @@ class PlanResult:
         limits: the largest and the recommended micro-batch of the card; None without one, and where
             nothing is known that sets the batch.
         last_batch: the largest micro-batch that was tried.
-        useful: no larger micro-batch is recommended, whatever memory holds.
+        useful: no larger micro-batch is recommended, whatever memory holds; None where nothing is
+            trained.
         micro_batch: what a training step would take.
         accumulation: micro-batches for one optimizer step.
         at: where every byte goes at that micro-batch.
@@ -290,7 +290,7 @@ class PlanResult:
     fits: bool | None
     limits: BatchLimits | None
     last_batch: int
-    useful: UsefulBatch
+    useful: UsefulBatch | None
     micro_batch: int
     accumulation: int
     at: BatchPlan
@@ -333,7 +333,7 @@ class PlanResult:
             "max_batch_size": limits and limits.max_batch_size,
             "largest_that_runs": limits and limits.largest_that_runs,
             "recommended_batch_size": limits and limits.recommended_batch_size,
-            "useful_batch": asdict(self.useful),
+            "useful_batch": self.useful and asdict(self.useful),
             "micro_batch": self.micro_batch,
             "accumulation": self.accumulation,
             "at": self.at.to_dict(),

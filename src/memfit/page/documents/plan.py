@@ -84,7 +84,7 @@ def plan_document(
         "max_batch_size": limits and limits.max_batch_size,
         "largest_that_runs": limits and limits.largest_that_runs,
         "recommended_batch_size": limits and limits.recommended_batch_size,
-        "useful_batch": asdict(result.useful),
+        "useful_batch": result.useful and asdict(result.useful),
         "learning_rate": None if rate is None else asdict(rate),
         "assumptions": [asdict(a) | {"text": a.text} for a in result.stated_assumptions],
         "unsupported": result.unsupported,

@@ -74,7 +74,7 @@ def largest_sentence(plan: PlanResult) -> str:
     within = (
         f" (runs in {percent} % of the card)" if recommended else f" (none runs in {percent} %)"
     )
-    if plan.useful.is_reached_by(recommended):
+    if plan.useful and plan.useful.is_reached_by(recommended):
         within = f": memory is not the limit, {plan.useful.text}"
     if limits.largest_that_runs > most:
         single = f"single larger ones up to {limits.largest_that_runs:,} do"

@@ -130,8 +130,8 @@ interface PlanDocument {
   max_batch_size: number | null;
   largest_that_runs: number | null;
   recommended_batch_size: number | null;
-  /** No larger batch is recommended: planner/useful.py. */
-  useful_batch?: { batch_size: number; because: string };
+  /** No larger batch is recommended: planner/largest.py. */
+  useful_batch?: { batch_size: number; because: string } | null;
   learning_rate: Record<string, any> | null;
   /** The validation pass of the planned batch, planner/result.py. */
   evaluation?: Record<string, any> | null;
