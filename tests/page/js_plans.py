@@ -130,6 +130,7 @@ def named(at: BatchPlan) -> dict[str, Any]:
             "module": at.peak.module,
             "operator": at.peak.operator.removesuffix(".default"),
             "place": at.peak.place,
+            "isEvaluation": at.peak.is_evaluation,
         },
     }
 
