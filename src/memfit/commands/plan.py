@@ -9,6 +9,7 @@ from memfit.commands.shared.cards import cards_of
 from memfit.commands.shared.flags import JsonFlag, MemoryFlags, Switch, recipe_of
 from memfit.commands.shared.output import on_cards, show, show_json, working
 from memfit.commands.shared.plan_files import check_plan_files, write_plan_files
+from memfit.commands.shared.script_plans import plan_detection, show_script
 from memfit.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -66,6 +67,11 @@ def plan(
     if len(cards) > 1:
         return _on_each(recipe, cards, strict=strict, as_json=as_json)
     card = cards[0] if cards else None
+
+    if recipe.boxes is not None:
+        ran = plan_detection(recipe, card)
+        show_script(ran, html, snapshot, as_json=as_json)
+        return ExitCode.DOES_NOT_FIT if ran.found.fits is False else ExitCode.OK
 
     from memfit.planner.options import ways_to_fit_more
     from memfit.planner.planning import plan as make_plan

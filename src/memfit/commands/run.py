@@ -12,7 +12,8 @@ from cyclopts import ArgumentCollection, Parameter
 from memfit.commands.shared.cards import cards_of
 from memfit.commands.shared.flags import JsonFlag, Switch, Whole
 from memfit.commands.shared.output import on_cards, show, show_json, staged
-from memfit.commands.shared.plan_files import check_plan_files, write_plan_files
+from memfit.commands.shared.plan_files import check_plan_files
+from memfit.commands.shared.script_plans import show_script
 from memfit.errors import ExitCode, UsageError
 from memfit.files.names import shown
 
@@ -125,13 +126,7 @@ def run(
     if len(cards) > 1:
         return _show_on_cards(staged(lambda told: [planned(each, told) for each in cards]), as_json)
     made = staged(lambda told: planned(card, told))
-    write_plan_files(html, snapshot, made.plan, lambda: _page(made))
-    if as_json:
-        show_json(made.to_dict())
-    else:
-        from memfit.report.plan.script import render_script
-
-        show(lambda console: render_script(made, console))
+    show_script(made, html, snapshot, as_json=as_json)
     return ExitCode.DOES_NOT_FIT if made.found.fits is False else ExitCode.OK
 
 
@@ -232,9 +227,3 @@ def _print(text: str) -> None:
 
 def _say_nothing(_: str) -> None:
     """What a script prints is not the answer."""
-
-
-def _page(made: ScriptPlan) -> str:
-    from memfit.page.single_file import script_page
-
-    return script_page(made)

@@ -12,7 +12,7 @@ import torch
 from torch.amp import GradScaler
 
 from memfit.cards.catalogue import gpu as find_gpu
-from memfit.errors import MemfitError
+from memfit.errors import MemfitError, UsageError
 from memfit.memory.allocator.allocator import AllocatorSettings
 from memfit.memory.recording.recorder import Recorder
 from memfit.memory.recording.virtual_gpu import VirtualGPU
@@ -94,6 +94,14 @@ class TrainingStep:
         recipe = self.recipe = job.recipe
         shape, classes = recipe.input_shape, recipe.num_classes
         built = build(job.model, input_shape=shape, num_classes=classes)
+        if built.task == "detection":
+            raise UsageError(
+                f"{built.name} takes lists of images and boxes, whose values decide sizes.",
+                hint="memfit plan MODEL --boxes 8 lets PyTorch itself run it; memfit run takes "
+                "your own script.",
+            )
+        if recipe.boxes is not None:
+            raise UsageError(f"{built.name} takes no boxes; leave them out.")
         self.name, self.model = built.name, built.module
         self.unsupported: dict[str, str] = {}
         self.unknown_temporaries: set[str] = set()

@@ -181,6 +181,10 @@ class RecipeFields:
         None, Whole(1, 10_000_000), _MODEL, _SHORT | _FORM,
         "Of the model's head; from the data when omitted.",
         label=("Classes", "类别数"))
+    boxes: int | None = _row(
+        None, Whole(1, 10_000), _MODEL, _PLAN,
+        "Objects in an image, for torchvision's detection models; PyTorch itself runs them behind "
+        "stubs (Linux, CUDA build, a compiler).")
     data: str | None = _row(
         None, Text(), _MODEL, _PLAN,
         "mnist, fashion-mnist, cifar10, cifar100, shapes, a path, or a Dataset of your own: "
