@@ -27,7 +27,7 @@ from memfit.step.failures import explain
 from memfit.step.ingredients import Forward, autocast_of, combine, forward_of, loss_of
 from memfit.step.inputs import inputs_of, said_targets, target_parameter
 from memfit.step.job import Job
-from memfit.step.loop import Loop, forward_passes, no_collection, training_loop
+from memfit.step.loop import Loop, forward_passes, no_collection, own_steps, training_loop
 from memfit.step.losses import Loss, Term
 from memfit.step.outputs import logits_of
 from memfit.step.prepare import prepare_model
@@ -336,6 +336,11 @@ class TrainingStep:
             forward = forward_of(self.job, self.model, _META, "cuda", loss=self.loss)
             self._pass(gpu, forward, self.batch, micro_batch, steps)
             return None
+        if isinstance(self.job.own.step, type):
+            forward = forward_of(self.job, self.model, _META, "cuda")
+            for _ in own_steps(forward, self.batch, gpu.recorder, micro_batch, steps):
+                pass
+            return None
         scaler = GradScaler("meta", enabled=self.recipe.precision == "amp-fp16")
         made = combine(self.job, self.model, scaler, _META, "cuda", loss=self.loss)
         for _ in self.loop(made, self.batch.anew(), gpu.recorder, micro_batch, steps):
@@ -365,7 +370,8 @@ class TrainingStep:
 def _defaults_of(job: Job) -> list[str]:
     """What decides memory and neither a model's code nor its user said."""
     recipe = job.recipe
-    names = ("optimizer", "precision") if recipe.mode == "train" else ("precision",)
+    has_optimizer = recipe.mode == "train" and not isinstance(job.own.step, type)
+    names = ("optimizer", "precision") if has_optimizer else ("precision",)
     own = job.own.given()
     found = [
         f"{name} {getattr(recipe, name)}"

@@ -22,7 +22,9 @@ class Own:
         optimizer: takes the parameters that train, returns a ``torch.optim.Optimizer``.
         transform: done to each uint8 image ``(C, H, W)`` in a worker.
         loss: ``(output, target) -> scalar``.
-        step: ``(model, inputs, targets) -> loss``.
+        step: ``(model, inputs, targets) -> loss``; or a class that does whole steps itself, with as
+            many models and optimizers as it likes: made of the model, then called with inputs and
+            targets.
     """
 
     model: Any = None

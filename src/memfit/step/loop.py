@@ -18,9 +18,17 @@ from memfit.memory.recording.recorder import Recorder
 from memfit.memory.tape.tape import Part, Phase
 from memfit.step.batch import BatchSpec
 from memfit.step.ingredients import Forward, Ingredients
-from memfit.step.tensors import call_model, tensors_in
+from memfit.step.tensors import Arguments, call_model, tensors_in
 
-__all__ = ["Batches", "Loop", "Watcher", "forward_passes", "no_collection", "training_loop"]
+__all__ = [
+    "Batches",
+    "Loop",
+    "Watcher",
+    "forward_passes",
+    "no_collection",
+    "own_steps",
+    "training_loop",
+]
 
 
 class Watcher(Protocol):
@@ -113,6 +121,28 @@ def forward_passes(
         yield
     del inputs, target, found
     made.model.train(was_training)
+
+
+def own_steps(
+    made: Forward, batches: Batches, watcher: Watcher, micro_batch: int, steps: int
+) -> Iterator[None]:
+    """Run whole steps of the user's own class, which has its optimizers and updates by itself.
+
+    Args:
+        made: the model; the class is the job's own step.
+        batches: says what a batch is.
+        watcher: is told what tensors are for.
+        micro_batch: samples of one call.
+        steps: calls.
+    """
+    step = made.job.own.step(made.model)
+    for _ in range(steps):
+        watcher.enter_phase(Phase.DATA)
+        inputs, target = batches.make(micro_batch, made.device)
+        _adopt_batch((inputs, target), watcher)
+        step(inputs.alone if isinstance(inputs, Arguments) else inputs, target)
+        yield
+    del inputs, target
 
 
 def _share(found: tuple[Tensor, Any], parts: int) -> tuple[Tensor, Any]:
