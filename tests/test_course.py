@@ -30,6 +30,7 @@ from torchvision import datasets
 import memfit
 from memfit.cli import main
 from memfit.memory.tape.tape import Part
+from memfit.planner.largest import MOST_USEFUL_BATCH
 
 REPOSITORY = Path(__file__).parent.parent
 ENGLISH = REPOSITORY / "docs" / "course.md"
@@ -248,7 +249,8 @@ def computed_numbers() -> set[str]:
     )  # fmt: skip
     of_sets = (60_000, ceil(60_000 / 64), 255, 1000, 1024)
     of_a_hundred_million = (400, 800, 4 * 400)
-    whole = {*of_mlp, *of_sets, *of_a_hundred_million, *batches_of_mlp(), *batches_of_resnet()}
+    whole = {*of_mlp, *of_sets, *of_a_hundred_million, *batches_of_mlp(), *batches_of_resnet(),
+             MOST_USEFUL_BATCH}  # fmt: skip
     return {
         *(f"{number:,}" for number in whole),
         *(str(60_000 / 64), f"{weights_bytes / 1000:.1f}", f"{weights_bytes / 1024:.1f}"),
