@@ -11,7 +11,7 @@ import pytest
 import memfit
 
 DOCS = Path(__file__).parent.parent / "docs"
-PAGES = ("data.md", "own-loop.md")
+PAGES = ("data.md", "own-loop.md", "say.md")
 ELSEWHERE = {"course.md", "course.zh.md"}  # see test_course.py
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
