@@ -134,6 +134,8 @@ interface PlanDocument {
   useful_batch?: { batch_size: number; because: string } | null;
   learning_rate: Record<string, any> | null;
   /** The validation pass of the planned batch, planner/result.py. */
+  /** What forward and loss are given, in words. */
+  batch?: { inputs: string[]; targets: string[]; loss: string } | null;
   evaluation?: Record<string, any> | null;
   assumptions: { text: string; [fact: string]: any }[];
   unsupported: Record<string, number>;

@@ -22,6 +22,7 @@ export function planJson(plan, batch, card) {
     recipe: document.recipe,
     ...(script && { script, engine, made_up }),
     model: document.model,
+    batch: document.batch ?? null,
     gpu: card && gpuOf(card),
     fits: card && plan.fitsOn(card, batch),
     max_batch_size: limits?.largest ?? null,
@@ -32,6 +33,7 @@ export function planJson(plan, batch, card) {
     accumulation: document.accumulation,
     at: atOf(plan.at(batch, card ?? document.card)),
     learning_rate: batch === document.batch_size ? rateOf(document.learning_rate) : null,
+    evaluation: batch === document.batch_size ? (document.evaluation ?? null) : null,
     is_affine: document.is_affine,
     assumptions: document.assumptions.map((assumption) => assumption.text),
     unsupported: document.unsupported,
@@ -41,7 +43,7 @@ export function planJson(plan, batch, card) {
 }
 
 function atOf(at) {
-  const { phase, module, operator, place } = at.peak;
+  const { phase, module, operator, place, isEvaluation } = at.peak;
   return {
     batch_size: at.batch,
     is_exact: at.exact,
@@ -50,7 +52,7 @@ function atOf(at) {
     total_bytes: at.totalBytes,
     parts: at.parts,
     parts_most: at.partsMost,
-    peak: { phase, module, operator, place },
+    peak: { phase, module, operator, place, is_evaluation: isEvaluation },
   };
 }
 
