@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
 import memfit
+from memfit.errors import UsageError
 
 
 class Gan(nn.Module):
@@ -52,3 +54,11 @@ def test_a_class_does_whole_steps_with_two_optimizers() -> None:
     assert at.parts_most["gradients"] == weights
     assert at.parts_most["optimizer"] == 2 * weights
     assert not any("optimizer sgd" in sentence for sentence in plan.assumptions)
+
+
+@pytest.mark.parametrize(
+    "asked", [{"accumulation": 2}, {"optimizer": "adam"}, {"precision": "amp-bf16"}, {"ema": True}]
+)
+def test_what_a_class_does_itself_is_not_asked_beside_it(asked: Any) -> None:
+    with pytest.raises(UsageError, match=f"GanStep does whole steps; {next(iter(asked))}"):
+        memfit.plan(Gan, input_shape=(784,), step=GanStep, **asked)

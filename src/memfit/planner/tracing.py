@@ -27,7 +27,14 @@ from memfit.step.failures import explain
 from memfit.step.ingredients import Forward, autocast_of, combine, forward_of, loss_of
 from memfit.step.inputs import inputs_of, said_targets, target_parameter
 from memfit.step.job import Job
-from memfit.step.loop import Loop, forward_passes, no_collection, own_steps, training_loop
+from memfit.step.loop import (
+    Loop,
+    check_own_steps,
+    forward_passes,
+    no_collection,
+    own_steps,
+    training_loop,
+)
 from memfit.step.losses import Loss, Term
 from memfit.step.outputs import logits_of
 from memfit.step.prepare import prepare_model
@@ -92,6 +99,7 @@ class TrainingStep:
     ) -> None:
         self.job, self.gpu = job, job.card or find_gpu(DEFAULT_CARD)
         recipe = self.recipe = job.recipe
+        check_own_steps(job)
         shape, classes = recipe.input_shape, recipe.num_classes
         built = build(job.model, input_shape=shape, num_classes=classes)
         if built.task == "detection":
@@ -189,6 +197,8 @@ class TrainingStep:
     def _validation(self) -> BatchSpec | None:
         """The batch of the pass between epochs: where data has a split for it, or it is asked."""
         job, recipe = self.job, self.recipe
+        if isinstance(job.own.step, type):
+            return None  # whose steps end where they want
         data = None if job.source is None else job.source.dataset
         split = None if data is None else data.answered("val") or data.answered("test")
         if recipe.mode == "train" and split is not None:

@@ -14,16 +14,20 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from memfit.errors import UsageError
 from memfit.memory.recording.recorder import Recorder
 from memfit.memory.tape.tape import Part, Phase
+from memfit.recipe.fields import FIELDS
 from memfit.step.batch import BatchSpec
 from memfit.step.ingredients import Forward, Ingredients
+from memfit.step.job import Job
 from memfit.step.tensors import Arguments, call_model, tensors_in
 
 __all__ = [
     "Batches",
     "Loop",
     "Watcher",
+    "check_own_steps",
     "forward_passes",
     "no_collection",
     "own_steps",
@@ -143,6 +147,32 @@ def own_steps(
         step(inputs.alone if isinstance(inputs, Arguments) else inputs, target)
         yield
     del inputs, target
+
+
+#: What whole steps of the user's own do by themselves, or not.
+_OF_OWN_STEPS = (
+    "accumulation", "global_batch", "clip_grad_norm", "ema", "optimizer", "zero_grad", "mode",
+    "eval_batch_size",
+)  # fmt: skip
+
+
+def check_own_steps(job: Job) -> None:
+    """Refuse what a class that does whole steps would leave undone without a word.
+
+    Raises:
+        UsageError: the recipe asks for such a thing.
+    """
+    if not isinstance(job.own.step, type):
+        return
+    recipe = job.recipe
+    asked = [name for name in _OF_OWN_STEPS if getattr(recipe, name) != FIELDS[name].default]
+    if recipe.precision.startswith("amp"):
+        asked.append("precision")
+    if asked:
+        raise UsageError(
+            f"{job.own.step.__name__} does whole steps; {asked[0]} would change nothing.",
+            hint="Do it in the class, as your own loop would.",
+        )
 
 
 def _share(found: tuple[Tensor, Any], parts: int) -> tuple[Tensor, Any]:
