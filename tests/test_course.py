@@ -215,11 +215,15 @@ def test_the_files_of_the_page_are_there(walk: Walk) -> None:
 
 
 def test_memfit_uses_the_batch_of_the_page(walk: Walk) -> None:
-    """At the peak of a run, in backward, the labels (8 bytes each) are given back already."""
-    labels = 8 * 64
-    for name, bytes_of_batch in {"mnist": 201_216, "cifar10": 786_944}.items():
+    """At the peak of a run, in backward, the labels (8 bytes each) are given back already.
+
+    Mean and deviation of each channel, four bytes each, stay on the device.
+    """
+    labels, moments = 8 * 64, 2 * 4
+    for name, bytes_of_batch, channels in (("mnist", 201_216, 1), ("cifar10", 786_944, 3)):
         summary = json.loads((walk.names["folder"] / "runs" / name / "summary.json").read_text())
-        assert summary["memory"]["predicted"]["parts"]["batch"] == bytes_of_batch - labels
+        expected = bytes_of_batch - labels + moments * channels
+        assert summary["memory"]["predicted"]["parts"]["batch"] == expected
         assert summary["step"] == 100
 
 

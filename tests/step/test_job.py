@@ -72,7 +72,8 @@ OBJECTS: dict[str, Any] = {
 def test_a_plan_with_ways_to_fit_more_opens_its_data_once(
     seen: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["plan", "cnn", "--data", DATA, "--gpu", "rtx-3060", "--json"]) == 0
+    asked = ["plan", "cnn", "--data", DATA, "--gpu", "rtx-3060", "--batch-size", "512", "--json"]
+    assert main(asked) == 0
     assert len(json.loads(capsys.readouterr().out)["options"]) > 2
     assert seen == ["open_dataset", "survey"]
 

@@ -24,6 +24,7 @@ _SENTENCES = {
     "full_sequences": "Sequences of full length: no padding, none packed into one row.",
     "usual_loss": "Assumed, as no loss was said: {loss}; it compares with {target}.",
     "said_loss": "The loss is {loss}; it compares with {target}.",
+    "models_loss": "The loss is the one that the model returns.",
     "own_loss": "The loss is your own; its target is taken to be {target} (or say --target).",
     "own_step": "The step is your own; its target is taken to be {target} (or say --target).",
     "unused_outputs": "The loss does not use these outputs of the model: {outputs}.",

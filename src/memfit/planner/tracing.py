@@ -287,6 +287,8 @@ class TrainingStep:
         if words.loss.startswith("your own"):
             key = "own_loss" if self.recipe.step is None else "own_step"
             del values["loss"]
+        elif isinstance(self.loss, Loss) and self.loss.is_models_own:
+            key, values = "models_loss", {}
         yield Assumption(key, values)
         if self.unused:
             yield Assumption("unused_outputs", {"outputs": ", ".join(self.unused)})
