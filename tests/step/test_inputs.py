@@ -222,3 +222,39 @@ def test_an_example_that_does_not_show_it_is_refused(example: Any) -> None:
 def test_a_tensor_given_twice_is_counted_once() -> None:
     one = torch.zeros(3)
     assert list(tensors_in((Arguments((one,), {"target": one}), one))) == [one]
+
+
+class ByName(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, *, features: Tensor) -> Tensor:
+        return self.head(features)
+
+
+class ByOrder(ByName):
+    def forward(self, *tensors: Tensor) -> Tensor:
+        return self.head(sum(tensors))
+
+
+def test_a_forward_that_takes_names_only_says_how_to_give_them() -> None:
+    with pytest.raises(UsageError, match="by name only") as error:
+        plan(ByName, input_shape=(8,))
+    assert "--input features=" in (error.value.hint or "")
+    assert plan(ByName, input="features=8").at(4).parts["batch"] == 4 * (8 * 4 + 8)
+
+
+def test_a_forward_that_takes_no_names_says_so() -> None:
+    with pytest.raises(UsageError) as error:
+        plan(ByOrder, input="features=8")
+    assert "without names" in (error.value.hint or "")
+    assert plan(ByOrder, input=("8", "8")).at(4).parts["batch"] == 4 * (2 * 8 * 4 + 8)
+
+
+def test_tokens_for_a_forward_that_requires_its_targets_say_how_to_give_both() -> None:
+    class Wants(nn.Module):
+        def forward(self, idx: Tensor, targets: Tensor) -> None: ...
+
+    with pytest.raises(UsageError, match="takes idx, targets"):
+        plan(Wants(), input_ids=16)

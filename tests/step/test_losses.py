@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -201,7 +202,7 @@ def test_scores_of_classes_are_trained_with_cross_entropy() -> None:
 def test_a_model_that_returns_its_loss_is_trained_with_it() -> None:
     assert meant(random(1).sum()) == "none"
     assert meant({"loss": random(1).sum(), "logits": random(N, 5)}) == "none@loss"
-    assert meant((random(N, 5), random(1).sum())) == "none@1"
+    assert meant((random(N, 5), random(1).sum()), gets_target=True) == "none@1"
     detector = {"loss_classes": random(1).sum(), "loss_boxes": random(1).sum()}
     assert meant(detector) == "none@loss_classes+none@loss_boxes"
 
@@ -209,8 +210,29 @@ def test_a_model_that_returns_its_loss_is_trained_with_it() -> None:
 @pytest.mark.parametrize(
     ("output", "known", "answers"),
     [
-        (random(N), {}, {"mse", "bce", "none"}),
-        (random(N, 1), {}, {"mse", "bce", "none"}),
+        (random(N), {}, {"mse", "bce"}),
+        (random(N, 1), {}, {"mse", "bce"}),
+        (  # a penalty, or a temperature, of a model that never sees its target
+            (random(N, 5), random(1).sum()),
+            {},
+            {"cross-entropy@0", "none@1"},
+        ),
+        (
+            (random(N, 8), random(N, 8), random(1).sum()),
+            {},
+            {"contrastive", "cross-entropy@0", "cross-entropy@1", "none@2"},
+        ),
+        (
+            [random(N, 4, 8, 8), random(N, 4, 4, 4)],
+            {},
+            {"cross-entropy", "bce", "mse", "cross-entropy@each"},
+        ),
+        (
+            {"age": random(N, 1), "tokens": random(N, 10, 92)},
+            {},
+            {"mse@age", "token-cross-entropy@tokens"},
+        ),
+        ((random(N, 5).argmax(1), random(N, 5)), {}, {"cross-entropy@1"}),
         (random(N, 1, 8, 8), {}, {"bce", "mse", "dice+bce"}),
         (random(N, 4, 8, 8), {}, {"cross-entropy", "bce", "mse"}),
         (random(N, 20, 16), {}, {"token-cross-entropy", "cross-entropy", "mse"}),
@@ -247,7 +269,97 @@ def test_an_output_that_does_not_decide_is_asked_about(
         parse_loss(loss)
 
 
+@dataclass(slots=True)
+class Detected:
+    scores: Tensor
+    boxes: Tensor
+
+
+def test_the_tensors_of_a_dataclass_with_slots_have_its_names() -> None:
+    loss = parse_loss("cross-entropy@scores+l1@boxes")
+    targets = loss.targets_of(Detected(random(N, 5), random(N, 4)), N, torch.float32)
+    assert [(target.shape, target.dtype) for target in targets] == [
+        ((), torch.int64),
+        ((4,), torch.float32),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("loss", "output", "target", "words"),
+    [
+        ("mse", random(N, 1), random(N), r"compares \(\d, 1\).* with a target of \(\d,\)"),
+        ("cross-entropy", random(N, 5), torch.zeros(N, 1, dtype=torch.int64), "target is"),
+        ("token-cross-entropy", random(N, 7, 5), torch.zeros(N, 1, dtype=torch.int64), "target is"),
+        ("ctc", random(7, N, 5), None, "How long"),
+        ("ctc", random(N, 7, 5), torch.ones(N, 3, dtype=torch.int64), r"\(T, N, classes\)"),
+    ],
+)
+def test_a_target_of_another_shape_is_refused(
+    loss: str, output: Tensor, target: Tensor | None, words: str
+) -> None:
+    """Torch broadcasts some of them to N times N values, and takes others by chance."""
+    with pytest.raises(StepError, match=words):
+        parse_loss(loss)(output, target)
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "mse", "bce"])
+@pytest.mark.parametrize(
+    "output", [random(N, 5).argmax(1), random(N, 5) > 0, torch.fft.fft(random(N, 5))]
+)
+def test_nothing_is_learnt_from_other_than_real_numbers(loss: str, output: Tensor) -> None:
+    with pytest.raises(StepError, match="nothing can be learnt"):
+        parse_loss(loss).targets_of(output, N, torch.float32)
+    with pytest.raises(StepError, match="nothing can be learnt"):
+        meant(output)
+
+
+def test_a_batch_that_is_flattened_into_another_size_is_refused() -> None:
+    for loss in ("cross-entropy", "token-cross-entropy", "mse"):
+        with pytest.raises(StepError, match="no size of its own"):
+            parse_loss(loss).targets_of(random(N * 7, 5), N, torch.float32)
+    with pytest.raises(StepError, match="no size of its own"):
+        meant(random(N * 7, 5))
+
+
+def test_an_unused_output_is_named_with_all_its_sizes() -> None:
+    loss = parse_loss("cross-entropy@0")
+    assert loss.unused((random(N, 5), random(2, N, 8)), N) == ("1 (2, N, 8) float32",)
+
+
 # -- in a plan -------------------------------------------------------------------------------------
+
+
+def test_a_loss_of_nothing_that_trains_is_refused() -> None:
+    class Frozen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(8, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(x).detach()
+
+    with pytest.raises(StepError, match="nothing that trains"):
+        memfit.plan(Frozen, input_shape=(8,), batch_size=4, gpu="8GiB")
+
+
+def test_a_language_model_that_scores_its_last_token_gets_targets_for_all() -> None:
+    """As nanoGPT's ``model.py`` does where no targets are given; the loss scores every token."""
+
+    class Last(nn.Module):
+        def __init__(self, *, is_short: bool) -> None:
+            super().__init__()
+            self.table, self.is_short = nn.Embedding(50, 50), is_short
+
+        def forward(self, idx: Tensor, targets: Tensor | None = None) -> Any:
+            if targets is None:
+                return self.table(idx[:, [-1]] if self.is_short else idx), None
+            scores = self.table(idx)
+            return scores, F.cross_entropy(scores.flatten(0, 1), targets.flatten())
+
+    options: dict[str, Any] = {"input_ids": 16, "batch_size": 4, "gpu": "8GiB"}
+    short, full = (memfit.plan(Last(is_short=is_short), **options) for is_short in (True, False))
+    assert short.at(4).parts == full.at(4).parts
+    assert short.at(4).parts["batch"] == 2 * 4 * 16 * 8
 
 
 def net(*layers: nn.Module) -> nn.Module:
@@ -301,7 +413,7 @@ def test_a_second_output_without_a_loss_costs_nothing_in_it() -> None:
         loss=lambda output, target: F.cross_entropy(output[0], target),
     )  # fmt: skip
     assert usual.at(64).parts == first.at(64).parts
-    assert "1 (500,)" in " ".join(usual.assumptions)
+    assert "1 (N, 500) float32" in " ".join(usual.assumptions)
 
 
 def test_half_precision_targets_are_half() -> None:

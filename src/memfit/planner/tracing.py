@@ -25,7 +25,13 @@ from memfit.recipe.precision import weights_dtype
 from memfit.step.batch import BatchSpec, loaded_batch
 from memfit.step.failures import explain
 from memfit.step.ingredients import Forward, autocast_of, combine, forward_of, loss_of
-from memfit.step.inputs import inputs_of, said_targets, target_parameter
+from memfit.step.inputs import (
+    gets_target,
+    inputs_of,
+    said_targets,
+    target_parameter,
+    token_targets,
+)
 from memfit.step.job import Job
 from memfit.step.loop import (
     Loop,
@@ -163,16 +169,20 @@ class TrainingStep:
         recipe, inputs = self.recipe, tuple(spec.inputs.of(TensorSpec))
         is_said = bool(spec.targets) or spec.compares_input
         name = None if self.loss is not None else target_parameter(self.model, output)
-        if self.loss is None or name is not None:
+        given = spec.targets or token_targets(spec.inputs, output)
+        if name is not None and given:
+            self.loss = Loss((Term("none"),))
+            return replace(spec, targets=given, target_name=name)
+        if self.loss is None:
             classes = recipe.num_classes
             is_listed = built.task != "unknown" and classes != 1
-            known = Known(inputs, classes, is_listed)
+            known = Known(inputs, classes, is_listed, gets_target(self.model, spec.inputs))
             self.loss = usual_loss(
                 output, _SEEN_BATCH, known, label_smoothing=recipe.label_smoothing
             )
         if not isinstance(self.loss, Loss):  # the user's own, of class numbers if not said
             return spec if is_said else replace(spec, targets=(TensorSpec((), torch.int64),))
-        self.unused = self.loss.unused(output)
+        self.unused = self.loss.unused(output, _SEEN_BATCH)
         if is_said:
             return spec
         targets = self.loss.targets_of(output, _SEEN_BATCH, self._floats)

@@ -210,7 +210,7 @@ def forward_of(
 
 
 def loss_of(job: Job) -> LossFunction | None:
-    """The loss that a job names: the user's own, or one of :data:`~memfit.step.losses.LOSSES`.
+    """The loss that a job names: the user's own, or a sum of named ones.
 
     Raises:
         MemfitError: there is none of that name.

@@ -15,12 +15,20 @@ from memfit.models import BuiltModel
 from memfit.recipe.precision import weights_dtype
 from memfit.recipe.recipe import Recipe
 from memfit.recipe.words import TensorWord, parse_tensor
+from memfit.step.outputs import tensors_of
 from memfit.step.tensors import Arguments, TensorSpec
 
-__all__ = ["example_inputs", "inputs_of", "said_targets", "target_parameter"]
+__all__ = [
+    "example_inputs",
+    "gets_target",
+    "inputs_of",
+    "said_targets",
+    "target_parameter",
+    "token_targets",
+]
 
 #: How a forward calls what its loss compares with.
-_TARGETS = ("targets", "target", "labels", "label")
+_TARGETS = ("targets", "target", "labels", "label", "y")
 
 
 def inputs_of(recipe: Recipe, built: BuiltModel) -> Arguments:
@@ -60,6 +68,7 @@ def _tokens(
         if shape is None or len(shape) != 1:
             raise UsageError("This model reads tokens.", hint="Pass input_ids=LENGTH.")
         length = shape[0]
+    _check_one(forward)
     ids = TensorSpec((length,), torch.int64)
     if has_labels:
         return Arguments((), {"input_ids": ids, "labels": ids})
@@ -75,6 +84,7 @@ class _Forward:
         names: those that can be given by name.
         required: those without a default.
         takes_any_name: it has ``**kwargs``.
+        takes_by_order: something can be given without a name.
     """
 
     def __init__(self, signature: inspect.Signature | None) -> None:
@@ -83,6 +93,9 @@ class _Forward:
         own = [p for p in known if p.kind not in open_kinds]
         self.names = [p.name for p in own if p.kind is not p.POSITIONAL_ONLY]
         self.required = [p.name for p in own if p.default is p.empty]
+        by_order = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                    inspect.Parameter.POSITIONAL_ONLY)  # fmt: skip
+        self.takes_by_order = not known or any(p.kind in by_order for p in known)
         self.takes_any_name = any(p.kind is p.VAR_KEYWORD for p in known)
 
 
@@ -94,7 +107,13 @@ def _parameters(module: nn.Module) -> _Forward:
 
 
 def _check_one(forward: _Forward) -> None:
-    """Refuse a model that takes more than the one tensor that was said."""
+    """Refuse a model that takes more than the one tensor that was said, or that by name only."""
+    if not forward.takes_by_order:
+        name = forward.required[0] if forward.required else "NAME"
+        raise UsageError(
+            "The model's forward takes its inputs by name only; one input shape was given.",
+            hint=f"Say it: --input {name}=SHAPE, such as {name}=3x224x224.",
+        )
     if len(forward.required) > 1:
         shapes = " ".join(f"--input {name}=..." for name in forward.required)
         raise UsageError(
@@ -126,7 +145,9 @@ def _matched(words: Sequence[TensorWord], forward: _Forward, floats: torch.dtype
         return Arguments((named,))  # one dict
     raise UsageError(
         f"The model's forward has no {unknown[0]!r}.",
-        hint=f"It takes: {', '.join(forward.names)}.",
+        hint=f"It takes: {', '.join(forward.names)}."
+        if forward.names
+        else "It takes its inputs without names: --input 3x224x224.",
     )
 
 
@@ -150,6 +171,23 @@ def target_parameter(module: nn.Module, output: Any) -> str | None:
     optional = [n for n in _TARGETS if n in forward.names and n not in forward.required]
     has_a_gap = isinstance(output, tuple) and any(value is None for value in output)
     return optional[0] if optional and has_a_gap else None
+
+
+def token_targets(inputs: Arguments, output: Any) -> tuple[TensorSpec, ...]:
+    """The next token of each token, for a model of tokens that scores some; else none.
+
+    Without targets, such a model may score the last token only (nanoGPT's ``model.py``).
+    """
+    given = list(inputs.of(TensorSpec))
+    is_of_tokens = len(given) == 1 and given[0].dtype == torch.int64 and len(given[0].shape) == 1
+    scores = next(iter(tensors_of(output)), None)
+    return tuple(given) if is_of_tokens and scores is not None and scores.dim() == 3 else ()
+
+
+def gets_target(module: nn.Module, inputs: Arguments) -> bool:
+    """Whether what a forward is called with has the targets in it, by the parameters' names."""
+    names = _parameters(module).names[: len(inputs.positional)]
+    return any(name in _TARGETS for name in (*names, *inputs.named))
 
 
 #: Two numbers of samples that show which size of a tensor is the batch.

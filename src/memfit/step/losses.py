@@ -7,16 +7,16 @@ need the same tensor share one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from memfit.errors import StepError
 from memfit.recipe.words import parse_terms
+from memfit.step.named_losses import ELEMENTWISE, LOSSES, check_learnable, target_of_dice
 from memfit.step.outputs import (
     embeddings_of,
     logits_of,
@@ -28,7 +28,6 @@ from memfit.step.outputs import (
 from memfit.step.tensors import TensorSpec
 
 __all__ = [
-    "LOSSES",
     "Loss",
     "Term",
     "checked_loss",
@@ -37,26 +36,11 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class _Kind:
-    """A loss by name.
-
-    Args:
-        target: what an output is compared with: of one sample; None where nothing is.
-        value: of output and target; of a list of outputs where it takes several.
-        takes_several: it is of several outputs at once, or of one.
-    """
-
-    target: Callable[[TensorSpec], TensorSpec | None]
-    value: Callable[..., Tensor]
-    takes_several: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Term:
     """One term of a loss.
 
     Args:
-        name: of :data:`LOSSES`.
+        name: of :data:`~memfit.step.named_losses.LOSSES`.
         output: the name or the number of what the model returns; ``each`` for all of them; the
             scores where None.
         weight: of the term.
@@ -118,6 +102,8 @@ class Loss:
         return loss
 
     def _value(self, term: Term, found: Any, target: Any) -> Tensor:
+        if isinstance(target, Tensor) and isinstance(found, Tensor):
+            _check_shapes(term, found, target)
         smoothed = {"label_smoothing": self.label_smoothing}
         more = smoothed if term.name.endswith("cross-entropy") else {}
         value: Tensor = LOSSES[term.name].value(found, target, **more)
@@ -140,15 +126,15 @@ class Loss:
             for spec in targets
         )
 
-    def unused(self, output: Any) -> tuple[str, ...]:
-        """Floating-point outputs that no term is of, with their shapes."""
+    def unused(self, output: Any, batch: int) -> tuple[str, ...]:
+        """Floating-point outputs of a batch that no term is of, with their shapes."""
         used = {
             id(tensor)
             for _, found in self._uses(output)
             for tensor in (found if isinstance(found, list) else [found])
         }
         return tuple(
-            f"{name} {tuple(tensor.shape[1:])}"
+            f"{name} {TensorSpec.seen(tensor, batch)}"
             for name, tensor in named_outputs(output).items()
             if tensor.is_floating_point() and id(tensor) not in used
         )
@@ -185,11 +171,12 @@ class Loss:
         if isinstance(found, list) and len(found) > 1:
             return None
         spec = TensorSpec.seen(found[0] if isinstance(found, list) else found, batch)
+        check_learnable(spec)
         if term.name != "dice":
             return LOSSES[term.name].target(spec)
         # as the term beside it; alone it has classes or one logit
         beside = [other.name for other, its in uses if its is found and other.name != "dice"]
-        return LOSSES[beside[0] if beside else _dice_alone(spec)].target(spec)
+        return LOSSES[beside[0] if beside else target_of_dice(spec)].target(spec)
 
     def _uses(self, output: Any) -> Iterator[tuple[Term, Any]]:
         """Every term with the output that it is of; a list where it is of several."""
@@ -208,6 +195,25 @@ class Loss:
                 yield term, logits_of(output)
 
 
+def _check_shapes(term: Term, output: Tensor, target: Tensor) -> None:
+    """Refuse a target of another shape, which torch would broadcast to the output's.
+
+    Raises:
+        StepError: it is neither what the loss wants of the output nor, as shares, of its shape.
+    """
+    shape = tuple(output.shape)
+    wanted = {"cross-entropy": (shape[:1] + shape[2:], shape), "token-cross-entropy": (shape[:-1],)}
+    wanted["dice"] = wanted["cross-entropy"]
+    if term.name in ELEMENTWISE:
+        wanted[term.name] = (shape,)
+    if tuple(target.shape) not in wanted.get(term.name, (tuple(target.shape),)):
+        raise StepError(
+            f"--loss {term} compares {shape}, which the model returns, with a target of "
+            f"{tuple(target.shape)}.",
+            hint=f"Its target is {' or '.join(map(str, wanted[term.name]))}.",
+        )
+
+
 def _size(output: Any) -> int:
     """The first size of what a model returns: the batch, nearly always."""
     return int(next(iter(named_outputs(output).values())).shape[0])
@@ -221,127 +227,17 @@ def checked_loss(loss: Any, hint: str | None = None) -> Tensor:
         hint: how to make it one number.
 
     Raises:
-        StepError: it is not one number.
+        StepError: it is not one number, or of nothing that trains.
     """
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
         raise StepError(f"The loss must be one number; it is {shape}.", hint=hint)
+    if torch.is_grad_enabled() and not loss.requires_grad:
+        raise StepError(
+            "The loss depends on nothing that trains.",
+            hint="Look for no_grad, detach(), argmax or .data between parameters and output.",
+        )
     return loss
-
-
-# -- the losses ----------------------------------------------------------------------------------
-
-
-def _class_map(output: TensorSpec) -> TensorSpec:
-    """Class numbers: the output's shape without its classes, which come first."""
-    if not output.shape:
-        raise StepError(
-            "The model returns one number for each sample, which is no score of classes.",
-            hint="Say the loss: --loss mse (a value), --loss bce (yes or no).",
-        )
-    return TensorSpec(output.shape[1:], torch.int64, output.batch_dim)
-
-
-def _class_of_token(output: TensorSpec) -> TensorSpec:
-    return TensorSpec(output.shape[:-1], torch.int64, output.batch_dim)
-
-
-def _alike(output: TensorSpec) -> TensorSpec:
-    return TensorSpec(output.shape, torch.float32, output.batch_dim)
-
-
-def _a_class(output: TensorSpec) -> TensorSpec:
-    return TensorSpec((), torch.int64, output.batch_dim)
-
-
-def _nothing(_output: TensorSpec) -> None:
-    return None
-
-
-def _token_cross_entropy(output: Tensor, target: Tensor, *, label_smoothing: float) -> Tensor:
-    return F.cross_entropy(output.flatten(0, -2), target.flatten(), label_smoothing=label_smoothing)
-
-
-def _cross_entropy(output: Tensor, target: Tensor, *, label_smoothing: float) -> Tensor:
-    return F.cross_entropy(output, target, label_smoothing=label_smoothing)
-
-
-def _dice_alone(output: TensorSpec) -> str:
-    return "cross-entropy" if output.shape and output.shape[0] > 1 else "bce"
-
-
-def _dice(output: Tensor, target: Tensor) -> Tensor:
-    """One minus twice the overlap over the sum, a mean over classes (Milletari et al., 2016)."""
-    if target.is_floating_point():
-        shares = output.sigmoid()
-    else:
-        shares = output.softmax(1)
-        target = F.one_hot(target, output.shape[1]).movedim(-1, 1).to(shares.dtype)
-    dims = (0, *range(2, output.dim()))
-    overlap = (shares * target).sum(dims)
-    total = shares.sum(dims) + target.sum(dims)
-    return 1 - ((2 * overlap + 1) / (total + 1)).mean()
-
-
-def _ctc(output: Tensor, target: Tensor) -> Tensor:
-    """Of ``(T, N, classes)`` scores, blank first, with sequences of full length."""
-    time, batch = output.shape[:2]
-    lengths: Any = ((time,) * batch, (target.shape[1],) * batch)
-    return F.ctc_loss(output.log_softmax(-1), target, *lengths)
-
-
-def _triplet(outputs: list[Tensor], target: Tensor | None) -> Tensor:
-    """Of anchors, positives, negatives; of one ``(N, width)`` the hardest of each (1703.07737)."""
-    if len(outputs) == 3:
-        anchor, positive, negative = outputs
-        return F.triplet_margin_loss(anchor, positive, negative)
-    if len(outputs) != 1 or target is None:
-        raise StepError(
-            f"--loss triplet is of three embeddings (N, width), or of one; there are "
-            f"{len(outputs)}."
-        )
-    distances = torch.cdist(outputs[0], outputs[0])
-    alike = target[:, None] == target[None, :]
-    furthest = (distances * alike).amax(1)
-    nearest = (distances + alike * distances.detach().amax()).amin(1)
-    return (furthest - nearest + 1).relu().mean()
-
-
-def _contrastive(outputs: list[Tensor], _target: Tensor | None) -> Tensor:
-    """InfoNCE, both ways, of two embeddings ``(N, width)``; of one, its halves are the views."""
-    if len(outputs) > 2:
-        raise StepError(
-            f"--loss contrastive is of two embeddings (N, width), or of one; there are "
-            f"{len(outputs)}."
-        )
-    first, second = (F.normalize(output, dim=-1) for output in (outputs[0], outputs[-1]))
-    scores = first @ second.T / 0.07
-    own = torch.arange(len(scores), device=scores.device)
-    if len(outputs) == 1:  # a view is not its own partner (SimCLR, 2002.05709)
-        alone = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
-        scores = scores.masked_fill(alone, -torch.inf)
-        return F.cross_entropy(scores, own.roll(len(scores) // 2))
-    return (F.cross_entropy(scores, own) + F.cross_entropy(scores.T, own)) / 2
-
-
-def _as_it_is(output: Tensor, _target: Any) -> Tensor:
-    return output
-
-
-#: The losses that can be named.
-LOSSES: Mapping[str, _Kind] = {
-    "cross-entropy": _Kind(_class_map, _cross_entropy),
-    "token-cross-entropy": _Kind(_class_of_token, _token_cross_entropy),
-    "bce": _Kind(_alike, F.binary_cross_entropy_with_logits),
-    "mse": _Kind(_alike, F.mse_loss),
-    "l1": _Kind(_alike, F.l1_loss),
-    "smooth-l1": _Kind(_alike, F.smooth_l1_loss),
-    "dice": _Kind(_class_map, _dice),
-    "ctc": _Kind(_nothing, _ctc),
-    "triplet": _Kind(_a_class, _triplet, takes_several=True),
-    "contrastive": _Kind(_nothing, _contrastive, takes_several=True),
-    "none": _Kind(_nothing, _as_it_is),
-}
 
 
 def parse_loss(text: str, *, label_smoothing: float = 0.0) -> Loss:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from torch import Tensor
@@ -27,6 +28,8 @@ def _entries(output: Any) -> Iterator[tuple[str, Any]]:
         yield from ((str(key), value) for key, value in output.items())
     elif isinstance(output, (tuple, list)):
         yield from ((str(number), value) for number, value in enumerate(output))
+    elif is_dataclass(output):  # perhaps with slots
+        yield from ((field.name, getattr(output, field.name)) for field in fields(output))
     elif hasattr(output, "__dict__"):
         yield from vars(output).items()
 
@@ -95,6 +98,7 @@ def loss_in(output: Any) -> Tensor:
         raise StepError(
             f"The loss is to be the model's own; of what it returns, {len(numbers)} tensors are "
             "one number.",
-            hint="Let it return its loss alone, or name it: --loss none@NAME.",
+            hint="Let it return its loss alone, as one number (.mean()), or name it: --loss "
+            "none@NAME.",
         )
     return numbers[0]

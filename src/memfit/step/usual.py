@@ -11,6 +11,7 @@ from torch import Tensor
 
 from memfit.errors import AmbiguousOutput, StepError
 from memfit.step.losses import Loss, Term
+from memfit.step.named_losses import check_batch, check_learnable
 from memfit.step.outputs import logits_of, named_outputs
 from memfit.step.tensors import TensorSpec
 
@@ -31,11 +32,13 @@ class Known:
         inputs: what it is given.
         classes: that were asked for, or that the data has.
         is_listed: it is of a library, whose models are known to score classes.
+        gets_target: the target is among the inputs.
     """
 
     inputs: tuple[TensorSpec, ...] = ()
     classes: int | None = None
     is_listed: bool = False
+    gets_target: bool = False
 
 
 def known_loss(output: Any, *, label_smoothing: float = 0.0) -> Loss:
@@ -80,10 +83,16 @@ def usual_loss(output: Any, batch: int, known: Known, *, label_smoothing: float 
     """
     found = named_outputs(output)
     if not found:
-        raise StepError("The model returns no tensor.", hint="Pass your own loss or step.")
+        raise StepError(
+            f"The model returns {'None' if output is None else type(output).__name__}, in which "
+            "there is no tensor.",
+            hint="Let its forward return one, or pass your own step in Python.",
+        )
     numbers = [n for n, t in found.items() if t.dim() == 0 and t.is_floating_point()]
+    if own := _own_losses(numbers, is_alone=len(found) == 1, gets_target=known.gets_target):
+        return Loss(tuple(own))
     if numbers:
-        return Loss(tuple(_own_losses(numbers, is_alone=len(found) == 1)))
+        raise _beside_number(found, batch, numbers[0])
     if _is_of_equals(output, found):
         raise _several(found, batch)
     try:
@@ -92,36 +101,46 @@ def usual_loss(output: Any, batch: int, known: Known, *, label_smoothing: float 
         raise AmbiguousOutput(error.message, _answers_for_names(found, batch)) from None
     if known.is_listed:
         return known_loss(output, label_smoothing=label_smoothing)
-    one = _meant(TensorSpec.seen(logits, batch), known)
+    if not logits.is_floating_point() and (others := _learnable(found)):
+        message = f"The model returns {len(found)} tensors; the first is of whole numbers."
+        raise AmbiguousOutput(message, _answers_for_names(others, batch))
+    one = _meant(TensorSpec.seen(logits, batch), known, len(found))
     return Loss((Term(one), *_auxiliary(output)), label_smoothing)
 
 
-def _own_losses(numbers: list[str], *, is_alone: bool) -> list[Term]:
+def _own_losses(numbers: list[str], *, is_alone: bool, gets_target: bool) -> list[Term]:
     """Of the numbers that a model returns, those that are trained.
 
     The one called ``loss``, else the sum of those called ``loss_...`` as torchvision's detectors
-    return them, else the first.
+    return them, else the first; but a number beside the outputs of a model that never sees its
+    target is only a part of the loss, or none: a temperature, a penalty.
     """
     parts = [name for name in numbers if name.startswith("loss_")]
-    chosen = ["loss"] if "loss" in numbers else parts or numbers[:1]
+    first = numbers[:1] if is_alone or gets_target else []
+    chosen = ["loss"] if "loss" in numbers else parts or first
     return [Term(_OWN, None if is_alone else name) for name in chosen]
 
 
-def _meant(scores: TensorSpec, known: Known) -> str:
-    """The loss of one tensor.
+def _meant(scores: TensorSpec, known: Known, outputs: int = 1) -> str:
+    """The loss of the first tensor of some outputs.
 
     Raises:
         AmbiguousOutput: it can be meant in several ways.
+        StepError: nothing can be learnt from it.
     """
-    if not scores.dtype.is_floating_point:
-        raise StepError(f"The model returns {scores}, from which nothing can be learnt.")
+    check_learnable(scores)
+    if scores.shape not in ((), (1,)):
+        check_batch(scores)
     decided = _decided(scores.shape, known) if scores.batch_dim == 0 else None
-    if decided is None:
-        raise AmbiguousOutput(
-            f"The model returns {scores}; what it is compared with is not known.",
-            _answers(scores, known),
-        )
-    return decided
+    if decided is not None:
+        return decided
+    answers, returned = _answers(scores, known), str(scores)
+    if outputs > 1:
+        returned = f"{outputs} tensors, the first {scores}"
+        answers.append((f"{answers[0][0]}@each", "each of them, with a target of its own shape"))
+    raise AmbiguousOutput(
+        f"The model returns {returned}; what it is compared with is not known.", answers
+    )
 
 
 def _decided(shape: tuple[int, ...], known: Known) -> str | None:
@@ -150,13 +169,19 @@ def _answers(scores: TensorSpec, known: Known) -> list[tuple[str, str]]:
     """The likeliest losses of one tensor, and what each would mean."""
     shape = scores.shape
     if shape in ((), (1,)):
-        return [("mse", "a value"), ("bce", "yes or no"), (_OWN, "it is the loss")]
+        is_one = scores.batch_dim is None
+        return [(_OWN, "it is the loss")] if is_one else [("mse", "a value"), ("bce", "yes or no")]
     if len(shape) == 2 and scores.batch_dim != 0:
         each = f"{shape[1]} classes for each of {shape[0]} places"
         return [(_TOKENS, each), ("ctc", "a shorter text, with --target"), ("mse", "values")]
     if _is_as_an_input(shape, known):
         again = ("mse", "the input again, or another image")
         return [again, ("bce", "the same, from 0 to 1"), (_ENTROPY, f"{shape[0]} classes")]
+    return _answers_for_shape(shape)
+
+
+def _answers_for_shape(shape: tuple[int, ...]) -> list[tuple[str, str]]:
+    """The same of several values for each sample, which are not the input's."""
     if len(shape) == 2:
         return [
             (_TOKENS, f"{shape[1]} classes for each of {shape[0]} places"),
@@ -165,7 +190,7 @@ def _answers(scores: TensorSpec, known: Known) -> list[tuple[str, str]]:
         ]
     if shape[0] == 1:
         return [("bce", "yes or no for each pixel"), ("mse", "values"), ("dice+bce", "a mask")]
-    each = f"{shape[0]} classes for each pixel"
+    each = f"{shape[0]} classes" + (" for each pixel" if len(shape) > 1 else "")
     return [(_ENTROPY, each), ("bce", "yes or no for each value"), ("mse", "values")]
 
 
@@ -183,17 +208,45 @@ def _several(found: Mapping[str, Tensor], batch: int) -> AmbiguousOutput:
         (f"{_ENTROPY}@each", "each is compared with the target"),
         (f"{_ENTROPY}@{names[0]}", "only the first is"),
     ]
-    if len(spec.shape) == 1:
-        last = ("triplet", "anchor, positive, negative") if len(names) == 3 else (
-            "contrastive", "two views or modalities")  # fmt: skip
-    else:
-        last = ("bce@each", "masks")
+    last = _answer_for_embeddings(found) or ("bce@each", "masks")
     return AmbiguousOutput(
         f"The model returns {len(names)} tensors {spec}; which of them are trained is not known.",
         [*answers, last],
     )
 
 
+def _answer_for_embeddings(found: Mapping[str, Tensor]) -> tuple[str, str] | None:
+    """What several tensors of one width may be; None where they are not."""
+    if len({tensor.shape for tensor in found.values()}) > 1:
+        return None
+    if len(found) < 2 or next(iter(found.values())).dim() != 2:
+        return None
+    if len(found) == 3:
+        return "triplet", "anchor, positive, negative"
+    return "contrastive", "two views or modalities"
+
+
+def _beside_number(found: Mapping[str, Tensor], batch: int, number: str) -> AmbiguousOutput:
+    """A number that has no name of a loss, of a model that is not given the target."""
+    others = _learnable({name: tensor for name, tensor in found.items() if name != number})
+    answers = [*_answers_for_names(others, batch), (f"{_OWN}@{number}", "the number is all of it")]
+    if (embeddings := _answer_for_embeddings(others)) is not None:
+        answers.insert(0, embeddings)
+    return AmbiguousOutput(
+        f"The model returns a number, {number!r}, beside {', '.join(map(repr, others))}; whether "
+        "it is the loss is not known.",
+        answers,
+    )
+
+
+def _learnable(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in found.items() if tensor.is_floating_point()}
+
+
 def _answers_for_names(found: Mapping[str, Tensor], batch: int) -> list[tuple[str, str]]:
-    named = list(found.items())[:3]
-    return [(f"{_ENTROPY}@{name}", str(TensorSpec.seen(tensor, batch))) for name, tensor in named]
+    """The likeliest loss of each of the first outputs."""
+    specs = {name: TensorSpec.seen(tensor, batch) for name, tensor in list(found.items())[:3]}
+    answers = {name: _answers(spec, Known())[0] for name, spec in specs.items()}
+    return [
+        (f"{loss}@{name}", f"{specs[name]}: {meaning}") for name, (loss, meaning) in answers.items()
+    ]
