@@ -335,7 +335,7 @@ def test_a_loss_of_nothing_that_trains_is_refused() -> None:
             super().__init__()
             self.head = nn.Linear(8, 5)
 
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> Any:
             return self.head(x).detach()
 
     with pytest.raises(StepError, match="nothing that trains"):

@@ -25,13 +25,7 @@ from memfit.recipe.precision import weights_dtype
 from memfit.step.batch import BatchSpec, loaded_batch
 from memfit.step.failures import explain
 from memfit.step.ingredients import Forward, autocast_of, combine, forward_of, loss_of
-from memfit.step.inputs import (
-    gets_target,
-    inputs_of,
-    said_targets,
-    target_parameter,
-    token_targets,
-)
+from memfit.step.inputs import inputs_of, said_targets
 from memfit.step.job import Job
 from memfit.step.loop import (
     Loop,
@@ -44,6 +38,7 @@ from memfit.step.loop import (
 from memfit.step.losses import Loss, Term
 from memfit.step.outputs import logits_of
 from memfit.step.prepare import prepare_model
+from memfit.step.targets import gets_target, target_parameter, token_targets
 from memfit.step.tensors import Arguments, TensorSpec, call_model
 from memfit.step.usual import Known, usual_loss
 
@@ -177,9 +172,8 @@ class TrainingStep:
             classes = recipe.num_classes
             is_listed = built.task != "unknown" and classes != 1
             known = Known(inputs, classes, is_listed, gets_target(self.model, spec.inputs))
-            self.loss = usual_loss(
-                output, _SEEN_BATCH, known, label_smoothing=recipe.label_smoothing
-            )
+            smoothing = recipe.label_smoothing
+            self.loss = usual_loss(output, _SEEN_BATCH, known, label_smoothing=smoothing)
         if not isinstance(self.loss, Loss):  # the user's own, of class numbers if not said
             return spec if is_said else replace(spec, targets=(TensorSpec((), torch.int64),))
         self.unused = self.loss.unused(output, _SEEN_BATCH)

@@ -15,20 +15,9 @@ from memfit.models import BuiltModel
 from memfit.recipe.precision import weights_dtype
 from memfit.recipe.recipe import Recipe
 from memfit.recipe.words import TensorWord, parse_tensor
-from memfit.step.outputs import tensors_of
 from memfit.step.tensors import Arguments, TensorSpec
 
-__all__ = [
-    "example_inputs",
-    "gets_target",
-    "inputs_of",
-    "said_targets",
-    "target_parameter",
-    "token_targets",
-]
-
-#: How a forward calls what its loss compares with.
-_TARGETS = ("targets", "target", "labels", "label", "y")
+__all__ = ["example_inputs", "inputs_of", "parameters_of", "said_targets"]
 
 
 def inputs_of(recipe: Recipe, built: BuiltModel) -> Arguments:
@@ -41,7 +30,7 @@ def inputs_of(recipe: Recipe, built: BuiltModel) -> Arguments:
     Raises:
         UsageError: it is not known, or the forward has no such parameter.
     """
-    floats, forward = weights_dtype(recipe.precision), _parameters(built.module)
+    floats, forward = weights_dtype(recipe.precision), parameters_of(built.module)
     if recipe.input:
         return _matched([parse_tensor(word) for word in recipe.input], forward, floats)
     is_said = recipe.input_ids is not None or recipe.input_shape is not None
@@ -99,7 +88,8 @@ class _Forward:
         self.takes_any_name = any(p.kind is p.VAR_KEYWORD for p in known)
 
 
-def _parameters(module: nn.Module) -> _Forward:
+def parameters_of(module: nn.Module) -> _Forward:
+    """What a module's forward can be called with."""
     try:
         return _Forward(inspect.signature(module.forward))
     except (TypeError, ValueError):  # in C
@@ -160,34 +150,6 @@ def said_targets(recipe: Recipe) -> tuple[TensorSpec, ...]:
     """What the recipe says that the loss compares with."""
     floats = weights_dtype(recipe.precision)
     return tuple(_spec(parse_tensor(word), floats) for word in recipe.target if word != "input")
-
-
-def target_parameter(module: nn.Module, output: Any) -> str | None:
-    """The optional parameter that a forward wants the targets as, to return its loss beside them.
-
-    Such a forward returns a tuple with None in the loss's place when it is given none.
-    """
-    forward = _parameters(module)
-    optional = [n for n in _TARGETS if n in forward.names and n not in forward.required]
-    has_a_gap = isinstance(output, tuple) and any(value is None for value in output)
-    return optional[0] if optional and has_a_gap else None
-
-
-def token_targets(inputs: Arguments, output: Any) -> tuple[TensorSpec, ...]:
-    """The next token of each token, for a model of tokens that scores some; else none.
-
-    Without targets, such a model may score the last token only (nanoGPT's ``model.py``).
-    """
-    given = list(inputs.of(TensorSpec))
-    is_of_tokens = len(given) == 1 and given[0].dtype == torch.int64 and len(given[0].shape) == 1
-    scores = next(iter(tensors_of(output)), None)
-    return tuple(given) if is_of_tokens and scores is not None and scores.dim() == 3 else ()
-
-
-def gets_target(module: nn.Module, inputs: Arguments) -> bool:
-    """Whether what a forward is called with has the targets in it, by the parameters' names."""
-    names = _parameters(module).names[: len(inputs.positional)]
-    return any(name in _TARGETS for name in (*names, *inputs.named))
 
 
 #: Two numbers of samples that show which size of a tensor is the batch.
