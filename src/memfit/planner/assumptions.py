@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["Assumption"]
+from memfit.recipe.fields import FIELDS
+from memfit.step.job import Job
+
+__all__ = ["Assumption", "defaults_of"]
 
 _SENTENCES = {
     "no_card": "No card: kernels and CUDA context are those of {card}.",
@@ -62,3 +65,17 @@ class Assumption:
     def text(self) -> str:
         """The sentence in English."""
         return _SENTENCES[self.key].format(**self.values)
+
+
+def defaults_of(job: Job) -> list[str]:
+    """What decides memory and neither a model's code nor its user said."""
+    recipe = job.recipe
+    has_optimizer = recipe.mode == "train" and not isinstance(job.own.step, type)
+    names = ("optimizer", "precision") if has_optimizer else ("precision",)
+    own = job.own.given()
+    found = [
+        f"{name} {getattr(recipe, name)}"
+        for name in names
+        if name not in own and getattr(recipe, name) == FIELDS[name].default
+    ]
+    return [*found, "the largest batch"] if job.asked.batch_size is None else found

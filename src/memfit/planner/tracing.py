@@ -18,9 +18,8 @@ from memfit.memory.recording.recorder import Recorder
 from memfit.memory.recording.virtual_gpu import VirtualGPU
 from memfit.memory.tape.tape import Tape
 from memfit.models import BuiltModel, build
-from memfit.planner.assumptions import Assumption
+from memfit.planner.assumptions import Assumption, defaults_of
 from memfit.planner.result import BatchWords
-from memfit.recipe.fields import FIELDS
 from memfit.recipe.precision import weights_dtype
 from memfit.step.batch import BatchSpec, loaded_batch
 from memfit.step.failures import explain
@@ -239,7 +238,7 @@ class TrainingStep:
     def assumptions(self) -> Iterator[Assumption]:
         """What a trace of it takes for granted."""
         recipe = self.recipe
-        if self._is_users and (defaults := _defaults_of(self.job)):
+        if self._is_users and (defaults := defaults_of(self.job)):
             yield Assumption("defaults", {"defaults": ", ".join(defaults)})
         yield Assumption("second_step" if recipe.mode == "train" else "second_pass")
         if self.validation is not None:
@@ -381,20 +380,6 @@ class TrainingStep:
             raise
         except Exception as error:  # whatever the model's own code raises
             raise explain(error, gpu) from error
-
-
-def _defaults_of(job: Job) -> list[str]:
-    """What decides memory and neither a model's code nor its user said."""
-    recipe = job.recipe
-    has_optimizer = recipe.mode == "train" and not isinstance(job.own.step, type)
-    names = ("optimizer", "precision") if has_optimizer else ("precision",)
-    own = job.own.given()
-    found = [
-        f"{name} {getattr(recipe, name)}"
-        for name in names
-        if name not in own and getattr(recipe, name) == FIELDS[name].default
-    ]
-    return [*found, "the largest batch"] if job.asked.batch_size is None else found
 
 
 def _words(eval_batch_size: int | None) -> str:
