@@ -386,3 +386,22 @@ def test_other_tasks_are_not_trained_as_classes(tmp_path: Path, kind: str) -> No
     source = tmp_path if kind == "masks" else table(tmp_path, texts[kind])
     with pytest.raises(DataError, match=f"asks for {kind}"):
         memfit.data.loader(source, batch_size=1)
+
+
+def test_a_batch_costs_what_its_targets_cost(tmp_path: Path) -> None:
+    """Class numbers of 8 bytes, masks of 8 a pixel, values of 4."""
+    rng = np.random.default_rng(0)
+    for folder, shape, high in (("images", (16, 16, 3), 256), ("masks", (16, 16), 3)):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+        for number in range(4):
+            pixels = rng.integers(0, high, shape, dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "set" / folder / f"{number}.png")
+    images = 64 * 3 * 16 * 16 * 4
+    masks = inspect_source(tmp_path / "set").cost
+    assert masks is not None
+    assert masks.batch_bytes(64) == images + 64 * 16 * 16 * 8
+    rows = "\n".join(f"set/images/{n}.png,{n + 0.5},{n - 0.25}" for n in range(4))
+    (tmp_path / "t.csv").write_text(f"path,age,height\n{rows}\n")
+    values = inspect_source(tmp_path / "t.csv").cost
+    assert values is not None
+    assert values.batch_bytes(64) == images + 64 * 2 * 4

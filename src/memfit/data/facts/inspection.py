@@ -99,6 +99,7 @@ class Cost:
         values: of one sample in a batch, after resizing where sizes vary.
         train_bytes: the whole training split, decoded to uint8.
         is_resized: whether ``values`` counts images resized to 224 x 224.
+        target_bytes: of one sample's class number, mask or values, as the loader delivers it.
     """
 
     on_disk_bytes: float | None
@@ -106,15 +107,15 @@ class Cost:
     values: int
     train_bytes: int
     is_resized: bool
+    target_bytes: int = _LABEL_BYTES
 
     def inputs_bytes(self, batch_size: int, *, half: bool = False) -> int:
         """A batch of images as the model gets it."""
         return batch_size * self.values * (_HALF_BYTES if half else _FLOAT32_BYTES)
 
-    @staticmethod
-    def labels_bytes(batch_size: int) -> int:
-        """A batch of class numbers, int64."""
-        return batch_size * _LABEL_BYTES
+    def labels_bytes(self, batch_size: int) -> int:
+        """A batch of class numbers, masks or values."""
+        return batch_size * self.target_bytes
 
     def batch_bytes(self, batch_size: int, *, half: bool = False) -> int:
         """Inputs and labels: the data batch of ``memfit plan``.
@@ -382,4 +383,13 @@ def _cost(
         values=channels * height * width,
         train_bytes=int(areas.sum()) * channels,
         is_resized=overall.sizes.vary,
+        target_bytes=_target_bytes(dataset, height * width),
     )
+
+
+def _target_bytes(dataset: Dataset, pixels: int) -> int:
+    """Of one sample: int64 classes of the sample or its pixels, or float32 values."""
+    if dataset.task == "masks":
+        return pixels * _LABEL_BYTES
+    count = {"values": len(dataset.value_names), "labels": len(dataset.classes)}
+    return count.get(dataset.task or "", 0) * _FLOAT32_BYTES or _LABEL_BYTES

@@ -110,7 +110,7 @@ def delivered(inspection: Inspection, batch_size: int, marks: Marks) -> Renderab
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_row("  sample", shape, "uint8", before)
     table.add_row("  normalised", shape, "float32", after)
-    table.add_row("  batch", batch, "float32", f"and {batch_size:,} labels")
+    table.add_row("  batch", batch, "float32", f"and {batch_size:,} {_target_words(inspection)}")
     lines: list[RenderableType] = [heading("What the loader delivers (C, H, W)"), table]
     if sample.height is None:
         note = (
@@ -118,6 +118,12 @@ def delivered(inspection: Inspection, batch_size: int, marks: Marks) -> Renderab
         )
         lines.append(Padding(Text(note, style="dim"), (0, 0, 0, 2)))
     return Group(*lines)
+
+
+def _target_words(inspection: Inspection) -> str:
+    """What comes with each image."""
+    name = inspection.task.name
+    return name if name in ("masks", "values") else "labels"
 
 
 def cost(
@@ -150,7 +156,8 @@ def cost(
         table.add_row(f"  {name}", *map(format_bytes, sizes))
     inputs, labels = bytes_of.inputs_bytes(batch_size), bytes_of.labels_bytes(batch_size)
     batch = Text("  Data batch", style="bold")
-    batch.append(f": {inputs:,} + labels {labels:,} = {inputs + labels:,} bytes", "not bold")
+    target = _target_words(inspection)
+    batch.append(f": {inputs:,} + {target} {labels:,} = {inputs + labels:,} bytes", "not bold")
     resized = ", at 224x224" if bytes_of.is_resized else ""
     train = _in_memory(bytes_of.train_bytes, memory_bytes)
     return Group(
