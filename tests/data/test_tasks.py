@@ -378,14 +378,16 @@ def test_columns_that_do_not_decide(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["masks", "values", "labels"])
-def test_other_tasks_are_not_trained_as_classes(tmp_path: Path, kind: str) -> None:
+def test_other_tasks_are_delivered_as_what_they_are(tmp_path: Path, kind: str) -> None:
     texts = {"values": rows("path,age", 1.5, 2.5), "labels": rows("path,a,b", "1,1", "0,1")}
     if kind == "masks":
         photo(tmp_path / "images/1.jpg")
         mask(tmp_path / "masks/1.png", 0, 1)
     source = tmp_path if kind == "masks" else table(tmp_path, texts[kind])
-    with pytest.raises(DataError, match=f"asks for {kind}"):
-        memfit.data.loader(source, batch_size=1)
+    _, targets = next(memfit.data.loader(source, batch_size=1).epoch(0))
+    shape = {"masks": (1, 32, 32), "values": (1, 1), "labels": (1, 2)}[kind]
+    assert targets.shape == shape
+    assert targets.is_floating_point() == (kind != "masks")
 
 
 def test_a_batch_costs_what_its_targets_cost(tmp_path: Path) -> None:

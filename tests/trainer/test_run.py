@@ -144,7 +144,7 @@ def test_data_without_a_val_split(photos: Path, tmp_path: Path) -> None:
     (note,) = watcher.notes
     assert note.startswith("Nothing is validated: the data has no val split")
     assert result.evaluation is None
-    assert result.summary.best_accuracy is None
+    assert result.summary.best_score is None
     assert [found for _, _, found, _ in watcher.epochs] == [None, None]
     assert not (result.path / "checkpoints" / "best.pt").exists()
 

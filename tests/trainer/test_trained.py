@@ -79,7 +79,7 @@ def test_other_splits_and_checkpoints(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownName):
         trained.evaluate("tests")
     best = open_trained(result.path, which="best")
-    assert best.evaluate("val").accuracy == result.summary.best_accuracy
+    assert best.evaluate("val").accuracy == result.summary.best_score
     assert result.test is not None
     assert best.evaluate().confusion == result.test.confusion, "with the best weights"
 

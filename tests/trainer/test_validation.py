@@ -66,7 +66,7 @@ def test_the_best_follows_val_and_test_is_looked_at_once(three: Path, tmp_path: 
     assert [row["split"] for row in evaluations(result.path)] == ["val"] * 3
     assert result.evaluation is not None
     assert (result.evaluation.split, result.evaluation.samples) == ("val", 16)
-    assert result.summary.best_accuracy == 1.0, "val says what train says"
+    assert result.summary.best_score == 1.0, "val says what train says"
     ((found, step),) = ending.tests
     assert (found.split, found.samples) == ("test", 7)
     assert result.test == found
@@ -142,7 +142,7 @@ def test_without_a_share_nothing_is_validated(tmp_path: Path) -> None:
     watcher, options = Watcher(), {"model": "mlp", "device": "cpu", "val_share": 0}
     result = train(data=DATA, epochs=2, runs=tmp_path, listener=watcher, **options)
     assert result.evaluation is None
-    assert result.summary.best_accuracy is None
+    assert result.summary.best_score is None
     assert not (result.path / "checkpoints" / "best.pt").exists()
     assert result.test is not None, "the last weights"
     assert any(note.startswith("Nothing is validated") for note in watcher.notes)

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -21,7 +22,7 @@ from memfit.models import BuiltModel, build
 from memfit.planner.assumptions import Assumption, defaults_of
 from memfit.planner.result import BatchWords
 from memfit.recipe.precision import weights_dtype
-from memfit.step.batch import BatchSpec, loaded_batch
+from memfit.step.batch import BatchSpec, check_width, loaded_batch
 from memfit.step.failures import explain
 from memfit.step.ingredients import Forward, autocast_of, combine, forward_of, loss_of
 from memfit.step.inputs import inputs_of, said_targets
@@ -193,6 +194,8 @@ class TrainingStep:
     def _loaded_batch(self, job: Job) -> BatchSpec:
         """The loader's batch; shares of classes are as many as the model has outputs."""
         self.batch = loaded_batch(made := job.loader())
+        if made.target.is_float and isinstance(self.loss, Loss):
+            self._seen(self.batch.inputs, partial(check_width, made.target))
         if made.augmentation.mixes and (self.output_classes() or 0) > len(made.classes):
             return loaded_batch(job.but(num_classes=self.output_classes()).loader())
         return self.batch
@@ -286,7 +289,7 @@ class TrainingStep:
             return
         words = self.batch_words
         values = {"loss": words.loss, "target": " and ".join(words.targets) or "nothing"}
-        key = "said_loss" if self.recipe.loss is not None else "usual_loss"
+        key = "said_loss" if self.job.asked.loss is not None else "usual_loss"
         if words.loss.startswith("your own"):
             key = "own_loss" if self.recipe.step is None else "own_step"
             del values["loss"]

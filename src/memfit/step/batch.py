@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 
 from memfit.data.loading.loader import Loader
+from memfit.data.loading.targets import TargetKind
+from memfit.errors import StepError
 from memfit.recipe.precision import weights_dtype
+from memfit.step.outputs import logits_of
 from memfit.step.tensors import Arguments, TensorSpec
 
-__all__ = ["BatchSpec", "loaded_batch"]
+__all__ = ["BatchSpec", "check_width", "loaded_batch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ def _channels_last(tensor: Tensor) -> Tensor:
 def loaded_batch(loader: Loader) -> BatchSpec:
     """The batch that memfit's own loader makes on the device."""
     dtype = weights_dtype(loader.recipe.precision)
-    target = TensorSpec((), torch.int64)
+    target = TensorSpec(loader.target.shape, dtype if loader.target.is_float else torch.int64)
     if loader.augmentation.mixes:
         target = TensorSpec((len(loader.classes),), torch.float32)
     return BatchSpec(
@@ -94,3 +97,18 @@ def loaded_batch(loader: Loader) -> BatchSpec:
         channels_last=loader.recipe.memory_format == "nhwc",
         loader=loader,
     )
+
+
+def check_width(target: TargetKind, output: Any) -> None:
+    """Values and labels are compared one by one: other shapes would be spread over each other.
+
+    Raises:
+        StepError: the model gives another number of them.
+    """
+    found = tuple(logits_of(output).shape[1:])
+    if found != target.shape:
+        raise StepError(
+            f"The model gives shape {found} for a sample, the data has {target.shape[0]} "
+            f"{target.task}: {target.shape} is needed.",
+            hint="Let the model take num_classes, or give its last layer as many outputs.",
+        )

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from memfit.cards.catalogue import GPU
 from memfit.data.loading.source import Source
 from memfit.errors import UnknownName, UsageError
-from memfit.recipe.fields import FIELDS
+from memfit.recipe.fields import FIELDS, Task
 from memfit.recipe.own import Own
 from memfit.recipe.recipe import Recipe
+from memfit.recipe.tasks import TASKS
 from memfit.recipe.words import LOSS_NAMES, parse_terms
 
 if TYPE_CHECKING:
@@ -164,7 +165,28 @@ def _made(asked: Recipe, own: Own, source: Source | None, card: GPU | None) -> J
     recipe = asked
     if source is not None:
         recipe = source.answer(asked, asked.model if own.model is None else own.model)
+        recipe = _with_loss(recipe, own, source.dataset.task or "classes")
     return Job(asked=asked, recipe=recipe, own=own, source=source, card=card)
+
+
+def _with_loss(recipe: Recipe, own: Own, task: Task) -> Recipe:
+    """The recipe with the loss that its data asks for, where it names none.
+
+    Raises:
+        UsageError: it names one that does not fit what the data asks for.
+    """
+    fits, loss = TASKS[task].losses, recipe.loss
+    if own.loss is not None or own.step is not None:
+        return recipe
+    if loss is None:  # cross-entropy knows the heads of libraries' models
+        return recipe if task in ("classes", "masks") else recipe.but(loss=fits[0])
+    strange = [] if ":" in loss else [name for _, name, _ in parse_terms(loss) if name not in fits]
+    if strange:
+        raise UsageError(
+            f"The loss {strange[0]} is not of {task}, which {recipe.data} asks for.",
+            hint=f"It takes {', '.join(fits)}, or your own: --loss file.py:name.",
+        )
+    return recipe
 
 
 def absolute(recipe: Recipe) -> Recipe:

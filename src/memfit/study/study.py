@@ -364,6 +364,11 @@ def _checked_sizes(batch_sizes: Sequence[int]) -> tuple[int, ...]:
 
 def _checked_data(data: Dataset, sizes: Sequence[int]) -> int:
     samples = len(data.train)
+    if data.task not in (None, "classes"):
+        raise UsageError(
+            f"{data.name} asks for {data.task}; a study compares accuracies, which classes have.",
+            hint="memfit plan and memfit train take it.",
+        )
     if sizes[-1] > samples:
         raise UsageError(
             f"A batch size of {sizes[-1]:,} is more than the data: {data.name} has {samples:,} "

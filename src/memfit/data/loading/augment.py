@@ -80,7 +80,12 @@ def parse_augmentation(words: Sequence[str], size: tuple[int, int]) -> Augmentat
 
 
 def crop_and_flip(
-    pixels: Tensor, augmentation: Augmentation, seed: int, epoch: int, indices: NDArray[np.int64]
+    pixels: Tensor,
+    augmentation: Augmentation,
+    seed: int,
+    epoch: int,
+    indices: NDArray[np.int64],
+    fill: int = 0,
 ) -> Tensor:
     """Crop and flip a batch, each sample in its own way.
 
@@ -90,6 +95,7 @@ def crop_and_flip(
         seed: of the run.
         epoch: from 0.
         indices: ``(N,)`` sample numbers.
+        fill: the value of the padding.
 
     Returns:
         ``(N, C, H, W)``.
@@ -98,7 +104,7 @@ def crop_and_flip(
         shifts = 2 * augmentation.crop + 1
         draws = [uniform(seed, epoch, p, indices) for p in (Purpose.CROP_ROW, Purpose.CROP_COLUMN)]
         rows, columns = ((draw * shifts).astype(np.int64) for draw in draws)
-        pixels = _crop(pixels, augmentation.crop, _on(pixels, rows), _on(pixels, columns))
+        pixels = _crop(pixels, augmentation.crop, _on(pixels, rows), _on(pixels, columns), fill)
     if augmentation.flip:
         flipped = uniform(seed, epoch, Purpose.FLIP, indices) < augmentation.flip
         pixels = torch.where(_on(pixels, flipped)[:, None, None, None], pixels.flip(3), pixels)
@@ -127,9 +133,9 @@ def _seed_all(seed: int) -> None:
     torch.manual_seed(seed & 0x7FFFFFFFFFFFFFFF)
 
 
-def _crop(pixels: Tensor, padding: int, rows: Tensor, columns: Tensor) -> Tensor:
+def _crop(pixels: Tensor, padding: int, rows: Tensor, columns: Tensor, fill: int) -> Tensor:
     height, width = pixels.shape[2:]
-    padded = F.pad(pixels, (padding,) * 4)
+    padded = F.pad(pixels, (padding,) * 4, value=fill)
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (N, C, shifts, shifts, H, W)
     return windows[torch.arange(len(pixels), device=pixels.device), :, rows, columns]
 

@@ -20,7 +20,7 @@ class Batch:
 
     Args:
         pixels: ``(N, C, H, W)`` uint8; float if a transform of the user's made it so.
-        labels: ``(N,)`` int64.
+        labels: ``(N,)`` int64; or what else is asked: ``(N, K)`` float32, ``(N, H, W)`` int16.
         indices: ``(N,)`` int64, sample numbers in the split.
         epoch: from 0.
         position: where in the order of the epoch its global batch starts.

@@ -40,8 +40,10 @@ from memfit.data.loading.reading import (
     unreadable_error,
 )
 from memfit.data.loading.source import Source
+from memfit.data.loading.targets import check_augmentation, known_targets, target_kind
 from memfit.data.samples.dataset import Problem
-from memfit.errors import DataError, UnknownName, UsageError
+from memfit.data.samples.masks import IGNORED
+from memfit.errors import UnknownName, UsageError
 from memfit.models.user_code import import_object
 from memfit.recipe.fields import FIELDS
 from memfit.recipe.own import Own
@@ -148,33 +150,24 @@ class Loader:
         chosen = dataset.train if split is None else dataset[split]
         if batch_size is None:
             batch_size = recipe.global_batch or recipe.batch_size or DEFAULT_BATCH
-        if dataset.task not in (None, "classes"):
-            raise DataError(
-                f"{dataset.name} asks for {dataset.task}, not for classes: not trained yet.",
-                hint='If these are classes: task="classes" (--task classes).',
-            )
-        if chosen.labels is None:
-            raise DataError(
-                f"{dataset.name} has no labels.",
-                hint="A folder for each class, or a CSV of paths and labels, gives them.",
-            )
         if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
             raise UsageError(f"batch_size is {batch_size!r}; it must be 1 or more.")
         if not 0 <= rank < world_size:
             raise UsageError(f"rank {rank} of {world_size} does not exist.")
         self.recipe = recipe
         self.split = chosen
-        self.classes = _class_names(dataset.classes, recipe.num_classes)
-        self.batch_size = batch_size
-        self.rank, self.world_size = rank, world_size
+        self.shape = source.shape(recipe)
+        self.target = target_kind(dataset, chosen, self.shape[1:])
+        check_augmentation(recipe, self.target.task)
+        self.classes = dataset.value_names or _class_names(dataset.classes, recipe.num_classes)
+        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
         self.is_training = chosen is dataset.train
         self.survey = source.survey(recipe)
-        self.shape = source.shape(recipe)
         self.mean, self.std = source.normalisation(recipe, self.shape[0])
         self.unreadable: dict[int, Problem] = {}
         words = recipe.augment if self.is_training else ()
         self.augmentation = parse_augmentation(words, self.shape[1:])
-        self._labels = torch.from_numpy(chosen.labels)
+        self._labels = known_targets(chosen, self.target)
         self._reader = SampleReader(chosen, self._shaping(transform), recipe.seed)
         self._moments: dict[torch.device, tuple[Tensor, Tensor]] = {}
         self._pins = torch.cuda.is_available()
@@ -288,23 +281,31 @@ class Loader:
         indices = self._readable(wanted)
         if self.augmentation.mixes and len(indices) and indices[0] != wanted[0]:
             indices = np.concatenate([indices[-1:], indices])  # the neighbour was unreadable
-        labels = self._labels[torch.from_numpy(indices)]
-        batch = Batch(self._pixels(indices, answer), labels, indices, epoch, position)
+        pixels, masks = self._pixels(indices, answer)
+        known = self._labels
+        labels = masks if known is None else known[torch.from_numpy(indices)]
+        batch = Batch(pixels, labels, indices, epoch, position)
         if not self.augmentation.mixes:
             return batch
         seed, size = self.recipe.seed, self.shape[1:]
         mixing = draw_mixing(self.augmentation, seed, epoch, position, size)
         return replace(batch[1:], neighbours=batch[:-1], mixing=mixing)
 
-    def _pixels(self, indices: NDArray[np.int64], answer: Samples | None) -> Tensor:
+    def _pixels(self, indices: NDArray[np.int64], answer: Samples | None) -> tuple[Tensor, Tensor]:
+        """Images, and their masks; without masks nothing that means anything."""
+        none = self.target.blank(0, "cpu")
         if answer is not None and np.array_equal(answer.indices, indices):
-            return answer.pixels
+            return answer.pixels, none if answer.masks is None else answer.masks
         if self._memory is not None:
-            return self._memory.gather(indices, pin_memory=self._pins)
+            pixels = self._memory.gather(indices, pin_memory=self._pins)
+            if not self.target.is_mask:
+                return pixels, none
+            return pixels, self._memory.gather_masks(indices, pin_memory=self._pins)
         assert answer is not None, "without memory every sample is read"
         order = np.argsort(answer.indices, kind="stable")
         places = order[np.searchsorted(answer.indices, indices, sorter=order)]
-        return answer.pixels[torch.from_numpy(places)]
+        found = torch.from_numpy(places)
+        return answer.pixels[found], none if answer.masks is None else answer.masks[found]
 
     def _readable(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         return indices[~np.isin(indices, list(self.unreadable))] if self.unreadable else indices
@@ -329,8 +330,9 @@ class Loader:
         def part() -> Batch:
             dtype = torch.float32 if self.split.is_float else torch.uint8
             pixels = torch.empty((count, *self.shape), dtype=dtype, device=device)
-            labels = torch.empty((count,), dtype=torch.int64, device=device)
-            return Batch(pixels, labels, np.arange(count, dtype=np.int64), 0, 0)
+            return Batch(
+                pixels, self.target.blank(count, device), np.arange(count, dtype=np.int64), 0, 0
+            )
 
         mixing = draw_mixing(self.augmentation, self.recipe.seed, 0, 0, self.shape[1:])
         with self._on_host():
@@ -348,11 +350,12 @@ class Loader:
 
         Returns:
             Images ``(N, C, H, W)``, and labels: ``(N,)`` int64, or with mixing the share of each
-            class, ``(N, classes)`` float32.
+            class, ``(N, classes)`` float32; masks ``(N, H, W)`` int64; values or labels
+            ``(N, K)`` in the dtype of the images.
         """
         device = torch.device(device)
         images = self._images(batch, device)
-        labels = batch.labels.to(device, non_blocking=True, copy=self.host is not None)
+        labels = self._targets(batch, device)
         if batch.mixing is not None and batch.neighbours is not None:
             others = batch.neighbours
             images = mix_images(images, self._images(others, device), batch.mixing)
@@ -361,6 +364,17 @@ class Loader:
         if self.recipe.memory_format == "nhwc":
             images = images.contiguous(memory_format=torch.channels_last)
         return images.to(weights_dtype(self.recipe.precision)), labels
+
+    def _targets(self, batch: Batch, device: torch.device) -> Tensor:
+        """Of the batch on the device; a mask is cropped and flipped as its image is."""
+        targets = batch.labels.to(device, non_blocking=True, copy=self.host is not None)
+        if self.target.is_float:
+            return targets.to(weights_dtype(self.recipe.precision))
+        if not self.target.is_mask:
+            return targets
+        seed, how = self.recipe.seed, self.augmentation
+        moved = crop_and_flip(targets[:, None], how, seed, batch.epoch, batch.indices, IGNORED)
+        return moved[:, 0].long()
 
     def _images(self, batch: Batch, device: torch.device) -> Tensor:
         pixels = batch.pixels.to(device, non_blocking=True, copy=self.host is not None)

@@ -7,7 +7,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torchvision.tv_tensors import Mask
 
 from memfit.data.images.decode import Pixels, reading_images
 from memfit.data.images.jpeg import decode_plain_jpeg
 from memfit.data.loading.augment import Transform, seeded
 from memfit.data.loading.randomness import sample_seeds
+from memfit.data.loading.targets import MASK_DTYPE
 from memfit.data.samples.dataset import Split
+from memfit.data.samples.masks import IGNORED
 from memfit.errors import BadImage, DataError
 from memfit.recipe.fields import Resize
 
@@ -67,12 +70,14 @@ class Samples:
     Args:
         indices: ``(N,)`` int64, those that could be read.
         pixels: ``(N, C, H, W)``, uint8 unless a transform made them float.
+        masks: ``(N, H, W)`` int16, the class of each pixel; None where a sample has no mask.
         unreadable: index, name and reason of each that could not.
         failure: what a transform did wrong; it is raised where the samples are used.
     """
 
     indices: NDArray[np.int64]
     pixels: Tensor
+    masks: Tensor | None = None
     unreadable: tuple[tuple[int, str, str], ...] = ()
     failure: str | None = None
 
@@ -106,6 +111,7 @@ class SampleReader(Dataset[Samples]):
     def _read_all(self, request: Request) -> Samples:
         in_worker = get_worker_info() is not None
         found: list[Tensor] = []
+        masks: list[Tensor] = []
         kept: list[int] = []
         unreadable: list[tuple[int, str, str]] = []
         seeds = sample_seeds(self.seed, request.epoch, request.indices)
@@ -116,19 +122,25 @@ class SampleReader(Dataset[Samples]):
             for index, seed in zip(request.indices.tolist(), seeds.tolist(), strict=True):
                 seed_all(seed)
                 try:
-                    found.append(self._read(index))
+                    image, mask = self._read(index)
+                    found.append(image)
+                    masks += [] if mask is None else [mask]
                     kept.append(index)
                 except BadImage as error:
                     unreadable.append((index, error.name, error.reason))
         shape = (0, *self.shaping.shape)
         pixels = torch.stack(found) if found else torch.empty(shape, dtype=torch.uint8)
-        return Samples(np.asarray(kept, dtype=np.int64), pixels, tuple(unreadable))
+        indices = np.asarray(kept, dtype=np.int64)
+        beside = torch.stack(masks) if masks else None
+        return Samples(indices, pixels, beside, tuple(unreadable))
 
-    def _read(self, index: int) -> Tensor:
+    def _read(self, index: int) -> tuple[Tensor, Tensor | None]:
         shaping = self.shaping
-        image = self._decode(index)
+        image, mask = self._decode(index)
         steps = shaping.transforms
-        if shaping.whole_image is not None:
+        if shaping.whole_image is not None and mask is not None:
+            image, mask = shaping.whole_image(image, Mask(mask))  # type: ignore[call-arg]
+        elif shaping.whole_image is not None:
             steps = (shaping.whole_image, *steps)
         elif tuple(image.shape[1:]) != shaping.shape[1:]:
             if image.is_floating_point():
@@ -138,6 +150,7 @@ class SampleReader(Dataset[Samples]):
                     "uint8."
                 )
             image = resized(image, shaping)
+            mask = None if mask is None else resized_mask(mask, shaping)
         for step in steps:
             image = _transformed(step, image, self.split.sample_name(index))
         if tuple(image.shape) != shaping.shape:
@@ -146,18 +159,19 @@ class SampleReader(Dataset[Samples]):
                 f"The transform made a tensor {tuple(image.shape)} of {name}; "
                 f"{shaping.shape} is needed."
             )
-        return image
+        return image, None if mask is None else mask.to(MASK_DTYPE)
 
-    def _decode(self, index: int) -> Tensor:
-        """``(C, h, w)`` uint8, of the image's own size."""
-        channels = self.shaping.shape[0]
-        content = self.split.content(index)
+    def _decode(self, index: int) -> tuple[Tensor, Tensor | None]:
+        """``(C, h, w)`` uint8, of the image's own size; and its mask ``(h, w)`` int64."""
+        channels, has_mask = self.shaping.shape[0], self.split.masks is not None
+        content = None if has_mask else self.split.content(index)
         if content is not None:
             plain = decode_plain_jpeg(content, channels)
             if plain is not None:
-                return plain
-        pixels, _ = self.split.sample(index, channels)
-        return torch.from_numpy(np.array(pixels.transpose(2, 0, 1)))
+                return plain, None
+        pixels, target = self.split.sample(index, channels)
+        mask = torch.from_numpy(np.array(target)) if has_mask else None
+        return torch.from_numpy(np.array(pixels.transpose(2, 0, 1))), mask
 
 
 class _TransformFailed(Exception):
@@ -207,7 +221,8 @@ def read_ahead(
         if samples.failure is not None:
             raise DataError(samples.failure)
         if pin_memory:
-            yield Samples(samples.indices, samples.pixels.pin_memory(), samples.unreadable)
+            masks = None if samples.masks is None else samples.masks.pin_memory()
+            yield replace(samples, pixels=samples.pixels.pin_memory(), masks=masks)
         else:
             yield samples
 
@@ -258,6 +273,20 @@ def resized(pixels: Tensor, shaping: Shaping) -> Tensor:
         image = ImageOps.fit(image, size, method)
     array: Pixels = np.asarray(image).reshape(height, width, channels)
     return torch.from_numpy(np.array(array.transpose(2, 0, 1)))
+
+
+def resized_mask(mask: Tensor, shaping: Shaping) -> Tensor:
+    """A mask ``(h, w)`` as :func:`resized` does with its image: nearest, padding is ignored."""
+    height, width = shaping.shape[1:]
+    image = Image.fromarray(mask.to(torch.int32).numpy())
+    size, method = (width, height), Image.Resampling.NEAREST
+    if shaping.resize == "stretch":
+        image = image.resize(size, method)
+    elif shaping.resize == "pad":
+        image = ImageOps.pad(image, size, method, color=IGNORED)
+    else:
+        image = ImageOps.fit(image, size, method)
+    return torch.from_numpy(np.array(image))
 
 
 def unreadable_error(samples: Samples) -> BadImage:

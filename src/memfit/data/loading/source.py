@@ -20,7 +20,7 @@ __all__ = ["Source"]
 
 _CHANNELS = {"grey": 1, "rgb": 3}
 #: Models that take any size, and so have none of their own.
-_WITHOUT_SIZE = ("mlp", "cnn")
+_WITHOUT_SIZE = ("mlp", "cnn", "unet")
 
 
 class Source:
@@ -86,8 +86,15 @@ class Source:
                 recipe = recipe.but(input_shape=(seen.channels, *seen.size))
             elif model in _WITHOUT_SIZE:
                 raise _different_sizes()
-        if recipe.num_classes is None and self.dataset.classes:
-            recipe = recipe.but(num_classes=len(self.dataset.classes))
+        if self.dataset.task == "masks" and model in ("mlp", "cnn"):
+            raise UsageError(
+                f"{self.dataset.name} asks for a class of each pixel; {model} gives one answer for "
+                "an image.",
+                hint="Take a model for masks: unet, or torchvision:fcn_resnet50 (--model unet).",
+            )
+        named = self.dataset.classes or self.dataset.value_names
+        if recipe.num_classes is None and named:
+            recipe = recipe.but(num_classes=len(named))
         return recipe
 
     def shape(self, recipe: Recipe) -> tuple[int, int, int]:

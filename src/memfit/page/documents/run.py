@@ -12,13 +12,14 @@ from typing import Any
 from memfit.errors import RunError
 from memfit.files.run_lock import writer_of
 from memfit.page.documents.run_pace import pace_of
+from memfit.recipe.tasks import TASKS
 from memfit.trainer.run.run_folder import RunFolder
 
 __all__ = ["run_document", "run_names"]
 
 _SCHEMA_VERSION = 1
 #: Of an evaluation, which also has what is as large as the classes squared.
-_SHOWN = ("split", "samples", "loss", "accuracy")
+_SHOWN = ("split", "samples", "loss", *(facts.metric for facts in TASKS.values()))
 
 
 def run_names(root: Path) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from memfit.errors import UsageError
 from memfit.files.output_path import check_figure_path
 from memfit.report.figures import write_figure
 from memfit.report.training.words import split_word
@@ -26,10 +27,12 @@ def confusion_figure(found: Evaluation, path: Path, *, force: bool) -> None:
         force: overwrite.
 
     Raises:
-        UsageError: another ending, or the file exists.
+        UsageError: another ending, the file exists, or the answers are no classes.
         DataError: it cannot be written.
     """
     check_figure_path(path, force=force)
+    if not found.confusion:
+        raise UsageError(f"The answers are {found.task}, which are not taken for each other.")
     from matplotlib.figure import Figure
 
     counts = np.asarray(found.confusion)
@@ -41,7 +44,7 @@ def confusion_figure(found: Evaluation, path: Path, *, force: bool) -> None:
     axes.set_xlabel("answer")
     axes.set_ylabel("truth")
     images = f"{found.samples:,} {split_word(found.split)} images"
-    axes.set_title(f"accuracy {found.accuracy:.2%} on {images}")
+    axes.set_title(f"{found.facts.shown(found.score)} on {images}")
     places = range(len(counts))
     axes.set_xticks(places, found.classes, rotation=60, ha="right")
     axes.set_yticks(places, found.classes)

@@ -133,12 +133,12 @@ class JsonReporter(Listener):
     ) -> None:
         """Loss and accuracy."""
         if evaluation is not None:
-            found = _evaluated(evaluation)
+            found = evaluation.record
             self._say("evaluation", step=step, epoch=epoch, **found, is_best=is_best)
 
     def tested(self, evaluation: Evaluation, step: int) -> None:
         """The test split, once, at the end."""
-        self._say("test", step=step, **_evaluated(evaluation))
+        self._say("test", step=step, **evaluation.record)
 
     def saved(self, path: Path) -> None:
         """Where the checkpoint is."""
@@ -174,10 +174,6 @@ class BarReporter(_Told, Bar):
         self.at(result.step, beginning.total_steps, facts=facts)
 
 
-def _evaluated(found: Evaluation) -> dict[str, Any]:
-    return {"split": found.split, "loss": found.loss, "accuracy": found.accuracy}
-
-
 def opening_lines(beginning: Beginning) -> list[str]:
     """What a run is about to do, in two or three lines."""
     recipe = beginning.plan.recipe
@@ -210,7 +206,7 @@ def epoch_line(
         facts.append(f"train loss {sum(losses) / len(losses):.4f}")
     if evaluation is not None:
         word = split_word(evaluation.split)
-        facts += [f"{word} loss {evaluation.loss:.4f}", f"accuracy {evaluation.accuracy:.2%}"]
+        facts += [f"{word} loss {evaluation.loss:.4f}", evaluation.facts.shown(evaluation.score)]
     if losses:
         facts.append(f"{rate:,.0f} samples/s")
     return "  ".join(facts + ["best"] * is_best)

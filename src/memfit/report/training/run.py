@@ -8,6 +8,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from memfit.recipe.fields import Task
 from memfit.report.console.terminal import heading, marks_of
 from memfit.report.training.words import split_word
 from memfit.trainer.run.summary import RunResult, RunSummary
@@ -28,16 +29,17 @@ def render_run(result: RunResult, console: Console) -> Group:
         return Group(*lines)
     text = f"{marks.yes} Trained {result.step:,} steps"
     if (found := result.evaluation) is not None:
-        text += f": {split_word(found.split)} accuracy {found.accuracy:.2%}"
-        best = summary.best_accuracy
-        if best is not None and best > found.accuracy:
-            text += f" (best {best:.2%})"
+        text += f": {split_word(found.split)} {found.facts.shown(found.score)}"
+        best = summary.best_score
+        if best is not None and found.facts.is_better(best, found.score):
+            text += f" (best {found.facts.shown_alone(best)})"
     lines.append(Text(text, style="bold"))
     if result.test is not None:
-        found, which = result.test, "last" if summary.best_accuracy is None else "best"
+        found, which = result.test, "last" if summary.best_score is None else "best"
         samples = f"{found.samples:,} images, looked at once, with the {which} weights"
-        lines.append(Text(f"  test      accuracy {found.accuracy:.2%} ({samples})", style="bold"))
-    which = "last" if summary.best_accuracy is None else "best"
+        score = found.facts.shown(found.score)
+        lines.append(Text(f"  test      {score} ({samples})", style="bold"))
+    which = "last" if summary.best_score is None else "best"
     lines.append(Text(f"  weights   {result.path}/checkpoints/{which}.pt"))
     lines.append(Text(f"  use them  memfit predict {quote(str(result.path))} IMAGE"))
     if (skipped := summary.skipped_images) > 0:
@@ -78,28 +80,37 @@ def _compared(predicted: int, measured: int) -> tuple[str, str, str]:
 
 
 def render_evaluation(found: Evaluation, name: str, console: Console) -> Group:
-    """Accuracy as a whole and for each class."""
+    """The score as a whole, and of each class, value or label."""
     marks = marks_of(console)
     table = Table.grid(padding=(0, 2))
+    facts = found.facts
     width = max(10, min(40, console.width - 40))
     for label, share in found.per_class.items():
         if share is None:
             table.add_row(f"  {label}", "no samples", "")
             continue
-        table.add_row(f"  {label}", f"{share:.1%}", marks.bar[-1] * round(share * width))
+        bar = marks.bar[-1] * round(share * width) if facts.is_share else ""
+        table.add_row(f"  {label}", f"{share:.1%}" if facts.is_share else f"{share:.4g}", bar)
     images = f"{found.samples:,} {split_word(found.split)} images"
-    top = Text(f"{name}: accuracy {found.accuracy:.2%} on {images}", style="bold")
-    return Group(top, f"mean loss {found.loss:.4f}", "", heading("Accuracy by class"), table)
+    top = Text(f"{name}: {facts.shown(found.score)} on {images}", style="bold")
+    pixels = ""
+    if found.task == "masks" and found.accuracy is not None:
+        pixels = f", {found.accuracy:.2%} of the pixels right"
+    return Group(top, f"mean loss {found.loss:.4f}{pixels}", "", heading(facts.parts), table)
 
 
 def render_predictions(
-    predictions: list[tuple[str, list[tuple[str, float]]]], console: Console
+    predictions: list[tuple[str, list[tuple[str, float]]]], console: Console, task: Task = "classes"
 ) -> Group:
-    """The likeliest classes of each image."""
+    """The likeliest classes or labels of each image, or its values."""
     marks = marks_of(console)
     table = Table.grid(padding=(0, 2))
     for name, answers in predictions:
         for rank, (label, share) in enumerate(answers):
-            bar = marks.bar[-1] * round(share * 20)
-            table.add_row(name if rank == 0 else "", label, f"{share:.1%}", bar)
+            first = name if rank == 0 else ""
+            if task == "values":
+                table.add_row(first, label, f"{share:.4g}")
+            else:
+                bar = marks.bar[-1] * round(share * 20)
+                table.add_row(first, label, f"{share:.1%}", bar)
     return Group(table)

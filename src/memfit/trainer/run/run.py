@@ -246,8 +246,7 @@ class _Run:
     def _note_evaluation(self, found: Evaluation, epoch: int) -> bool:
         """Whether it is the best so far."""
         is_best = self.at.note(found, self.training.step)
-        record = {"split": found.split, "loss": found.loss, "accuracy": found.accuracy}
-        self._write({"event": "evaluation", "epoch": epoch, **record})
+        self._write({"event": "evaluation", "epoch": epoch, **found.record})
         return is_best
 
     # -- the folder --------------------------------------------------------------------------------

@@ -19,10 +19,10 @@ class Standing:
     Args:
         epoch: from 0.
         position: samples of the epoch that were seen, by all ranks together.
-        best: the best accuracy so far.
+        best: the best score so far.
         best_step: the optimizer step after which it was reached.
         without_better: evaluations since then.
-        split: whose accuracy it is; None where nothing is validated.
+        split: whose score it is; None where nothing is validated.
         last: the last evaluation of this process.
     """
 
@@ -36,9 +36,9 @@ class Standing:
 
     def note(self, found: Evaluation, step: int) -> bool:
         """Whether an evaluation is the best so far."""
-        is_best = self.best is None or found.accuracy > self.best
+        is_best = self.best is None or found.facts.is_better(found.score, self.best)
         if is_best:
-            self.best, self.best_step = found.accuracy, step
+            self.best, self.best_step = found.score, step
         self.without_better = 0 if is_best else self.without_better + 1
         self.last = found
         return is_best
@@ -55,7 +55,7 @@ class Standing:
 
 
 def followed_split(state: Mapping[str, Any] | None, dataset: Dataset) -> str:
-    """The split whose accuracy decides which weights are best: ``val``.
+    """The split whose score decides which weights are best: ``val``.
 
     Args:
         state: of the checkpoint that a run goes on from; one that was begun by the test split, as

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from memfit.planner.plan import Plan
+from memfit.recipe.tasks import TASKS
 from memfit.trainer.recovery.sizes import MicroBatchEvent
 from memfit.trainer.run.standing import Standing
 from memfit.trainer.step.devices import MemoryPeaks, RunDevice
@@ -28,12 +29,14 @@ class RunSummary:
         device: in words.
         world_size: number of ranks.
         memory_bytes: a limit that the user set; None for none.
-        best_accuracy: of all validations; None where only the last weights are kept.
+        best_score: of all validations, accuracy of classes, see :data:`memfit.recipe.tasks.TASKS`;
+            None where only the last weights are kept.
         evaluation: the last validation; None where there is nothing to validate on.
         skipped_images: that were left out.
         predicted: memory at the largest micro-batch.
         measured: None where nobody counts.
         micro_batch_events: every change of the micro-batch, in order.
+        metric: the score's name.
         test: the best weights on the test split, once, at the end; None before it, and without one.
     """
 
@@ -44,12 +47,13 @@ class RunSummary:
     device: str
     world_size: int
     memory_bytes: int | None
-    best_accuracy: float | None
+    best_score: float | None
     evaluation: Evaluation | None
     skipped_images: int
     predicted: MemoryPeaks
     measured: MemoryPeaks | None
     micro_batch_events: tuple[MicroBatchEvent, ...]
+    metric: str = "accuracy"
     test: Evaluation | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -63,7 +67,7 @@ class RunSummary:
             "largest_micro_batch": self.largest_micro_batch,
             "device": self.device,
             "launched": {"world_size": self.world_size, "memory_bytes": self.memory_bytes},
-            "best_accuracy": self.best_accuracy,
+            f"best_{self.metric}": self.best_score,
             "evaluation": None if evaluation is None else evaluation.to_dict(),
             "test": None if self.test is None else self.test.to_dict(),
             "skipped_images": self.skipped_images,
@@ -132,7 +136,8 @@ def summarise(
         device=place.name,
         world_size=training.ranks.world_size,
         memory_bytes=place.memory_bytes,
-        best_accuracy=at.best,
+        best_score=at.best,
+        metric=TASKS[training.loader.target.task].metric,
         evaluation=at.last,
         skipped_images=skipped,
         predicted=MemoryPeaks(

@@ -13,7 +13,7 @@ __all__ = ["TensorBoardWriter"]
 
 
 class TensorBoardWriter(Listener):
-    """Writes loss, learning rate, micro-batch, memory and accuracy to ``RUN/tensorboard``.
+    """Writes loss, learning rate, micro-batch, memory and evaluations to ``RUN/tensorboard``.
 
     A resumed run goes on in a new file; TensorBoard leaves out what it did twice.
 
@@ -66,8 +66,9 @@ class TensorBoardWriter(Listener):
         self._writer.flush()
 
     def _add(self, evaluation: Evaluation, step: int) -> None:
-        self._writer.add_scalar(f"{evaluation.split}/loss", evaluation.loss, step)
-        self._writer.add_scalar(f"{evaluation.split}/accuracy", evaluation.accuracy, step)
+        for name, value in evaluation.record.items():
+            if isinstance(value, float):
+                self._writer.add_scalar(f"{evaluation.split}/{name}", value, step)
 
     def ended(self) -> None:
         """Close the file."""

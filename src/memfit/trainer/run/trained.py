@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from memfit.data.loading.normalisation import normalised
@@ -17,6 +19,7 @@ from memfit.data.samples.dataset import FileSplit
 from memfit.data.samples.paths import PathTable
 from memfit.errors import BadImage, DataError, RunError, UsageError
 from memfit.models.user_code import import_object
+from memfit.recipe.fields import Task
 from memfit.recipe.toml import load_recipe
 from memfit.step.ingredients import Ingredients
 from memfit.step.job import Job, resolve
@@ -31,7 +34,7 @@ from memfit.trainer.weights.checkpoint import load_checkpoint
 
 __all__ = ["Prediction", "Trained", "open_trained"]
 
-#: An image's name, and its likeliest classes with their probabilities.
+#: An image's name, and its likeliest classes with their probabilities; or its values by name.
 Prediction = tuple[str, list[tuple[str, float]]]
 
 _EVALUATION_BATCH = 256
@@ -53,32 +56,66 @@ class Trained:
         self.path = path
         self.job = job
         self.classes = classes
+        self.task: Task = job.data.dataset.task or "classes"
         self._ingredients = ingredients
 
     def predict(self, images: Sequence[Path | str], top: int = 3) -> list[Prediction]:
-        """The likeliest classes of image files.
+        """The likeliest classes or labels of image files; or their values, all of them.
 
         Args:
             images: paths.
-            top: classes for each, the likeliest first.
+            top: classes or labels for each, the likeliest first.
 
         Raises:
             BadImage: one cannot be read.
             DataError: the recipe's transform failed.
+            RunError: the run learned masks.
         """
         if top < 1:
             raise UsageError(f"top is {top}; it must be 1 or more.")
+        if self.task == "masks":
+            raise RunError(f"{self.path} learned masks.", hint="predict_masks gives them.")
+        self._rest()
+        found: list[Prediction] = []
+        for name, inputs in self._inputs(images):
+            scores = scores_of(self._ingredients, inputs)[0]
+            if self.task == "values":
+                found.append((name, list(zip(self.classes, scores.tolist(), strict=True))))
+                continue
+            shares = scores.sigmoid() if self.task == "labels" else scores.softmax(0)
+            shares, numbers = shares.topk(min(top, len(self.classes)))
+            answers = zip(numbers.tolist(), shares.tolist(), strict=True)
+            found.append((name, [(self.classes[n], share) for n, share in answers]))
+        return found
+
+    def predict_masks(self, images: Sequence[Path | str]) -> list[tuple[str, Image.Image]]:
+        """The likeliest class of each pixel, in the values of the masks that were learned.
+
+        Args:
+            images: paths.
+
+        Returns:
+            For each its name and its mask, in the size that the model gets.
+
+        Raises:
+            BadImage: one cannot be read.
+            RunError: the run learned no masks.
+        """
+        if self.task != "masks":
+            raise RunError(f"{self.path} learned {self.task}, not masks.")
+        self._rest()
+        numbers = (
+            (name, scores_of(self._ingredients, inputs)[0].argmax(0).cpu().numpy())
+            for name, inputs in self._inputs(images)
+        )
+        return [(name, mask_image(answer, self.classes)) for name, answer in numbers]
+
+    def _rest(self) -> None:
+        """As in evaluation: nothing drops out, statistics are the running ones."""
         model = self._ingredients
         model.model.eval()
         if model.average is not None:
             model.average.eval()
-        found: list[Prediction] = []
-        for name, inputs in self._inputs(images):
-            scores = scores_of(model, inputs)[0]
-            shares, numbers = scores.softmax(0).topk(min(top, len(self.classes)))
-            answers = zip(numbers.tolist(), shares.tolist(), strict=True)
-            found.append((name, [(self.classes[n], share) for n, share in answers]))
-        return found
 
     def evaluate(self, split: str | None = None) -> Evaluation:
         """Ask for every sample of a split of the run's data.
@@ -132,6 +169,20 @@ class Trained:
             if recipe.memory_format == "nhwc":
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
             yield split.sample_name(index), inputs
+
+
+def mask_image(numbers: NDArray[np.int64], classes: Sequence[str]) -> Image.Image:
+    """Class numbers ``(H, W)`` as the image that a mask of the data would be.
+
+    Args:
+        numbers: of classes.
+        classes: their names: grey levels, or colours such as ``#ff0000``.
+    """
+    if all(name.startswith("#") for name in classes):
+        colours = np.array([list(bytes.fromhex(name[1:])) for name in classes], dtype=np.uint8)
+        return Image.fromarray(colours[numbers])
+    levels = np.array([int(name) if name.isdecimal() else n for n, name in enumerate(classes)])
+    return Image.fromarray(levels[numbers].astype(np.uint8 if levels.max() < 256 else np.uint16))
 
 
 def open_trained(

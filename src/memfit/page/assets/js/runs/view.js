@@ -101,7 +101,7 @@ function Loss({ rows, ...rest }) {
 }
 
 function Accuracy({ rows, ...rest }) {
-  const { title, split, metric } = judgedBy(rows);
+  const { title, split, metric, format } = judgedBy(rows);
   const lines = [
     {
       label: t(`runs.images.${split}`),
@@ -111,7 +111,7 @@ function Accuracy({ rows, ...rest }) {
     },
   ];
   return html`<${Chart} title=${title} lines=${lines} name="accuracy" ...${rest}
-    y=${{ label: title, format: formatShare }} />`;
+    y=${{ label: title, format }} />`;
 }
 
 /** What decides which weights are best; runs from before validation say neither. */
@@ -119,8 +119,9 @@ function judgedBy(rows) {
   const last = rows.findLast((row) => row.event === "evaluation");
   const { split = "test", metric = "accuracy" } = last ?? { split: "val" };
   const titleOf = (name) => t(`runs.score.${name}`, { metric: t(`runs.metric.${metric}`) });
-  const text = (row) => (typeof row?.[metric] === "number" ? formatShare(row[metric]) : "–");
-  return { last, split, metric, titleOf, title: titleOf(split), text };
+  const format = metric === "mean_absolute_error" ? (value) => value.toPrecision(4) : formatShare;
+  const text = (row) => (typeof row?.[metric] === "number" ? format(row[metric]) : "–");
+  return { last, split, metric, titleOf, title: titleOf(split), text, format };
 }
 
 function Rate({ rows, ...rest }) {
