@@ -262,3 +262,9 @@ def test_tokens_for_a_forward_that_requires_its_targets_say_how_to_give_both() -
 
     with pytest.raises(UsageError, match="takes idx, targets"):
         plan(Wants(), input_ids=16)
+
+
+def test_a_name_that_a_module_of_torch_does_not_have_is_refused() -> None:
+    """A forward of the user's own may take a dict; a Sequential's ``input`` is a tensor."""
+    with pytest.raises(UsageError, match="has no 'x'"):
+        plan(nn.Sequential(nn.Linear(8, 5)), input="x=8")

@@ -329,6 +329,20 @@ def test_an_unused_output_is_named_with_all_its_sizes() -> None:
 # -- in a plan -------------------------------------------------------------------------------------
 
 
+def test_weights_of_classes_in_the_users_loss_go_to_the_device() -> None:
+    """They cost three numbers there, and stay where the user has them."""
+    own = nn.CrossEntropyLoss(weight=torch.ones(3))
+    weighted = memfit.plan(nn.Linear(8, 3), input_shape=(8,), loss=own, batch_size=4, gpu="8GiB")
+    assert weighted.at(4).parts["batch"] == 4 * (8 * 4 + 8)
+    assert own.weight.device.type == "cpu"
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss, 3])
+def test_what_is_no_loss_is_refused(loss: Any) -> None:
+    with pytest.raises(UsageError, match="compares nothing"):
+        memfit.plan(nn.Linear(8, 3), input_shape=(8,), loss=loss, batch_size=4, gpu="8GiB")
+
+
 def test_a_loss_of_nothing_that_trains_is_refused() -> None:
     class Frozen(nn.Module):
         def __init__(self) -> None:

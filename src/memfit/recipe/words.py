@@ -83,7 +83,8 @@ def parse_tensor(text: str) -> TensorWord:
         raise UsageError(
             f"{text!r} is no tensor.",
             hint="Write it like image=3x224x224 or ids=64:int64, without the batch; N says where "
-            "the batch stands when it is not first, as in 128xNx80.",
+            "the batch stands when it is not first, as in 128xNx80, or of one number for each "
+            "sample, as in labels=N:int64.",
         )
     if colon and dtype.strip() not in DTYPES:
         raise UnknownName("type", dtype.strip(), DTYPES)
@@ -130,7 +131,7 @@ def write_spec(spec: Mapping[str, Any]) -> str:
     return ",".join([str(spec["name"]), *words])
 
 
-#: Losses that can be named, see :mod:`memfit.step.losses`.
+#: Losses that can be named, see :mod:`memfit.step.named_losses`.
 LOSS_NAMES = (
     "cross-entropy", "token-cross-entropy", "bce", "mse", "l1", "smooth-l1", "dice", "ctc",
     "triplet", "contrastive", "none",

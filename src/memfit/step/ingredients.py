@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -199,14 +200,10 @@ def forward_of(
     loss: LossFunction | None = None,
 ) -> Forward:
     """A prepared model with its loss; arguments as of :func:`combine`."""
-    return Forward(
-        job,
-        model,
-        model,
-        device,
-        autocast_device or device.type,
-        loss or loss_of(job) or _known_loss(job.recipe.label_smoothing),
-    )
+    loss = loss or loss_of(job) or _known_loss(job.recipe.label_smoothing)
+    if isinstance(loss, nn.Module):  # it may have weights of classes; the user's stay where it is
+        loss = copy.deepcopy(loss).to(device)
+    return Forward(job, model, model, device, autocast_device or device.type, loss)
 
 
 def loss_of(job: Job) -> LossFunction | None:
@@ -215,16 +212,21 @@ def loss_of(job: Job) -> LossFunction | None:
     Raises:
         MemfitError: there is none of that name.
     """
-    text = job.recipe.loss
-    own: LossFunction | None = job.own.loss
-    if own is not None or text is None:
-        return own
-    if ":" in text:
-        own = import_object(text, builds=False)
-        if not callable(own):
-            raise UsageError(f"--loss {text} is {own!r}, which cannot be called.")
-        return own
-    return parse_loss(text, label_smoothing=job.recipe.label_smoothing)
+    text, loss = job.recipe.loss, job.own.loss
+    if text is None:
+        return loss
+    if loss is None and ":" not in text:
+        return parse_loss(text, label_smoothing=job.recipe.label_smoothing)
+    loss = import_object(text, builds=False) if loss is None else loss
+    if isinstance(loss, type) or not callable(loss):
+        is_class = isinstance(loss, type)
+        raise UsageError(
+            f"The loss {text} is {'a class' if is_class else repr(loss)}, which compares nothing.",
+            hint=f"Give what {loss.__name__}() returns."
+            if is_class
+            else "Give a function (output, target) -> one number.",
+        )
+    return cast("LossFunction", loss)
 
 
 def _known_loss(label_smoothing: float) -> LossFunction:

@@ -74,9 +74,11 @@ class _Forward:
         required: those without a default.
         takes_any_name: it has ``**kwargs``.
         takes_by_order: something can be given without a name.
+        is_torchs: of a module of PyTorch's own, such as a Sequential: it takes no dict.
     """
 
-    def __init__(self, signature: inspect.Signature | None) -> None:
+    def __init__(self, signature: inspect.Signature | None, *, is_torchs: bool) -> None:
+        self.is_torchs = is_torchs
         known = [] if signature is None else list(signature.parameters.values())
         open_kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
         own = [p for p in known if p.kind not in open_kinds]
@@ -90,10 +92,11 @@ class _Forward:
 
 def parameters_of(module: nn.Module) -> _Forward:
     """What a module's forward can be called with."""
+    is_torchs = type(module).__module__.startswith("torch.nn.")
     try:
-        return _Forward(inspect.signature(module.forward))
+        return _Forward(inspect.signature(module.forward), is_torchs=is_torchs)
     except (TypeError, ValueError):  # in C
-        return _Forward(None)
+        return _Forward(None, is_torchs=is_torchs)
 
 
 def _check_one(forward: _Forward) -> None:
@@ -131,7 +134,8 @@ def _matched(words: Sequence[TensorWord], forward: _Forward, floats: torch.dtype
                 hint=f"Say it: --input {missing[0]}=SHAPE, such as {missing[0]}=3x224x224.",
             )
         return Arguments(positional, named)
-    if len(unknown) == len(named) and not positional and len(forward.required) == 1:
+    is_one = len(unknown) == len(named) and not positional and len(forward.required) == 1
+    if is_one and not forward.is_torchs:
         return Arguments((named,))  # one dict
     raise UsageError(
         f"The model's forward has no {unknown[0]!r}.",
