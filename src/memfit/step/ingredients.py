@@ -213,8 +213,8 @@ def loss_of(job: Job) -> LossFunction | None:
         MemfitError: there is none of that name.
     """
     text, loss = job.recipe.loss, job.own.loss
-    if text is None:
-        return loss
+    if text is None:  # of the user's own it is the name
+        return None
     if loss is None and ":" not in text:
         return parse_loss(text, label_smoothing=job.recipe.label_smoothing)
     loss = import_object(text, builds=False) if loss is None else loss
