@@ -381,7 +381,7 @@ def test_what_is_said_about_cifar10(tmp_path: Path, one_thread: None) -> None:
         "test": 10_000,
     }
     some = memfit.data.open("cifar10", root=str(tmp_path))
-    assert (len(some.train), len(some.test), some.classes) == (30, 30, CIFAR_CLASSES)
+    assert (len(some.train), len(some["test"]), some.classes) == (30, 30, CIFAR_CLASSES)
 
     images, labels = zip(*splits["train"], *splits["test"], strict=True)
     root = tmp_path / "original"
@@ -397,5 +397,5 @@ def five_epochs(data: str, root: Path, folder: Path) -> float:
         model="mlp", data=data, root=str(root), optimizer="adam", global_batch=64, epochs=5,
         runs=folder / "runs",
     )  # fmt: skip
-    assert result.evaluation is not None
-    return result.evaluation.accuracy
+    assert result.test is not None
+    return result.test.accuracy
