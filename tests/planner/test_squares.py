@@ -61,6 +61,18 @@ def test_any_batch_is_what_a_trace_of_it_says(
     assert plan.at(batch).peak_reserved_bytes == traced.peak_reserved_bytes
 
 
+def test_lengths_of_every_sample_are_no_other_step() -> None:
+    """CTC is told the length of each sample: a longer list for a larger batch."""
+    plan = memfit.plan(
+        lambda: nn.Linear(16, 30), input="20xNx16", loss="ctc", target="5:int64", gpu="8GiB",
+        verify=False,
+    )  # fmt: skip
+    assert plan.is_affine
+    traced = replay(plan.step.trace(50), settings=plan.settings)
+    assert plan.at(50).peak_reserved_bytes == traced.peak_reserved_bytes
+    assert plan.at(50).timeline.sizes_bytes == traced.sizes_bytes
+
+
 def test_a_square_is_said() -> None:
     plan = memfit.plan(lambda: nn.Linear(16, 32), input_shape=(16,), loss=similarities, gpu="8GiB")
     assert plan.is_affine

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from memfit.memory.kernels.facts import DeviceFacts, TensorFacts
+from memfit.memory.kernels.rules import tensors_in
 from memfit.memory.kernels.scope import Held, Scope, block_sizes
 from memfit.memory.kernels.sizes import KernelSize, KernelSizes
 from memfit.memory.kernels.temporaries import RULES, temporaries
@@ -26,6 +27,9 @@ __all__ = [
 
 _BLAS = ("addmm", "mm", "bmm", "baddbmm", "addmv", "mv", "addbmm", "dot", "vdot", "addr")
 _LIBRARY_OPERATORS = ("convolution", "convolution_backward", *_BLAS)
+
+#: Their lists of lengths are as long as the batch; no size follows from what is in them.
+_WITH_LENGTHS = ("aten._ctc_loss",)
 
 
 class KernelMemory(NamedTuple):
@@ -77,6 +81,8 @@ class Transients:
         if not _is_on_device(args):
             return None
         arguments, outputs = _facts(args), tuple(_output_facts(result))
+        if op.startswith(_WITH_LENGTHS):
+            arguments = tuple(tensors_in(arguments))
         scope = temporaries(op, arguments, outputs, self._device) or ()
         new = tuple(item for item in scope if not self._is_held(item, phase))
         is_library = op.split(".")[1] in _LIBRARY_OPERATORS
