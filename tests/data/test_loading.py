@@ -353,6 +353,10 @@ def test_sizes_that_vary_need_a_size(tmp_path: Path) -> None:
 # -- the plan --------------------------------------------------------------------------------------
 
 
+#: Mean and deviation of a channel stay on the device.
+MOMENTS = 2 * 4
+
+
 def test_the_plan_counts_the_batch_that_the_loader_delivers() -> None:
     import memfit
 
@@ -363,7 +367,8 @@ def test_the_plan_counts_the_batch_that_the_loader_delivers() -> None:
     spec = BatchSpec(
         Arguments((TensorSpec((1, 28, 28), torch.float32),)), (TensorSpec((), torch.int64),)
     )
-    assert plan.at(64).parts["batch"] == spec.size_bytes(64) == 201_216
+    assert spec.size_bytes(64) == 201_216
+    assert plan.at(64).parts["batch"] == 201_216 + MOMENTS
     images, labels = next(loader(data, batch_size=16).epoch(0))
     assert images.nbytes + labels.nbytes == spec.size_bytes(16)
 
@@ -373,7 +378,7 @@ def test_the_plan_knows_shares_of_classes_and_half_precision() -> None:
 
     data = arrays(3, size=16)
     plan = memfit.plan("cnn", data=data, augment=("mixup", "crop"), gpu="11GiB")
-    assert plan.at(8).parts["batch"] == 8 * (3 * 16 * 16 * 4 + CLASSES * 4)
+    assert plan.at(8).parts["batch"] == 8 * (3 * 16 * 16 * 4 + CLASSES * 4) + 3 * MOMENTS
     half = loader(data, batch_size=8, precision="bf16", memory_format="nhwc")
     images, _ = next(half.epoch(0))
     assert images.dtype == torch.bfloat16

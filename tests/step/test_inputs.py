@@ -147,7 +147,7 @@ def test_tokens_are_the_first_argument_and_targets_are_handed_to_the_forward() -
     made = plan(SmallGPT, input_ids=32, batch_size=4)
     assert made.parameter_count == 50 * 16
     assert made.step.batch.size_bytes(4) == 4 * (32 * 8 + 32 * 8)
-    assert made.to_dict()["batch"]["targets"] == ("(N, 32) int64",)
+    assert made.to_dict()["batch"]["targets"] == ["(N, 32) int64"]
     assert "The loss is the one that the model returns." in made.assumptions
 
     def forward(model: nn.Module, ids: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

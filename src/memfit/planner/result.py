@@ -245,6 +245,10 @@ class BatchWords:
     targets: tuple[str, ...]
     loss: str
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"inputs": list(self.inputs), "targets": list(self.targets), "loss": self.loss}
+
 
 @dataclass(frozen=True)
 class PlanResult:
@@ -327,7 +331,7 @@ class PlanResult:
             "schema_version": SCHEMA_VERSION,
             "recipe": self.recipe.to_dict(),
             "model": {"name": self.model_name, "parameters": self.parameter_count},
-            "batch": None if self.batch is None else asdict(self.batch),
+            "batch": None if self.batch is None else self.batch.to_dict(),
             "gpu": None if self.gpu is None else self.gpu.to_dict(*_OF_GPU),
             "fits": self.fits,
             "max_batch_size": limits and limits.max_batch_size,

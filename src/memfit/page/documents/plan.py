@@ -89,7 +89,7 @@ def plan_document(
         "assumptions": [asdict(a) | {"text": a.text} for a in result.stated_assumptions],
         "unsupported": result.unsupported,
         "not_modelled": [asdict(a) | {"text": a.text} for a in result.left_out],
-        "batch": None if result.batch is None else asdict(result.batch),
+        "batch": None if result.batch is None else result.batch.to_dict(),
         "evaluation": result.evaluation,
         "allocator": _allocator(plan.settings),
         "is_affine": result.is_affine,
