@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -36,6 +35,7 @@ from memfit.data.loading.reading import (
     SampleReader,
     Samples,
     Shaping,
+    cores,
     read_ahead,
     unreadable_error,
 )
@@ -202,7 +202,7 @@ class Loader:
             return 0
         if self.recipe.workers is not None:
             return self.recipe.workers
-        return min(8, _cores(), 1 + len(self.split) // 256)
+        return min(8, cores(), 1 + len(self.split) // 256)
 
     def __len__(self) -> int:
         """Global batches in an epoch; the last one may be smaller."""
@@ -381,18 +381,19 @@ class Loader:
         pixels = crop_and_flip(
             pixels, self.augmentation, self.recipe.seed, batch.epoch, batch.indices
         )
+        return normalised_by(pixels, *self._moments_on(device))
+
+    def _moments_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and deviation, made on the host and brought to the device once."""
         if device not in self._moments:
-            self._moments[device] = moments_of(self.mean, self.std, device)
-        return normalised_by(pixels, *self._moments[device])
+            with self._on_host():
+                made = moments_of(self.mean, self.std, torch.device("cpu"))
+            centre, spread = (m.to(device, copy=self.host is not None) for m in made)
+            self._moments[device] = centre, spread
+        return self._moments[device]
 
 
 def _class_names(known: tuple[str, ...], count: int | None) -> tuple[str, ...]:
     """Those of the data; a model with more outputs has some that no image belongs to."""
     extra = range(len(known), max(count or 0, len(known)))
     return (*known, *(f"class {number}" for number in extra))
-
-
-def _cores() -> int:
-    """That this process may use; Linux knows, other systems tell how many there are."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1

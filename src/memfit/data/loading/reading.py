@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import traceback
 import warnings
@@ -29,7 +30,14 @@ from memfit.errors import BadImage, DataError
 from memfit.recipe.fields import Resize
 
 __all__ = [
-    "Request", "SampleReader", "Samples", "Shaping", "read_ahead", "resized", "unreadable_error",
+    "Request",
+    "SampleReader",
+    "Samples",
+    "Shaping",
+    "cores",
+    "read_ahead",
+    "resized",
+    "unreadable_error",
 ]  # fmt: skip
 
 
@@ -298,3 +306,9 @@ def unreadable_error(samples: Samples) -> BadImage:
         hint='To leave such images out, counted and listed: on_bad_image="skip" '
         "(--on-bad-image skip).",
     )
+
+
+def cores() -> int:
+    """That this process may use; Linux knows, other systems tell how many there are."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
