@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -47,6 +49,17 @@ def test_it_is_said_and_the_figures_are_of_the_model_without(
     assert word in sentence
     assert plan.at(8).parts == bare.at(8).parts
     assert bare.to_dict()["not_modelled"] == []
+
+
+def test_casts_of_apex_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``apex.amp.initialize`` leaves its state (apex/amp/_amp_state.py, frontend.py)."""
+    state = SimpleNamespace(
+        _amp_state=SimpleNamespace(opt_properties=SimpleNamespace(enabled=True))
+    )
+    monkeypatch.setitem(sys.modules, "apex.amp._amp_state", state)
+    plan = memfit.plan(plain, input_shape=(12,), batch_size=8, gpu="8GiB")
+    (sentence,) = plan.to_dict()["not_modelled"]
+    assert "apex.amp" in sentence
 
 
 MODEL = """

@@ -42,7 +42,8 @@ class BuiltModel:
         kind: what the input is.
         vocab_size: token ids lie in ``[0, vocab_size)``; None for images.
         task: what the output is trained for.
-        wrappers: that were taken off, such as ``"torch.compile"`` or ``"DataParallel"``.
+        wrappers: that were taken off, such as ``"torch.compile"`` or ``"DataParallel"``;
+            also ``"apex.amp"``.
         example: the author's ``example_batch(batch_size)``; None where there is none.
     """
 

@@ -14,6 +14,7 @@ too; on torch 2.15 in 0.1 s each.
 from __future__ import annotations
 
 import copy
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -151,6 +152,13 @@ def meta_twin(module: nn.Module) -> nn.Module:
             f"{type(module).__name__} cannot be copied: {type(error).__name__}: {error}",
             hint="Pass a function that builds the model instead of the model itself.",
         ) from error
+
+
+def _apex() -> tuple[str, ...]:
+    """NVIDIA's apex, where ``amp.initialize`` was called: it replaces functions and forwards."""
+    state = getattr(sys.modules.get("apex.amp._amp_state"), "_amp_state", None)
+    is_on = getattr(getattr(state, "opt_properties", None), "enabled", False)
+    return ("apex.amp",) if is_on else ()
 
 
 def _refuse_scripted(module: nn.Module) -> None:
@@ -296,5 +304,5 @@ def unwrapped(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
         elif isinstance(module, DataParallel | DistributedDataParallel):
             module, name = module.module, type(module).__name__
         else:
-            return module, tuple(wrappers)
+            return module, (*wrappers, *_apex())
         wrappers.append(name)

@@ -42,6 +42,8 @@ _SENTENCES = {
     "memfit run shows PyTorch's own.",
     "without_data_parallel": "DataParallel: the figures are of one GPU with the whole micro-batch; "
     "it splits the batch, and gathers the outputs on the first GPU.",
+    "without_apex": "apex.amp: its casts and its float32 copies of the weights; PyTorch's own "
+    "mixed precision is --precision amp-fp16.",
     "without_ddp": "DistributedDataParallel: its buckets, about as large as the gradients, are not "
     "in the figures.",
     "without_deterministic": "Deterministic algorithms: some need more memory than those planned.",

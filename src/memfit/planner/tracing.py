@@ -58,7 +58,7 @@ _META = torch.device("meta")
 #: What is not modelled, as keys of :mod:`memfit.planner.assumptions`.
 _KEYS = {
     "torch.compile": "compile", "cudnn.benchmark": "benchmark", "DataParallel": "data_parallel",
-    "DistributedDataParallel": "ddp",
+    "DistributedDataParallel": "ddp", "apex.amp": "apex",
 }  # fmt: skip
 
 _Seen = TypeVar("_Seen")
