@@ -132,3 +132,9 @@ def test_rare_flags_are_in_the_long_help_only(asked, command: str) -> None:
 def test_a_rare_flag_works_all_the_same(asked) -> None:
     assert FIELDS["safety"].is_rare
     assert asked(*MLP, "--gpu", "t4", "--safety", "0.5")[0] == 0
+
+
+def test_boxes_are_asked_of_one_card_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["plan", "torchvision:fasterrcnn_resnet50_fpn", "--boxes", "8", "--gpu", "t4,rtx-3090"]
+    assert main(asked) == 2
+    assert "one card at a time" in capsys.readouterr().err

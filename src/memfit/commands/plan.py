@@ -10,7 +10,7 @@ from memfit.commands.shared.flags import JsonFlag, MemoryFlags, Switch, recipe_o
 from memfit.commands.shared.output import on_cards, show, show_json, working
 from memfit.commands.shared.plan_files import check_plan_files, write_plan_files
 from memfit.commands.shared.script_plans import plan_detection, show_script
-from memfit.errors import ExitCode
+from memfit.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,6 +64,11 @@ def plan(
     cards = cards_of(gpu, free)
     check_plan_files(html, snapshot, cards=cards, force=force)
     recipe = recipe_of(model, (flags or MemoryFlags()).given())
+    if len(cards) > 1 and recipe.boxes is not None:
+        raise UsageError(
+            "With --boxes PyTorch itself runs the model, on one card at a time.",
+            hint=f"Name one: --gpu {cards[0].key}.",
+        )
     if len(cards) > 1:
         return _on_each(recipe, cards, strict=strict, as_json=as_json)
     card = cards[0] if cards else None
