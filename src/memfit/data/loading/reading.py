@@ -30,14 +30,8 @@ from memfit.errors import BadImage, DataError
 from memfit.recipe.fields import Resize
 
 __all__ = [
-    "Request",
-    "SampleReader",
-    "Samples",
-    "Shaping",
-    "cores",
-    "read_ahead",
-    "resized",
-    "unreadable_error",
+    "Request", "SampleReader", "Samples", "Shaping", "cores", "read_ahead", "resized",
+    "resized_mask", "unreadable_error",
 ]  # fmt: skip
 
 

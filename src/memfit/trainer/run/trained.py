@@ -32,7 +32,12 @@ from memfit.trainer.step.ingredients import prepare_ingredients
 from memfit.trainer.step.micro_batches import even_sizes
 from memfit.trainer.weights.checkpoint import load_checkpoint
 
-__all__ = ["Prediction", "Trained", "open_trained"]
+__all__ = [
+    "Prediction",
+    "Trained",
+    "mask_image",
+    "open_trained",
+]
 
 #: An image's name, and its likeliest classes with their probabilities; or its values by name.
 Prediction = tuple[str, list[tuple[str, float]]]
