@@ -12,7 +12,9 @@ from torch.nn import functional as F
 
 import memfit
 from memfit.errors import AmbiguousOutput, StepError, UnknownName, UsageError
+from memfit.recipe.words import LOSS_NAMES
 from memfit.step.losses import Term, parse_loss
+from memfit.step.named_losses import LOSSES
 from memfit.step.tensors import TensorSpec
 from memfit.step.usual import Known, usual_loss
 
@@ -49,6 +51,10 @@ def test_a_name_that_is_none_is_refused_with_the_nearest() -> None:
 def test_what_is_no_sum_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         parse_loss(text)
+
+
+def test_every_name_that_is_known_is_a_loss() -> None:
+    assert tuple(LOSSES) == LOSS_NAMES
 
 
 # -- values and targets, as PyTorch has them -------------------------------------------------------
