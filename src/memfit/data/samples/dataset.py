@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
-    "Dataset", "FileSplit", "Labels", "MaskOf", "Problem", "Split", "Target",
+    "Dataset", "FileSplit", "Labels", "MaskOf", "PathSplit", "Problem", "Split", "Target",
     "Targets",
 ]  # fmt: skip
 
@@ -194,12 +194,11 @@ class Split(ABC):
         return (self[index] for index in range(len(self)))
 
 
-class FileSplit(Split):
-    """Images that are files.
+class PathSplit(Split):
+    """Images that have paths, wherever they lead.
 
     Args:
         name: of the split.
-        root: what the paths are relative to.
         paths: of the images.
         labels: ``(N,)``; None when there are none.
         targets: ``(N,)`` or ``(N, K)`` float32; None when there are none.
@@ -209,7 +208,6 @@ class FileSplit(Split):
     def __init__(
         self,
         name: str,
-        root: Path,
         paths: PathTable,
         labels: Labels | None,
         *,
@@ -217,9 +215,7 @@ class FileSplit(Split):
         masks: MaskOf | None = None,
     ) -> None:
         super().__init__(name, labels, targets=targets, masks=masks)
-        self.root = root
         self.paths = paths
-        self._prefix = os.fspath(root)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -227,6 +223,25 @@ class FileSplit(Split):
     def sample_name(self, index: int) -> str:
         """The path, as given in the source."""
         return printable(self.paths[index])
+
+
+class FileSplit(PathSplit):
+    """Images that are files.
+
+    Args:
+        name: of the split.
+        root: what the paths are relative to.
+        paths: of the images.
+        labels: ``(N,)``; None when there are none.
+        **more: of a :class:`PathSplit`.
+    """
+
+    def __init__(
+        self, name: str, root: Path, paths: PathTable, labels: Labels | None, **more: Any
+    ) -> None:
+        super().__init__(name, paths, labels, **more)
+        self.root = root
+        self._prefix = os.fspath(root)
 
     def path(self, index: int) -> Path:
         """Where the file is."""

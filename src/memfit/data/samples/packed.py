@@ -12,10 +12,9 @@ from typing import Any, Protocol
 from PIL import Image
 
 from memfit.data.images.decode import MAX_PIXELS, open_image
-from memfit.data.samples.dataset import Labels, MaskOf, Split, Targets
+from memfit.data.samples.dataset import Labels, PathSplit
 from memfit.data.samples.paths import PathTable
 from memfit.errors import BadImage
-from memfit.files.names import printable
 
 __all__ = ["Blobs", "Contents", "PackedSplit", "TarContents", "ZipContents"]
 
@@ -26,7 +25,7 @@ class Contents(Protocol):
     def __getitem__(self, index: int, /) -> bytes: ...
 
 
-class PackedSplit(Split):
+class PackedSplit(PathSplit):
     """Images that are files inside another file.
 
     Args:
@@ -34,30 +33,14 @@ class PackedSplit(Split):
         paths: what they are called there.
         contents: what they hold.
         labels: ``(N,)``; None when there are none.
-        targets: ``(N,)`` or ``(N, K)`` float32; None when there are none.
-        masks: a class for each pixel; None when there are none.
+        **more: of a :class:`~memfit.data.samples.dataset.PathSplit`.
     """
 
     def __init__(
-        self,
-        name: str,
-        paths: PathTable,
-        contents: Contents,
-        labels: Labels | None,
-        *,
-        targets: Targets | None = None,
-        masks: MaskOf | None = None,
+        self, name: str, paths: PathTable, contents: Contents, labels: Labels | None, **more: Any
     ) -> None:
-        super().__init__(name, labels, targets=targets, masks=masks)
-        self.paths = paths
+        super().__init__(name, paths, labels, **more)
         self.contents = contents
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def sample_name(self, index: int) -> str:
-        """The path inside the other file."""
-        return printable(self.paths[index])
 
     def content(self, index: int) -> bytes:
         """The file.
